@@ -1,0 +1,194 @@
+//! The two ends of a running attempt: [`Context`] goes in with it, [`Feed`] stays with the agent's core.
+//!
+//! Output is bounded in both directions: a core that does not read makes an attempt lose log chunks (counted in
+//! [`Chunk::skipped`]), never block for ever; the tail in the result is not affected. It never formats or redacts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Chunks that may wait for the core: 64 × 16 KiB = 1 MiB per attempt.
+const QUEUE: usize = 64;
+
+/// How long output waits for a core that does not keep up, before chunks are skipped. Long enough for a hiccup of the
+/// broker, short enough that a command which prints a lot is not slowed down for long.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Longest progress message, in bytes.
+const MESSAGE_BYTES: usize = 512;
+
+/// One of the two output streams of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output; for `http.request`, the body of the answer.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A piece of output, as it was written: at most 16 KiB, not cut at characters or lines.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// Where it was written.
+    pub stream: Stream,
+    /// The bytes; empty in a last chunk that only reports skipped bytes.
+    pub bytes: Bytes,
+    /// Bytes of this stream that were left out just before this chunk.
+    pub skipped: u64,
+}
+
+/// How far an attempt says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// 0–100.
+    pub percent: u8,
+    /// At most 512 bytes.
+    pub message: String,
+}
+
+/// What a running attempt tells the core.
+#[derive(Debug, Clone)]
+pub enum Update {
+    /// A piece of output.
+    Output(Chunk),
+    /// The newest progress; older ones that nobody read are gone.
+    Progress(Progress),
+}
+
+/// What an attempt is run with.
+#[derive(Debug)]
+pub struct Context {
+    pub(super) cancelled: CancellationToken,
+    pub(super) sender: Sender,
+}
+
+impl Context {
+    /// A context that stops when `cancelled` is, and the feed of its updates.
+    pub fn new(cancelled: CancellationToken) -> (Self, Feed) {
+        let (chunks, queue) = mpsc::channel(QUEUE);
+        let (progress, latest) = watch::channel(None);
+        let sender = Sender { chunks, progress };
+        (Self { cancelled, sender }, Feed { queue, latest, silent: false })
+    }
+}
+
+/// The updates of one attempt, in order. Dropping it is fine: the attempt runs on, and skips its log.
+#[derive(Debug)]
+pub struct Feed {
+    queue: mpsc::Receiver<Chunk>,
+    latest: watch::Receiver<Option<Progress>>,
+    silent: bool,
+}
+
+impl Feed {
+    /// The next update, or `None` when the attempt has ended and all was read.
+    pub async fn next(&mut self) -> Option<Update> {
+        loop {
+            tokio::select! {
+                chunk = self.queue.recv() => match chunk {
+                    Some(chunk) => return Some(Update::Output(chunk)),
+                    None => return self.last_progress(),
+                },
+                changed = self.latest.changed(), if !self.silent => match changed {
+                    Ok(()) => if let Some(progress) = self.take_progress() { return Some(progress) },
+                    Err(_) => self.silent = true,
+                },
+            }
+        }
+    }
+
+    /// A progress that was reported just before the end.
+    fn last_progress(&mut self) -> Option<Update> {
+        match self.latest.has_changed() {
+            Ok(true) => self.take_progress(),
+            _ => None,
+        }
+    }
+
+    fn take_progress(&mut self) -> Option<Update> {
+        self.latest.borrow_and_update().clone().map(Update::Progress)
+    }
+}
+
+/// The attempt's end of the feed.
+#[derive(Debug)]
+pub(super) struct Sender {
+    chunks: mpsc::Sender<Chunk>,
+    progress: watch::Sender<Option<Progress>>,
+}
+
+impl Sender {
+    /// Passes a chunk on. Waits for room at most [`PATIENCE`] when `patient`; `Err` gives back that it was skipped.
+    pub(super) async fn send(&self, chunk: Chunk, patient: bool) -> Result<(), Skipped> {
+        if patient {
+            self.chunks.send_timeout(chunk, PATIENCE).await.map_err(|_| Skipped)
+        } else {
+            self.chunks.try_send(chunk).map_err(|_| Skipped)
+        }
+    }
+
+    /// Replaces the newest progress.
+    pub(super) fn progress(&self, percent: u8, message: &str) {
+        let end = message.floor_char_boundary(MESSAGE_BYTES);
+        let message = message.get(..end).unwrap_or_default().to_owned();
+        self.progress.send_replace(Some(Progress { percent: percent.min(100), message }));
+    }
+}
+
+/// A chunk found no room in time, or nobody reads.
+#[derive(Debug)]
+pub(super) struct Skipped;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+    use super::*;
+
+    fn chunk(bytes: &'static [u8]) -> Chunk {
+        Chunk { stream: Stream::Stdout, bytes: Bytes::from_static(bytes), skipped: 0 }
+    }
+
+    #[tokio::test]
+    async fn the_feed_ends_after_the_last_chunk_and_the_last_progress() {
+        let (context, mut feed) = Context::new(CancellationToken::new());
+        context.sender.send(chunk(b"a"), true).await.unwrap();
+        context.sender.progress(250, "done");
+        drop(context);
+        let mut seen = Vec::new();
+        while let Some(update) = feed.next().await {
+            seen.push(update);
+        }
+        assert_eq!(seen.len(), 2);
+        assert!(seen.iter().any(|u| matches!(u, Update::Progress(p) if p.percent == 100 && p.message == "done")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_feed_that_nobody_reads_skips_instead_of_blocking() {
+        let (context, _feed) = Context::new(CancellationToken::new());
+        for _ in 0..QUEUE {
+            context.sender.send(chunk(b"x"), true).await.unwrap();
+        }
+        let before = tokio::time::Instant::now();
+        assert!(context.sender.send(chunk(b"y"), true).await.is_err());
+        assert_eq!(before.elapsed(), PATIENCE);
+        assert!(context.sender.send(chunk(b"z"), false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_feed_skips_at_once() {
+        let (context, feed) = Context::new(CancellationToken::new());
+        drop(feed);
+        assert!(context.sender.send(chunk(b"x"), true).await.is_err());
+        context.sender.progress(1, "");
+    }
+
+    #[tokio::test]
+    async fn a_long_message_is_cut_at_a_character() {
+        let (context, mut feed) = Context::new(CancellationToken::new());
+        context.sender.progress(1, &"é".repeat(600));
+        let Some(Update::Progress(progress)) = feed.next().await else { panic!("no progress") };
+        assert_eq!(progress.message, "é".repeat(256));
+    }
+}

@@ -1,0 +1,226 @@
+//! Where executors write their output: keeps the tail of each stream for the result, and passes all of it on to the
+//! live log in chunks of up to 16 KiB or 100 ms, whichever is first.
+//!
+//! It never decodes or redacts bytes. The queue behind it is in `context`, the ring in `tail`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::context::{Chunk, Sender, Stream};
+use super::tail::Tail;
+
+/// Largest chunk: small against the broker's 1 MiB message limit, large enough that a flood is few messages.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// How long a few bytes wait for more. People who watch do not notice a tenth of a second.
+const COALESCE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Recorder {
+    sender: Sender,
+    state: Mutex<State>,
+    pending: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    stdout: Lane,
+    stderr: Lane,
+    /// Bytes that may still be passed on to the log.
+    log_left: u64,
+    /// The core did not keep up the last time: do not wait for it again until it has caught up.
+    lossy: bool,
+}
+
+#[derive(Debug)]
+struct Lane {
+    tail: Tail,
+    pending: Vec<u8>,
+    skipped: u64,
+}
+
+impl State {
+    fn lane(&mut self, stream: Stream) -> &mut Lane {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+impl Recorder {
+    pub(super) fn new(sender: Sender, tail_bytes: usize, log_bytes: u64) -> Self {
+        let lane = || Lane { tail: Tail::new(tail_bytes), pending: Vec::new(), skipped: 0 };
+        let state = State { stdout: lane(), stderr: lane(), log_left: log_bytes, lossy: false };
+        Self { sender, state: Mutex::new(state), pending: Notify::new() }
+    }
+
+    /// Records bytes of one stream. Waits only briefly, when the log does not keep up.
+    pub(super) async fn write(&self, stream: Stream, bytes: &[u8]) {
+        {
+            let mut state = self.lock();
+            let lane = state.lane(stream);
+            lane.tail.push(bytes);
+            lane.pending.extend_from_slice(bytes);
+        }
+        while self.pass_on(stream, CHUNK_BYTES).await {}
+        self.pending.notify_one();
+    }
+
+    /// Reports how far the attempt is.
+    pub(super) fn progress(&self, percent: u8, message: &str) {
+        self.sender.progress(percent, message);
+    }
+
+    /// Passes on what waited for [`COALESCE`]. Never ends: run it beside the executor.
+    pub(super) async fn flush_for_ever(&self) {
+        loop {
+            self.pending.notified().await;
+            tokio::time::sleep(COALESCE).await;
+            self.flush().await;
+        }
+    }
+
+    /// Passes on all that is left, and says what was skipped at the end.
+    pub(super) async fn close(&self) -> [(Vec<u8>, bool); 2] {
+        self.flush().await;
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let skipped = self.lock().lane(stream).skipped;
+            if skipped > 0 {
+                let _nobody_reads = self.sender.send(Chunk { stream, bytes: Bytes::new(), skipped }, false).await;
+            }
+        }
+        let mut state = self.lock();
+        [state.stdout.tail.take(), state.stderr.tail.take()]
+    }
+
+    async fn flush(&self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.pass_on(stream, 1).await {}
+        }
+    }
+
+    /// Passes on one chunk if at least `least` bytes wait; says whether it did. One at a time, so that a flush beside a
+    /// write cannot overtake it.
+    async fn pass_on(&self, stream: Stream, least: usize) -> bool {
+        let (chunk, patient) = {
+            let mut state = self.lock();
+            let left = state.log_left;
+            let patient = !state.lossy;
+            let lane = state.lane(stream);
+            if lane.pending.len() < least {
+                return false;
+            }
+            let rest = lane.pending.split_off(lane.pending.len().min(CHUNK_BYTES));
+            let bytes = std::mem::replace(&mut lane.pending, rest);
+            let size = bytes.len() as u64;
+            if size > left {
+                lane.skipped += size;
+                return true;
+            }
+            let chunk = Chunk { stream, bytes: bytes.into(), skipped: std::mem::take(&mut lane.skipped) };
+            state.log_left -= size;
+            (chunk, patient)
+        };
+        let lost = chunk.skipped + chunk.bytes.len() as u64;
+        let sent = self.sender.send(chunk, patient).await;
+        let mut state = self.lock();
+        state.lossy = sent.is_err();
+        if sent.is_err() {
+            state.lane(stream).skipped += lost;
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held; if something did, the bytes in it are still good.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+    use super::super::context::{Context, Feed, Update};
+    use super::*;
+
+    fn recorder(log_bytes: u64) -> (Recorder, Feed) {
+        let (context, feed) = Context::new(tokio_util::sync::CancellationToken::new());
+        (Recorder::new(context.sender, 8, log_bytes), feed)
+    }
+
+    async fn chunk(feed: &mut Feed) -> Chunk {
+        match feed.next().await {
+            Some(Update::Output(chunk)) => chunk,
+            other => panic!("not a chunk: {other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_writes_become_one_chunk_after_a_tenth_of_a_second() {
+        let (recorder, mut feed) = recorder(1000);
+        let started = tokio::time::Instant::now();
+        let writes = async {
+            for word in ["a", "b", "c"] {
+                recorder.write(Stream::Stdout, word.as_bytes()).await;
+            }
+            chunk(&mut feed).await
+        };
+        let chunk = tokio::select! { chunk = writes => chunk, () = recorder.flush_for_ever() => panic!("flush ended") };
+        assert_eq!(chunk.bytes, "abc");
+        assert_eq!(started.elapsed(), COALESCE);
+    }
+
+    #[tokio::test]
+    async fn a_large_write_is_passed_on_at_once_in_chunks_in_order() {
+        let (recorder, mut feed) = recorder(1 << 20);
+        let data: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
+        recorder.write(Stream::Stderr, &data).await;
+        let [_, (tail, truncated)] = recorder.close().await;
+        drop(recorder);
+        let mut seen = Vec::new();
+        while let Some(Update::Output(chunk)) = feed.next().await {
+            assert!(chunk.bytes.len() <= CHUNK_BYTES && chunk.skipped == 0 && chunk.stream == Stream::Stderr);
+            seen.extend_from_slice(&chunk.bytes);
+        }
+        assert!(seen == data);
+        assert_eq!((tail.as_slice(), truncated), (data.get(39_992..).unwrap(), true));
+    }
+
+    #[tokio::test]
+    async fn beyond_its_limit_the_log_says_how_much_was_skipped_and_the_tail_is_complete() {
+        let (recorder, mut feed) = recorder(10);
+        recorder.write(Stream::Stdout, b"12345678").await;
+        recorder.flush().await;
+        recorder.write(Stream::Stdout, b"abcdefgh").await;
+        let [(tail, truncated), _] = recorder.close().await;
+        assert_eq!((tail.as_slice(), truncated), (b"abcdefgh".as_slice(), true));
+        assert_eq!(chunk(&mut feed).await.bytes, "12345678");
+        let last = chunk(&mut feed).await;
+        assert_eq!((last.bytes.len(), last.skipped), (0, 8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_nobody_reads_delays_the_attempt_only_once() {
+        let (recorder, mut feed) = recorder(u64::MAX);
+        let started = tokio::time::Instant::now();
+        for _ in 0..1000 {
+            recorder.write(Stream::Stdout, &[b'x'; CHUNK_BYTES]).await;
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        while recorder.lock().stdout.skipped > 0 {
+            chunk(&mut feed).await;
+            recorder.write(Stream::Stdout, &[b'y'; CHUNK_BYTES]).await;
+        }
+        recorder.close().await;
+        drop(recorder);
+        let mut skipped = 0;
+        while let Some(Update::Output(chunk)) = feed.next().await {
+            skipped += chunk.skipped;
+        }
+        assert_eq!(skipped, (1000 - 64) * CHUNK_BYTES as u64);
+    }
+}

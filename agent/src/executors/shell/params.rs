@@ -1,0 +1,80 @@
+//! The params of `shell.run`: `command` or `argv`, and `env`, `cwd`, `stdin`, `shell`. Parses; never starts anything.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::super::fields::{self, Fields};
+use super::super::finish::Rejection;
+use super::environment;
+
+const DEFAULT_SHELL: &str = "/bin/sh";
+
+/// A command, parsed. A job can hold no NUL here, so that every text is a valid C string.
+#[derive(Debug)]
+pub(in super::super) struct Params {
+    pub(super) program: String,
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: Option<PathBuf>,
+    pub(super) stdin: Vec<u8>,
+}
+
+impl Params {
+    pub(in super::super) fn parse(params: &Value) -> Result<Self, Rejection> {
+        let mut fields = Fields::of(params)?;
+        let (command, argv) = (fields.text("command")?, fields.texts("argv")?);
+        let env = env(&mut fields)?;
+        let cwd = cwd(&mut fields)?;
+        let stdin = fields.value("stdin").map(|value| value.as_str().ok_or_else(|| fields::wrong("stdin", "text", value)));
+        let stdin = stdin.transpose()?.unwrap_or_default().as_bytes().to_vec();
+        let shell = fields.text("shell")?;
+        fields.end()?;
+        let (program, args) = match (command, argv) {
+            (Some(command), None) => through_shell(command, shell.unwrap_or(DEFAULT_SHELL))?,
+            (None, Some(_)) if shell.is_some() => return Err(Rejection::field("shell", "goes with `command`, not with `argv`")),
+            (None, Some(argv)) => directly(argv)?,
+            _ => return Err(Rejection::field("command", "give exactly one of `command` and `argv`")),
+        };
+        Ok(Self { program, args, env, cwd, stdin })
+    }
+}
+
+fn through_shell(command: &str, shell: &str) -> Result<(String, Vec<String>), Rejection> {
+    if command.trim().is_empty() {
+        return Err(Rejection::field("command", "must not be empty"));
+    }
+    if shell.is_empty() || shell.starts_with('-') {
+        return Err(Rejection::field("shell", "must be the name or path of a shell"));
+    }
+    // `sh -c -x` takes `-x` as an option; a space before it means the same to every shell and is never an option.
+    let space = if command.starts_with(['-', '+']) { " " } else { "" };
+    Ok((shell.to_owned(), vec!["-c".to_owned(), format!("{space}{command}")]))
+}
+
+fn directly(argv: Vec<String>) -> Result<(String, Vec<String>), Rejection> {
+    let mut argv = argv.into_iter();
+    match argv.next() {
+        Some(program) if !program.is_empty() => Ok((program, argv.collect())),
+        _ => Err(Rejection::field("argv", "must begin with the name of a program")),
+    }
+}
+
+fn env(fields: &mut Fields<'_>) -> Result<Vec<(String, String)>, Rejection> {
+    let Some(map) = fields.map("env")? else { return Ok(Vec::new()) };
+    let pair = |(name, value): (&String, &Value)| {
+        let field = format!("env.{}", fields::shown(name));
+        environment::may_be_set(name).map_err(|problem| Rejection::field(&field, problem))?;
+        Ok((name.clone(), fields::text(&field, value)?.to_owned()))
+    };
+    map.iter().map(pair).collect()
+}
+
+fn cwd(fields: &mut Fields<'_>) -> Result<Option<PathBuf>, Rejection> {
+    match fields.text("cwd")? {
+        None => Ok(None),
+        // What a relative one would be relative to differs from agent to agent.
+        Some(cwd) if !cwd.starts_with('/') => Err(Rejection::field("cwd", "must be an absolute path")),
+        Some(cwd) => Ok(Some(cwd.into())),
+    }
+}

@@ -1,0 +1,105 @@
+//! Named checks of what a process needs, as its parts last reported them.
+//!
+//! Nothing is probed here: whoever learns that something changed calls [`Readiness::set`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use serde::Serialize;
+
+/// The checks; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    checks: Arc<RwLock<BTreeMap<&'static str, Result<(), String>>>>,
+}
+
+impl Readiness {
+    /// Checks that fail with "starting" until they are set. Others may be added by setting them.
+    #[must_use]
+    pub fn new<const N: usize>(expected: [&'static str; N]) -> Self {
+        let starting = |name| (name, Err("starting".to_owned()));
+        Self {
+            checks: Arc::new(RwLock::new(expected.into_iter().map(starting).collect())),
+        }
+    }
+
+    /// Sets a check. The detail of a failure is shown to whoever asks: no secrets. A change is logged.
+    pub fn set(&self, name: &'static str, state: Result<(), String>) {
+        let mut checks = self.checks.write().unwrap_or_else(PoisonError::into_inner);
+        let before = checks.insert(name, state.clone());
+        drop(checks);
+        match (before, state) {
+            (Some(Err(_)) | None, Ok(())) => tracing::info!(check = name, "ready"),
+            (Some(Ok(())) | None, Err(detail)) => {
+                tracing::warn!(check = name, detail, "not ready");
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether every check holds.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.report().ready
+    }
+
+    /// All failing checks with their details, for logs and errors.
+    #[must_use]
+    pub fn failing(&self) -> Vec<(&'static str, String)> {
+        let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
+        checks
+            .iter()
+            .filter_map(|(name, state)| Some((*name, state.as_ref().err()?.clone())))
+            .collect()
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
+        Report {
+            ready: checks.values().all(Result::is_ok),
+            checks: checks
+                .iter()
+                .map(|(name, state)| {
+                    let check = Check {
+                        ok: state.is_ok(),
+                        detail: state.as_ref().err().cloned(),
+                    };
+                    (*name, check)
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The body of `/readyz`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) ready: bool,
+    checks: BTreeMap<&'static str, Check>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_every_check_holds() {
+        let readiness = Readiness::new(["broker", "streams"]);
+        assert!(!readiness.is_ready());
+        readiness.set("broker", Ok(()));
+        readiness.set("streams", Ok(()));
+        assert!(readiness.is_ready());
+        readiness.set("broker", Err("refused: revoked".to_owned()));
+        assert_eq!(readiness.failing(), [("broker", "refused: revoked".to_owned())]);
+        assert!(!readiness.clone().is_ready());
+    }
+}

@@ -1,0 +1,115 @@
+//! The stable codes of everything that can go wrong: the same in problem documents, `rejected` results, logs and metrics.
+//!
+//! Each code has a page in `docs/errors/`. Codes are never renamed; a new one is added at the end of its group.
+
+use serde::{Deserialize, Serialize};
+
+/// Defines [`Code`] with its text and a line that says what it means.
+macro_rules! codes {
+    ($($variant:ident $text:literal $meaning:literal)*) => {
+        /// What went wrong, as a stable word.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Code {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What it means, in one line.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    BodyTooLarge "body_too_large" "The body has more bytes than its kind may have."
+    BodyTooDeep "body_too_deep" "The body nests deeper than 32 levels."
+    BodyMalformed "body_malformed" "The body is neither a MessagePack map nor a JSON object."
+    VersionUnknown "version_unknown" "The body is of a version that this build does not read."
+    FieldInvalid "field_invalid" "A field is missing, of the wrong type or out of its range."
+    NameInvalid "name_invalid" "A name or id breaks the rule for its kind."
+    QueryInvalid "query_invalid" "A query parameter is unknown or out of its range."
+    HeaderInvalid "header_invalid" "A request header is missing, malformed or not allowed."
+    TypeUnknown "type_unknown" "No executor of the agent runs jobs of this type."
+    ExecutorMismatch "executor_mismatch" "The executor in the subject contradicts the job's type."
+    ParamsInvalid "params_invalid" "The job's params do not fit its type."
+    TimeoutInvalid "timeout_invalid" "The time-out is out of its range."
+    RetryInvalid "retry_invalid" "The retry policy is out of its range."
+    TimeInvalid "time_invalid" "A point in time contradicts another one or lies too far away."
+    WaitInvalid "wait_invalid" "The wait is malformed or longer than allowed."
+    LabelsInvalid "labels_invalid" "The labels are too many, too long or malformed."
+    PoolNotFound "pool_not_found" "There is no pool of that name."
+    PoolNotEmpty "pool_not_empty" "The pool still has jobs, agents or both."
+    PoolPaused "pool_paused" "The pool takes no jobs while it is paused."
+    QueueFull "queue_full" "The pool's queue has reached its limit."
+    JobNotFound "job_not_found" "No job of that id is known, or it is older than results are kept."
+    JobFinished "job_finished" "The job has already ended."
+    JobAmbiguous "job_ambiguous" "Several pools have a job of that id; say which."
+    JobConflict "job_conflict" "The idempotency key was used for another job."
+    Unauthenticated "unauthenticated" "The key is missing, wrong, expired or revoked."
+    Forbidden "forbidden" "The key's role does not allow this."
+    RateLimited "rate_limited" "Too many requests."
+    TokenInvalid "token_invalid" "The join token is wrong, used up, expired or revoked."
+    NameTaken "name_taken" "Another agent has this name."
+    AgentNotFound "agent_not_found" "There is no agent of that id."
+    AgentRevoked "agent_revoked" "The agent has been revoked."
+    AgentDeleted "agent_deleted" "The agent was deleted before it ran the command."
+    KeyNotFound "key_not_found" "There is no API key of that id."
+    NotFound "not_found" "There is nothing at that path."
+    MethodNotAllowed "method_not_allowed" "The path exists, but not for that method."
+    BrokerUnavailable "broker_unavailable" "The broker cannot be reached or did not answer in time."
+    Internal "internal" "Something failed on our side; the log has the details."
+    ExitNonzero "exit_nonzero" "The command ended with an exit status other than 0."
+    SpawnFailed "spawn_failed" "The command could not be started."
+    TimedOut "timed_out" "The job ran longer than its time-out."
+    Cancelled "cancelled" "The job was cancelled."
+    Expired "expired" "The job's expiry passed before it could start."
+    AgentLost "agent_lost" "Agents died or were cut off while running the job, as often as its attempts allow."
+    AddressForbidden "address_forbidden" "The address is private or reserved, and the agent does not allow those."
+    RequestFailed "request_failed" "The HTTP request got no answer."
+    StatusUnexpected "status_unexpected" "The HTTP answer has another status than expected."
+    RedirectRefused "redirect_refused" "The HTTP answer redirects to where the agent does not follow."
+    ProbeFailed "probe_failed" "The probe was told to fail, and did."
+    ResultTooLarge "result_too_large" "The result had more bytes than a result may have; it was cut."
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_code_is_written_as_its_word_everywhere() {
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn every_code_has_a_page_that_opens_with_its_word() {
+        let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors");
+        for code in Code::ALL {
+            let page = pages.join(format!("{code}.md"));
+            let text = std::fs::read_to_string(&page).unwrap_or_default();
+            assert!(text.starts_with(&format!("# {code}\n")), "{} is missing or does not open with its code", page.display());
+        }
+        let known = Code::ALL.len() + 1; // and the README
+        assert_eq!(std::fs::read_dir(&pages).unwrap().count(), known, "a page without a code, in {}", pages.display());
+    }
+}

@@ -1,0 +1,120 @@
+//! Orders to one agent, and small requests between processes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    names::{AgentId, JobId},
+    result::{ErrorInfo, JobResult},
+    wire::{Body, V},
+};
+
+/// An order to an agent, on its control subject. No answer is expected: what it asks for is also stored, so a lost one only costs time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Order {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// What to do.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What an [`Order`] asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum What {
+    /// Stop this job if it runs here, and drop it if it arrives within the next minute: its result is already stored.
+    Cancel {
+        /// The job.
+        job_id: JobId,
+    },
+}
+
+impl Body for Order {
+    const LIMIT: usize = 16 * 1024;
+}
+
+/// An agent's request for a fresh JWT. Who asks is in the subject, which the broker has checked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct RenewRequest {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// The public key that the JWT is for (an nkey that starts with `U`).
+    pub public_key: String,
+}
+
+impl Body for RenewRequest {
+    const LIMIT: usize = 16 * 1024;
+}
+
+/// The answer to a [`RenewRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct RenewAnswer {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// The fresh JWT, or
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<String>,
+    /// why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+}
+
+impl Body for RenewAnswer {
+    const LIMIT: usize = 64 * 1024;
+}
+
+/// A gateway's answer to a service's query about a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct QueryAnswer {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// The stored result, if the job has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<JobResult>,
+    /// Why the query could not be answered, or the cancel not be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+    /// Whether the job is in the queue, waiting or running.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queued: bool,
+}
+
+impl Body for QueryAnswer {
+    const LIMIT: usize = crate::result::LIMIT + 4096;
+}
+
+/// What an agent answers to `rpc.<agent_id>.ping`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Pong {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// Who answers.
+    pub agent_id: AgentId,
+    /// The run of the agent, as in its heartbeats.
+    pub instance: String,
+}
+
+impl Body for Pong {
+    const LIMIT: usize = 16 * 1024;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn orders_and_answers_round_trip() {
+        let order = Order { v: V, what: What::Cancel { job_id: "j".parse().unwrap() } };
+        assert_eq!(wire::decode::<Order>(&wire::encode(&order)).unwrap(), order);
+        assert_eq!(serde_json::to_string(&order).unwrap(), r#"{"v":1,"order":"cancel","job_id":"j"}"#);
+        let answer = QueryAnswer { v: V, result: None, error: None, queued: true };
+        assert_eq!(wire::decode::<QueryAnswer>(&wire::encode(&answer)).unwrap(), answer);
+    }
+}

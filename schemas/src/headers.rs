@@ -1,0 +1,53 @@
+//! Message headers that Muster reads or writes.
+
+/// Set to `1` by a publisher that generated the job's id itself: no result can be stored under it yet, so the agent need not look.
+pub const FRESH: &str = "Muster-Fresh";
+/// Where the submitter wants the stored result sent: a subject below `_INBOX.`. Copied by the agent from the job to the result.
+pub const REPLY_TO: &str = "reply_to";
+/// W3C trace context of the submit; the agent's span continues it.
+pub const TRACEPARENT: &str = "traceparent";
+/// `application/msgpack` or `application/json`; informative, since the first byte of a body tells.
+pub const CONTENT_TYPE: &str = "Content-Type";
+/// The broker's de-duplication key. Set only where the caller chose the job's id.
+pub const MSG_ID: &str = "Nats-Msg-Id";
+/// How long the broker keeps a message, as `<seconds>s`.
+pub const TTL: &str = "Nats-TTL";
+/// On a message that the broker republished: the subject it was stored under.
+pub const REPUBLISHED_SUBJECT: &str = "Nats-Subject";
+/// On a direct get's answer: when the message was stored, RFC 3339.
+pub const STORED_AT: &str = "Nats-Time-Stamp";
+/// On a direct get's answer: the message's sequence in its stream.
+pub const SEQUENCE: &str = "Nats-Sequence";
+
+/// The MIME type of a MessagePack body.
+pub const MSGPACK: &str = "application/msgpack";
+/// The MIME type of a JSON body.
+pub const JSON: &str = "application/json";
+
+/// Whether a header steers the broker or Muster itself, so that it must not be taken over from a caller outside.
+pub fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("nats-") || name.starts_with("muster-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_that_steer_the_broker_are_reserved_in_any_case() {
+        for name in [
+            "Nats-Msg-Id",
+            "nats-ttl",
+            "NATS-Rollup",
+            "Nats-Schedule-Target",
+            "Nats-Expected-Stream",
+            "Nats-Batch-Id",
+            "Nats-Trace-Dest",
+            "muster-fresh",
+        ] {
+            assert!(is_reserved(name), "{name}");
+        }
+        assert!(!is_reserved("traceparent"));
+    }
+}

@@ -1,0 +1,125 @@
+//! What an agent says of itself, every interval.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    names::{AgentName, ExecutorName},
+    time::Timestamp,
+    wire::{Body, V},
+};
+
+/// The interval of heartbeats unless the agent's settings say otherwise.
+pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Room for jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Slots {
+    /// How many jobs may run at once.
+    pub total: u32,
+    /// How many run.
+    pub running: u32,
+    /// How many wait for a slot on the agent itself.
+    pub held: u32,
+}
+
+/// The machine's load.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Load {
+    /// Share of all cores in use, 0 to 100.
+    pub cpu_pct: f32,
+    /// Memory in use, in bytes.
+    pub memory_used: u64,
+    /// Memory in all, in bytes.
+    pub memory_total: u64,
+    /// Disk in use where the agent keeps its state, in bytes.
+    pub disk_used: u64,
+    /// That disk in all, in bytes.
+    pub disk_total: u64,
+}
+
+/// A heartbeat. Pool and agent are in the subject.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Heartbeat {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// When it was sent, by the agent's clock.
+    pub at: Timestamp,
+    /// Which run of the agent this is: random at each start, so that two processes with one identity show.
+    pub instance: String,
+    /// Counts up within one run of the agent.
+    pub seq: u64,
+    /// When this run started.
+    pub started_at: Timestamp,
+    /// Seconds between heartbeats.
+    pub interval_s: u32,
+    /// The agent's name.
+    pub name: AgentName,
+    /// The agent's version.
+    pub version: String,
+    /// Executors that are on.
+    pub executors: Vec<ExecutorName>,
+    /// Room for jobs.
+    pub slots: Slots,
+    /// The machine's load.
+    #[serde(default)]
+    pub load: Load,
+    /// Results in the spool that wait for the broker.
+    #[serde(default)]
+    pub spooled: u64,
+    /// A fault that the agent found in itself; it makes the agent degraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// The last error worth telling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Labels of the agent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Whether the agent takes no new jobs because it finishes what it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+    /// The last one of this run: the agent shuts down.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goodbye: bool,
+}
+
+impl Body for Heartbeat {
+    const LIMIT: usize = 16 * 1024;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn a_heartbeat_round_trips_and_is_pinned_by_a_golden_file() {
+        let at = Timestamp::from_secs(1_800_000_000);
+        let beat = Heartbeat {
+            v: V,
+            at,
+            instance: "i1".into(),
+            seq: 7,
+            started_at: at,
+            interval_s: 30,
+            name: "web-1".parse().unwrap(),
+            version: "0.1.0".into(),
+            executors: vec!["shell".parse().unwrap()],
+            slots: Slots { total: 5, running: 1, held: 0 },
+            load: Load::default(),
+            spooled: 0,
+            fault: None,
+            last_error: None,
+            labels: [("zone".into(), "a".into())].into(),
+            draining: false,
+            goodbye: true,
+        };
+        assert_eq!(wire::decode::<Heartbeat>(&wire::encode(&beat)).unwrap(), beat);
+        crate::json::golden("heartbeat.json", &(serde_json::to_string_pretty(&beat).unwrap() + "\n"));
+        crate::json::golden("heartbeat.msgpack.hex", &crate::json::hex(&wire::encode(&beat)));
+    }
+}

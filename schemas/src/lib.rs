@@ -1,0 +1,36 @@
+//! The wire of Muster: every type that crosses a process, every subject, and every stream, consumer and bucket as a plain value.
+//!
+//! It never does IO, has no async and knows no NATS client. A type belongs here only if two processes must agree on it.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | names and ids that become subject tokens | [`names`] |
+//! | lanes and priorities | [`lane`] |
+//! | subjects, built and parsed in pairs | [`subjects`] |
+//! | streams, consumers, buckets and their limits | [`topology`] |
+//! | decoding bytes from outside | [`wire`] |
+//! | bodies of messages | [`job`], [`result`], [`event`], [`log`], [`heartbeat`], [`standing`], [`control`] |
+//! | records in key-value buckets | [`records`] |
+//! | bodies of the REST interface | [`api`] |
+//! | stable error codes | [`code`] |
+//! | message headers | [`headers`] |
+//! | JSON Schemas of all of it | [`json`] |
+
+pub mod api;
+pub mod code;
+pub mod control;
+pub mod event;
+pub mod headers;
+pub mod heartbeat;
+pub mod job;
+pub mod json;
+pub mod lane;
+pub mod log;
+pub mod names;
+pub mod records;
+pub mod result;
+pub mod standing;
+pub mod subjects;
+pub mod time;
+pub mod topology;
+pub mod wire;

@@ -1,0 +1,79 @@
+//! What the dispatcher says of an agent. The agent reads its own and pulls accordingly.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    time::Timestamp,
+    wire::{Body, V},
+};
+
+/// The pull priority of an agent that has no standing yet: behind the fit, before the unfit.
+pub const PULL_PRIORITY_UNKNOWN: u8 = 5;
+
+/// Whether an agent is there and well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Heartbeats come, and jobs succeed.
+    Online,
+    /// Heartbeats come, but jobs fail or the agent reports a fault.
+    Degraded,
+    /// Three intervals without a heartbeat, or a goodbye.
+    Offline,
+}
+
+/// An agent's standing in its pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Standing {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// 0 to 100: heartbeat part and success part.
+    pub score: f64,
+    /// 0 to 50, from the age of the last heartbeat.
+    pub heartbeat_part: f64,
+    /// 0 to 50, from the share of jobs that succeeded in the last hour.
+    pub success_part: f64,
+    /// Whether it is there and well.
+    pub status: Status,
+    /// Place among the accepting agents of the pool, from 0; equal scores share one.
+    pub rank: u32,
+    /// Priority of its pull requests, 0 to 9; 0 is served first.
+    pub pull_priority: u8,
+    /// Whether it may pull.
+    pub accepting: bool,
+    /// Why it may not, or why it is degraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the dispatcher said so.
+    pub at: Timestamp,
+}
+
+impl Body for Standing {
+    const LIMIT: usize = 16 * 1024;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn a_standing_round_trips_and_is_pinned_by_a_golden_file() {
+        let standing = Standing {
+            v: V,
+            score: 97.5,
+            heartbeat_part: 50.0,
+            success_part: 47.5,
+            status: Status::Online,
+            rank: 1,
+            pull_priority: 1,
+            accepting: true,
+            reason: None,
+            at: Timestamp::from_secs(1_800_000_000),
+        };
+        assert_eq!(wire::decode::<Standing>(&wire::encode(&standing)).unwrap(), standing);
+        crate::json::golden("standing.json", &(serde_json::to_string_pretty(&standing).unwrap() + "\n"));
+    }
+}

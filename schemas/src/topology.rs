@@ -1,0 +1,327 @@
+//! Streams, consumers and buckets as plain values: what the broker holds, and within which limits.
+//!
+//! `broker-config` makes them on a server. The field names of [`Stream`] and [`Consumer`] are those of JetStream's API, so a value
+//! here is serialised as the request; durations are in nanoseconds there, as [`Nanos`].
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    job,
+    lane::Lane,
+    names::{ExecutorName, PoolName},
+    result,
+    subjects::{self, About},
+};
+
+pub mod limits;
+pub use limits::*;
+
+/// A duration as JetStream writes it: whole nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nanos(pub i64);
+
+impl From<Duration> for Nanos {
+    fn from(from: Duration) -> Self {
+        Self(i64::try_from(from.as_nanos()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A stream, as in `STREAM.CREATE`. -1 means no limit, as the broker has it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stream {
+    /// Its name.
+    pub name: String,
+    /// What it captures.
+    pub subjects: Vec<String>,
+    /// `workqueue` (a message leaves when it is acked) or `limits`.
+    pub retention: &'static str,
+    /// `file` or `memory`.
+    pub storage: &'static str,
+    /// `new` refuses when a limit is reached, `old` drops the oldest.
+    pub discard: &'static str,
+    /// Whether a second message on a subject is refused rather than replacing the first. Only with discard `new`.
+    pub discard_new_per_subject: bool,
+    /// The most messages.
+    pub max_msgs: i64,
+    /// The most messages per subject.
+    pub max_msgs_per_subject: i64,
+    /// The most bytes.
+    pub max_bytes: i64,
+    /// The largest message with its headers, in bytes.
+    pub max_msg_size: i32,
+    /// How long a message is kept; zero is for ever.
+    pub max_age: Nanos,
+    /// How long `Nats-Msg-Id` is remembered.
+    pub duplicate_window: Nanos,
+    /// Copies in a cluster.
+    pub num_replicas: usize,
+    /// Whether messages can be read by direct get.
+    pub allow_direct: bool,
+    /// Whether a message may have a lifetime of its own.
+    pub allow_msg_ttl: bool,
+    /// Whether messages may be schedules.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_msg_schedules: bool,
+    /// Whether a publisher may wipe the stream with a header.
+    pub allow_rollup_hdrs: bool,
+    /// Whether single messages can be deleted.
+    pub deny_delete: bool,
+    /// Whether the stream can be purged.
+    pub deny_purge: bool,
+    /// `async` leaves the flush to the server, against a slower acknowledgement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persist_mode: Option<&'static str>,
+    /// What the broker publishes once a message is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub republish: Option<Republish>,
+}
+
+/// What the broker publishes once a message is stored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Republish {
+    /// Which stored subjects.
+    pub src: String,
+    /// Under which subject.
+    pub dest: String,
+    /// Without the body.
+    pub headers_only: bool,
+}
+
+/// A durable pull consumer, as in `CONSUMER.CREATE`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Consumer {
+    /// Its name.
+    pub durable_name: String,
+    /// What it gives out.
+    pub filter_subject: String,
+    /// Always `explicit`.
+    pub ack_policy: &'static str,
+    /// After how long without an ack or a sign of life a message is given to somebody else: the lease.
+    pub ack_wait: Nanos,
+    /// Always -1: attempts are counted by agents, who can say what happened.
+    pub max_deliver: i64,
+    /// How many messages may be out at once.
+    pub max_ack_pending: i64,
+    /// How many pull requests may wait.
+    pub max_waiting: i64,
+    /// The most messages that one pull request may ask for.
+    pub max_batch: i64,
+    /// The longest that a pull request may wait.
+    pub max_expires: Nanos,
+    /// `prioritized`: waiting requests are served by their priority, 0 first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority_policy: Option<&'static str>,
+    /// The one group of a prioritized consumer, [`PRIORITY_GROUP`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub priority_groups: Vec<&'static str>,
+}
+
+/// A key-value bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub description: &'static str,
+    /// Whether it is kept in memory only.
+    pub memory: bool,
+    /// How long an entry lives without being written again; zero is for ever.
+    pub max_age: Duration,
+}
+
+/// The stream of results.
+pub const RESULTS: &str = "RESULTS";
+/// The stream of state changes.
+pub const EVENTS: &str = "EVENTS";
+/// The stream of output.
+pub const LOGS: &str = "LOGS";
+/// The stream of last heartbeats.
+pub const HEARTBEATS: &str = "HEARTBEATS";
+/// The stream of commands to single agents.
+pub const COMMANDS: &str = "COMMANDS";
+/// The stream of dead letters.
+pub const DEAD: &str = "DEAD";
+
+/// Records of agents: `id.<agent_id>` and, to keep names unique, `name.<agent_name>`.
+pub const AGENTS: &str = "agents";
+/// Records of pools, by name.
+pub const POOLS: &str = "pools";
+/// What the dispatcher says of agents: `<pool>.<agent_id>`.
+pub const STANDINGS: &str = "standings";
+/// API keys, by prefix.
+pub const API_KEYS: &str = "api_keys";
+/// Join tokens, by prefix.
+pub const JOIN_TOKENS: &str = "join_tokens";
+/// Who is the active dispatcher: key [`DISPATCHER_LEASE`].
+pub const LEASES: &str = "leases";
+/// The key of the active dispatcher in [`LEASES`].
+pub const DISPATCHER_LEASE: &str = "dispatcher";
+
+/// Every bucket.
+pub const BUCKETS: [Bucket; 6] = [
+    bucket(AGENTS, "agents and their names"),
+    bucket(POOLS, "pools and their limits"),
+    bucket(STANDINGS, "what the dispatcher says of each agent"),
+    bucket(API_KEYS, "API keys, hashed"),
+    bucket(JOIN_TOKENS, "join tokens, hashed"),
+    // In memory: a lease that is renewed each second must not cost a disk flush each second, and one that is lost is taken anew.
+    Bucket { name: LEASES, description: "who is the active dispatcher", memory: true, max_age: LEASE_AGE },
+];
+
+const fn bucket(name: &'static str, description: &'static str) -> Bucket {
+    Bucket { name, description, memory: false, max_age: Duration::ZERO }
+}
+
+/// The stream behind a bucket.
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// The stream of a pool's jobs, `JOBS_<pool>`.
+pub fn jobs_stream(pool: &PoolName) -> String {
+    format!("JOBS_{pool}")
+}
+
+fn stream(name: &str, subjects: Vec<String>) -> Stream {
+    Stream {
+        name: name.into(),
+        subjects,
+        retention: "limits",
+        storage: "file",
+        discard: "old",
+        discard_new_per_subject: false,
+        max_msgs: -1,
+        max_msgs_per_subject: -1,
+        max_bytes: -1,
+        max_msg_size: -1,
+        max_age: Nanos(0),
+        duplicate_window: DUPLICATE_WINDOW.into(),
+        num_replicas: 1,
+        allow_direct: true,
+        allow_msg_ttl: false,
+        allow_msg_schedules: false,
+        allow_rollup_hdrs: false,
+        deny_delete: false,
+        deny_purge: false,
+        persist_mode: None,
+        republish: None,
+    }
+}
+
+/// The stream of a pool's jobs: one subject per declared lane, so that a job for an executor that nobody declared, or of a priority that
+/// does not exist, is refused at once instead of waiting for ever.
+pub fn jobs<'a>(pool: &PoolName, executors: impl IntoIterator<Item = &'a ExecutorName>, max_queued: u64) -> Stream {
+    let lanes = executors.into_iter().flat_map(Lane::of);
+    Stream {
+        retention: "workqueue",
+        discard: "new",
+        discard_new_per_subject: true,
+        max_msgs_per_subject: 1,
+        max_msgs: i64::try_from(max_queued).unwrap_or(i64::MAX),
+        max_msg_size: i32::try_from(job::LIMIT + HEADER_ROOM).unwrap_or(i32::MAX),
+        republish: Some(Republish {
+            src: format!("jobs.{pool}.*.*.*"),
+            dest: format!("events.{pool}.{{{{wildcard(3)}}}}"),
+            headers_only: true,
+        }),
+        ..stream(&jobs_stream(pool), lanes.map(|lane| subjects::lane(pool, &lane)).collect())
+    }
+}
+
+/// The consumer of a lane; all agents of the pool share it.
+pub fn lane_consumer(pool: &PoolName, lane: &Lane, max_running: u64) -> Consumer {
+    Consumer {
+        durable_name: lane.consumer(),
+        filter_subject: subjects::lane(pool, lane),
+        ack_policy: "explicit",
+        ack_wait: ACK_WAIT.into(),
+        max_deliver: -1,
+        max_ack_pending: i64::try_from(max_running).unwrap_or(i64::MAX),
+        max_waiting: MAX_WAITING,
+        max_batch: MAX_BATCH,
+        max_expires: MAX_EXPIRES.into(),
+        priority_policy: Some("prioritized"),
+        priority_groups: vec![PRIORITY_GROUP],
+    }
+}
+
+/// The streams that exist whatever pools there are.
+pub fn fixed_streams() -> Vec<Stream> {
+    let any = |about: About| vec![about.all()];
+    vec![
+        Stream {
+            discard: "new",
+            discard_new_per_subject: true,
+            max_msgs_per_subject: 1,
+            max_age: RESULT_AGE_MAX.into(),
+            max_msg_size: i32::try_from(result::LIMIT + HEADER_ROOM).unwrap_or(i32::MAX),
+            allow_msg_ttl: true,
+            republish: Some(Republish {
+                src: About::Result.all(),
+                dest: "done.{{wildcard(1)}}.{{wildcard(2)}}".into(),
+                headers_only: false,
+            }),
+            ..stream(RESULTS, any(About::Result))
+        },
+        Stream {
+            max_msgs_per_subject: 64,
+            max_age: EVENT_AGE.into(),
+            max_bytes: EVENT_BYTES,
+            persist_mode: Some("async"),
+            ..stream(EVENTS, any(About::Event))
+        },
+        Stream {
+            max_msgs_per_subject: LOG_CHUNKS_PER_JOB,
+            max_age: LOG_AGE.into(),
+            max_bytes: LOG_BYTES,
+            persist_mode: Some("async"),
+            ..stream(LOGS, any(About::Log))
+        },
+        Stream { storage: "memory", max_msgs_per_subject: 1, max_msg_size: 32 * 1024, ..stream(HEARTBEATS, vec![subjects::heartbeats()]) },
+        Stream {
+            retention: "workqueue",
+            discard: "new",
+            discard_new_per_subject: true,
+            max_msgs_per_subject: 1,
+            max_msg_size: i32::try_from(job::LIMIT + HEADER_ROOM).unwrap_or(i32::MAX),
+            ..stream(COMMANDS, vec!["commands.*.*".into()])
+        },
+        Stream {
+            discard: "new",
+            discard_new_per_subject: true,
+            max_msgs_per_subject: 1,
+            max_age: DEAD_AGE.into(),
+            ..stream(DEAD, any(About::Dead))
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_pool_declares_exactly_its_lanes() {
+        let pool: PoolName = "p".parse().unwrap();
+        let stream = jobs(&pool, &["shell".parse().unwrap()], 10);
+        assert_eq!(stream.name, "JOBS_p");
+        assert_eq!(stream.subjects, ["jobs.p.high.shell.*", "jobs.p.normal.shell.*", "jobs.p.low.shell.*"]);
+        assert_eq!((stream.max_msgs, stream.max_msgs_per_subject), (10, 1));
+    }
+
+    #[test]
+    fn every_stream_and_consumer_is_pinned_by_a_golden_file() {
+        let pool: PoolName = "p".parse().unwrap();
+        let lane = Lane { priority: crate::lane::Priority::Normal, executor: "shell".parse().unwrap() };
+        let all = serde_json::json!({
+            "fixed": fixed_streams(),
+            "jobs": jobs(&pool, &[lane.executor.clone()], QUEUED_DEFAULT),
+            "lane": lane_consumer(&pool, &lane, RUNNING_DEFAULT),
+        });
+        crate::json::golden("topology.json", &(serde_json::to_string_pretty(&all).unwrap() + "\n"));
+    }
+}

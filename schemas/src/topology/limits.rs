@@ -1,0 +1,42 @@
+//! The numbers of the topology, each with its reason.
+
+use std::time::Duration;
+
+/// Without a sign of life for this long, a job goes to another agent: the lease.
+pub const ACK_WAIT: Duration = Duration::from_secs(30);
+/// The longest that a pull request may wait. Across accounts the server forgets an idle reply mapping after 2 minutes.
+pub const MAX_EXPIRES: Duration = Duration::from_secs(120);
+/// The most jobs that one pull request may ask for: above the largest number of slots (50).
+pub const MAX_BATCH: i64 = 64;
+/// The most pull requests that may wait in a lane: two for each of 5 000 agents.
+pub const MAX_WAITING: i64 = 10_000;
+/// The one priority group of a lane's consumer.
+pub const PRIORITY_GROUP: &str = "standing";
+/// Jobs that may run at once in a lane, unless the pool says otherwise. The server's own default of 1 000 would cap a pool.
+pub const RUNNING_DEFAULT: u64 = 10_000;
+/// Jobs that may wait in a pool, unless the pool says otherwise.
+pub const QUEUED_DEFAULT: u64 = 1_000_000;
+/// How long the broker remembers the ids that callers chose, to refuse a second submit of the same one on another lane.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// How long a result is kept unless its job says otherwise.
+pub const RESULT_TTL: Duration = Duration::from_secs(24 * 3600);
+/// The longest that a result can be kept.
+pub const RESULT_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long state changes are kept.
+pub const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// All state changes together, in bytes.
+pub const EVENT_BYTES: i64 = 4 << 30;
+/// How long output is kept.
+pub const LOG_AGE: Duration = Duration::from_secs(24 * 3600);
+/// All output together, in bytes.
+pub const LOG_BYTES: i64 = 4 << 30;
+/// Chunks of output kept per job: 512 chunks of at most 16 KiB are 8 MiB.
+pub const LOG_CHUNKS_PER_JOB: i64 = 512;
+/// How long dead letters are kept.
+pub const DEAD_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Room for a message's headers above its body's cap, in bytes.
+pub const HEADER_ROOM: usize = 4096;
+/// A dispatcher that has not renewed its lease for this long has lost it. Renewed each second; taken over within 5 s.
+pub const LEASE_AGE: Duration = Duration::from_secs(4);
+/// Attempts of a job without a retry policy of its own, when agents are lost while running it.
+pub const LOST_ATTEMPTS_MAX: u32 = 5;
