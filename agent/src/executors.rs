@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_schemas::code::Code;
+use muster_schemas::names::JobId;
 use serde_json::Value;
 
 pub use context::{Chunk, Context, Feed, Progress, Stream, Update};
@@ -35,7 +36,7 @@ pub struct Settings {
     pub kill_grace: Duration,
     /// How long the pipes may stay open after a command has ended (a background child holds them).
     pub drain: Duration,
-    /// Bytes kept of the end of each output stream.
+    /// Bytes kept of the end of each output stream (64 KiB).
     pub tail_bytes: usize,
     /// Bytes of output per attempt that are passed on to the live log; the tail does not count against it.
     pub log_bytes: u64,
@@ -47,7 +48,7 @@ impl Default for Settings {
             allow_private_network: false,
             kill_grace: Duration::from_secs(5),
             drain: Duration::from_secs(2),
-            tail_bytes: 64 * 1024,
+            tail_bytes: muster_schemas::result::TAIL_LIMIT,
             // A command that prints for ever must not fill the LOGS stream of the whole pool.
             log_bytes: 8 * 1024 * 1024,
         }
@@ -57,8 +58,8 @@ impl Default for Settings {
 /// Which attempt of which job is run, and for how long at most.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// The job's id, as text.
-    pub job_id: String,
+    /// The job's id.
+    pub job_id: JobId,
     /// 1 for the first attempt.
     pub number: u32,
     /// After this the attempt is stopped and its outcome is `timed_out`.

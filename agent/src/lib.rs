@@ -1,1 +1,4 @@
-//! agent
+//! The agent.
+pub mod config;
+pub mod executors;
+mod intake;

@@ -1,9 +1,21 @@
 //! The one error of the REST interface: a stable code and a sentence. How it becomes a problem document is at the end.
 //!
-//! Domain code makes an [`ApiError`]; nothing else in the gateway decides on a status.
+//! Domain code makes an [`ApiError`]; nothing else in the gateway decides on a status. The document itself is written by
+//! [`crate::plumbing`], which knows the request's id.
 
-use axum::http::StatusCode;
-use muster_schemas::{code::Code, job::JobError, names::NameError, wire::WireError};
+use std::{fmt::Display, time::Duration};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muster_schemas::{api::Problem, code::Code, job::JobError, names::NameError, wire::WireError};
+
+/// The MIME type of a problem document (RFC 9457).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The most characters of a detail: it may quote what the caller sent.
+const DETAIL_MAX: usize = 600;
 
 /// What went wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,12 +25,50 @@ pub struct ApiError {
     pub code: Code,
     /// What was wrong here, where, and what to do. It reaches the caller, so it holds no secret and no internals.
     pub detail: String,
+    /// After how long the same request may work.
+    pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
     /// An error with its sentence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), retry_after: None }
+    }
+
+    /// The same, with the time after which to try again.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// The broker did not do what it was asked. `error` goes to the log, and only `doing` ("store the job") to the caller.
+    pub fn broker(doing: &str, error: impl Display) -> Self {
+        tracing::warn!(%error, "the broker failed to {doing}");
+        Self::new(Code::BrokerUnavailable, format!("the broker did not {doing} in time; try again")).retry_after(Duration::from_secs(1))
+    }
+
+    /// Something failed on our side. `error` goes to the log only.
+    pub fn internal(doing: &str, error: impl Display) -> Self {
+        tracing::error!(%error, "failed to {doing}");
+        Self::new(Code::Internal, format!("failed to {doing}; the gateway's log has the details under this request's id"))
+    }
+
+    /// Its HTTP status.
+    pub fn status(&self) -> StatusCode {
+        status(self.code)
+    }
+
+    /// The document that the caller gets.
+    pub fn problem(&self, request_id: &str) -> Problem {
+        Problem {
+            kind: format!("docs/errors/{}.md", self.code),
+            title: self.code.meaning().into(),
+            status: self.status().as_u16(),
+            code: self.code,
+            detail: self.detail.chars().take(DETAIL_MAX).collect(),
+            request_id: request_id.into(),
+        }
     }
 }
 
@@ -37,6 +87,25 @@ impl From<JobError> for ApiError {
 impl From<WireError> for ApiError {
     fn from(error: WireError) -> Self {
         Self::new(error.code(), error.to_string())
+    }
+}
+
+/// A response without a body, which carries the error along until the request's id is known.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        let headers = response.headers_mut();
+        // "Too many" and "not now" pass: who is told neither when nor whether to come back comes back at once.
+        let passes = matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        if let Some(after) = self.retry_after.or(passes.then_some(Duration::from_secs(1))) {
+            // Whole seconds, rounded up: at zero a caller would come back too early.
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muster\""));
+        }
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

@@ -35,15 +35,10 @@ impl Ops {
     /// Shows these checks, these metrics, and the process's own figures (memory, CPU, open files).
     #[must_use]
     pub fn new(readiness: Readiness, registry: Registry) -> Self {
-        Self {
-            readiness,
-            registry,
-            usage: usage::Usage::new(),
-        }
+        Self { readiness, registry, usage: usage::Usage::new() }
     }
 
     /// The three routes.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new()
             .route("/healthz", get(async || Json(serde_json::json!({ "status": "alive" }))))
@@ -58,18 +53,12 @@ impl Ops {
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.requested_owned())
-        .await
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.requested_owned()).await
 }
 
 async fn ready(State(ops): State<Ops>) -> Response {
     let report = ops.readiness.report();
-    let status = if report.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
 }
 

@@ -14,9 +14,9 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// What is said of libraries when a single word sets the level: async-nats reports each event of its
-/// connection at INFO, which [`crate::nats`] reports already.
-const QUIET: &str = "async_nats=error,hyper=warn,h2=warn,rustls=warn,reqwest=warn,sled=warn";
+/// What is said of libraries when a single word sets the level: async-nats logs every failed attempt
+/// to connect as an error, which [`crate::nats`] reports already, and less often.
+const QUIET: &str = "async_nats=off,hyper=warn,h2=warn,rustls=warn,reqwest=warn,sled=warn";
 
 /// How much is logged: one of TRACE, DEBUG, INFO, WARN, ERROR, OFF in any case, or directives as in
 /// `info,muster_agent=debug`.
@@ -59,9 +59,7 @@ impl FromStr for LogFilter {
     type Err = LogFilterError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || LogFilterError {
-            text: text.to_owned(),
-        };
+        let error = || LogFilterError { text: text.to_owned() };
         let word = text.trim();
         let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
         // A single word that is not a level would be taken for a module's name, silently.
@@ -128,10 +126,7 @@ fn start(filter: &LogFilter, format: LogFormat) {
     } else {
         lines.with_ansi(io::stderr().is_terminal()).boxed()
     };
-    let started = tracing_subscriber::registry()
-        .with(directives)
-        .with(lines)
-        .try_init();
+    let started = tracing_subscriber::registry().with(directives).with(lines).try_init();
     // Someone else (a test) has a subscriber already: theirs stays, and so does their panic hook.
     if started.is_ok() {
         std::panic::set_hook(Box::new(log_panic));

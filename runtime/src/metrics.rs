@@ -3,22 +3,15 @@
 //! Names are `muster_<what>_<unit>` (`_total` for counters). Labels have few values: pools,
 //! outcomes, kinds; never job ids. Text output and process figures are in [`crate::http`].
 
-use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, core::Collector,
-};
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, core::Collector};
 
 pub use prometheus::{Counter, Gauge, Histogram};
 
 /// Buckets in seconds for what takes from half a millisecond (one hop over the broker) to a minute.
-pub const LATENCY_BUCKETS: &[f64] = &[
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
-];
+pub const LATENCY_BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// Buckets in seconds for how long jobs run or wait: from 10 ms to a day.
-pub const JOB_BUCKETS: &[f64] = &[
-    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0,
-];
+pub const JOB_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0];
 
 /// A metric that can't be registered.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +68,7 @@ impl Metrics {
     ///
     /// # Errors
     /// As [`Metrics::counter`].
-    pub fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, MetricsError> {
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, MetricsError> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.register(name, Histogram::with_opts(options))
     }
@@ -89,12 +77,7 @@ impl Metrics {
     ///
     /// # Errors
     /// As [`Metrics::counter`].
-    pub fn counters<const N: usize>(
-        &self,
-        name: &str,
-        help: &str,
-        labels: [&str; N],
-    ) -> Result<Counters<N>, MetricsError> {
+    pub fn counters<const N: usize>(&self, name: &str, help: &str, labels: [&str; N]) -> Result<Counters<N>, MetricsError> {
         Ok(Counters {
             vector: self.register(name, CounterVec::new(Opts::new(name, help), &labels))?,
             spare: named(name, Counter::new(name, help))?,
@@ -105,12 +88,7 @@ impl Metrics {
     ///
     /// # Errors
     /// As [`Metrics::counter`].
-    pub fn gauges<const N: usize>(
-        &self,
-        name: &str,
-        help: &str,
-        labels: [&str; N],
-    ) -> Result<Gauges<N>, MetricsError> {
+    pub fn gauges<const N: usize>(&self, name: &str, help: &str, labels: [&str; N]) -> Result<Gauges<N>, MetricsError> {
         Ok(Gauges {
             vector: self.register(name, GaugeVec::new(Opts::new(name, help), &labels))?,
             spare: named(name, Gauge::new(name, help))?,
@@ -135,14 +113,8 @@ impl Metrics {
         })
     }
 
-    fn register<C: Collector + Clone + 'static>(
-        &self,
-        name: &str,
-        metric: prometheus::Result<C>,
-    ) -> Result<C, MetricsError> {
-        let well_named = name
-            .strip_prefix("muster_")
-            .is_some_and(|rest| rest.split('_').filter(|word| !word.is_empty()).count() >= 2);
+    fn register<C: Collector + Clone + 'static>(&self, name: &str, metric: prometheus::Result<C>) -> Result<C, MetricsError> {
+        let well_named = name.strip_prefix("muster_").is_some_and(|rest| rest.split('_').filter(|word| !word.is_empty()).count() >= 2);
         if !well_named {
             return Err(MetricsError::Name(name.to_owned()));
         }
@@ -155,10 +127,7 @@ impl Metrics {
 }
 
 fn named<M>(name: &str, metric: prometheus::Result<M>) -> Result<M, MetricsError> {
-    metric.map_err(|source| MetricsError::Register {
-        name: name.to_owned(),
-        source,
-    })
+    metric.map_err(|source| MetricsError::Register { name: name.to_owned(), source })
 }
 
 // The number of labels is part of the type, so a look-up can't fail. Should it fail all the same,
@@ -216,9 +185,7 @@ mod tests {
     #[test]
     fn labelled_metrics_count_per_label_and_can_be_forgotten() {
         let metrics = Metrics::new();
-        let finished = metrics
-            .counters("muster_jobs_finished_total", "Jobs.", ["pool", "outcome"])
-            .unwrap();
+        let finished = metrics.counters("muster_jobs_finished_total", "Jobs.", ["pool", "outcome"]).unwrap();
         finished.with(["p", "succeeded"]).inc();
         finished.with(["p", "succeeded"]).inc();
         finished.with(["p", "failed"]).inc();

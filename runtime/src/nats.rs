@@ -88,14 +88,7 @@ pub struct Broker {
 impl Connect {
     /// To connect to these servers under this name, without credentials.
     pub fn new(urls: Vec<String>, name: impl Into<String>) -> Self {
-        Self {
-            urls,
-            name: name.into(),
-            login: Login::Anonymous,
-            inbox_prefix: None,
-            root_certificates: None,
-            retry_first: false,
-        }
+        Self { urls, name: name.into(), login: Login::Anonymous, inbox_prefix: None, root_certificates: None, retry_first: false }
     }
 
     /// Connects.
@@ -112,10 +105,7 @@ impl Connect {
     ///
     /// # Errors
     /// As [`Connect::connect`].
-    pub async fn connect_with(
-        self,
-        adjust: impl FnOnce(ConnectOptions) -> ConnectOptions,
-    ) -> Result<Broker, ConnectError> {
+    pub async fn connect_with(self, adjust: impl FnOnce(ConnectOptions) -> ConnectOptions) -> Result<Broker, ConnectError> {
         let addresses = parse_urls(&self.urls)?;
         let watch = Watch::new();
         let (events, delays) = (watch.clone(), watch.clone());
@@ -147,7 +137,8 @@ impl Connect {
         })?;
         let broker = Broker { client, watch };
         if !self.retry_first {
-            broker.connected().await;
+            // The client is connected; its first event, which the status counts, is on its way.
+            broker.wait_for(|status| status.connects > 0).await;
         }
         Ok(broker)
     }
@@ -207,17 +198,11 @@ fn delay(attempt: usize, was_connected: bool) -> Duration {
 
 fn parse_urls(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
     if urls.is_empty() {
-        return Err(ConnectError::Url {
-            url: String::new(),
-            problem: "there is none".to_owned(),
-        });
+        return Err(ConnectError::Url { url: String::new(), problem: "there is none".to_owned() });
     }
     urls.iter()
         .map(|url| {
-            url.trim().parse().map_err(|error: std::io::Error| ConnectError::Url {
-                url: without_password(url),
-                problem: error.to_string(),
-            })
+            url.trim().parse().map_err(|error: std::io::Error| ConnectError::Url { url: without_password(url), problem: error.to_string() })
         })
         .collect()
 }

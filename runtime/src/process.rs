@@ -38,9 +38,7 @@ pub fn run_main<F>(name: &str, body: F) -> ExitCode
 where
     F: FnOnce() -> anyhow::Result<ExitCode>,
 {
-    let outcome = die_with_parent()
-        .map_err(anyhow::Error::from)
-        .and_then(|()| body());
+    let outcome = die_with_parent().map_err(anyhow::Error::from).and_then(|()| body());
     outcome.unwrap_or_else(|error| report(name, &error))
 }
 
@@ -72,16 +70,10 @@ pub fn report(name: &str, error: &anyhow::Error) -> ExitCode {
     if let Some(usage) = error.downcast_ref::<clap::Error>() {
         // Clap knows which of its texts go to stdout. A closed pipe is nobody's error.
         let _ = usage.print();
-        return if usage.use_stderr() {
-            ExitCode::from(EXIT_CONFIG)
-        } else {
-            ExitCode::SUCCESS
-        };
+        return if usage.use_stderr() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::SUCCESS };
     }
     let _ = writeln!(io::stderr(), "{name}: {}", chain(error));
-    let is_config = error
-        .chain()
-        .any(|cause| cause.downcast_ref::<ConfigError>().is_some());
+    let is_config = error.chain().any(|cause| cause.downcast_ref::<ConfigError>().is_some());
     ExitCode::from(if is_config { EXIT_CONFIG } else { 1 })
 }
 

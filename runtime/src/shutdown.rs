@@ -36,35 +36,28 @@ impl Shutdown {
     /// When the thread or the signal handlers can't be set up.
     pub fn on_signals() -> io::Result<Self> {
         let shutdown = Self::new();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let (mut term, mut int) = {
             let _guard = runtime.enter();
-            (
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-            )
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
         };
         let watched = shutdown.clone();
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    loop {
-                        let (name, code) = tokio::select! {
-                            Some(()) = term.recv() => ("TERM", 143),
-                            Some(()) = int.recv() => ("INT", 130),
-                            else => return,
-                        };
-                        if watched.is_requested() {
-                            tracing::warn!(signal = name, "exiting at once");
-                            std::process::exit(code);
-                        }
-                        watched.trigger(format!("signal {name}"));
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    let (name, code) = tokio::select! {
+                        Some(()) = term.recv() => ("TERM", 143),
+                        Some(()) = int.recv() => ("INT", 130),
+                        else => return,
+                    };
+                    if watched.is_requested() {
+                        tracing::warn!(signal = name, "exiting at once");
+                        std::process::exit(code);
                     }
-                });
-            })?;
+                    watched.trigger(format!("signal {name}"));
+                }
+            });
+        })?;
         Ok(shutdown)
     }
 
@@ -96,20 +89,13 @@ impl Shutdown {
     /// Why it was requested; `None` before.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        self.reason
-            .get()
-            .map(String::as_str)
-            .or_else(|| self.parent.as_ref()?.reason())
+        self.reason.get().map(String::as_str).or_else(|| self.parent.as_ref()?.reason())
     }
 
     /// A shutdown of one part: it follows this one, and can be requested alone.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self {
-            token: self.token.child_token(),
-            reason: Arc::default(),
-            parent: Some(Box::new(self.clone())),
-        }
+        Self { token: self.token.child_token(), reason: Arc::default(), parent: Some(Box::new(self.clone())) }
     }
 
     /// The token behind it, for libraries that take one.

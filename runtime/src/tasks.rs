@@ -10,7 +10,7 @@ pub use group::{Group, Running, TaskError};
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -47,21 +47,17 @@ struct Inner {
     shutdown: Shutdown,
     tracker: TaskTracker,
     next: AtomicU64,
-    alive: Mutex<BTreeMap<u64, (&'static str, AbortHandle)>>,
+    alive: Mutex<Alive>,
 }
+
+/// By the order of their start. A task has no handle while it is being spawned.
+type Alive = BTreeMap<u64, (&'static str, Option<AbortHandle>)>;
 
 impl Tasks {
     /// No tasks yet. Failures that ask for it trigger `shutdown`.
     #[must_use]
     pub fn new(shutdown: Shutdown) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                shutdown,
-                tracker: TaskTracker::new(),
-                next: AtomicU64::new(0),
-                alive: Mutex::default(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { shutdown, tracker: TaskTracker::new(), next: AtomicU64::new(0), alive: Mutex::default() }) }
     }
 
     /// The shutdown that these tasks belong to.
@@ -147,44 +143,44 @@ impl Tasks {
     /// Names of the tasks that are alive, in the order of their start.
     #[must_use]
     pub fn alive(&self) -> Vec<&'static str> {
-        self.lock().values().map(|(name, _)| *name).collect()
+        self.inner.lock().values().map(|(name, _)| *name).collect()
     }
 
     /// Waits until all tasks have ended, at most `grace`; then aborts the rest and returns their
     /// names. It does not request the shutdown: do that first.
     pub async fn join(&self, grace: Duration) -> Vec<&'static str> {
         self.inner.tracker.close();
-        if tokio::time::timeout(grace, self.inner.tracker.wait())
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(grace, self.inner.tracker.wait()).await.is_ok() {
             return Vec::new();
         }
-        let late: Vec<_> = self.lock().values().cloned().collect();
+        let late: Vec<_> = self.inner.lock().values().cloned().collect();
         for (name, task) in &late {
             tracing::warn!(task = name, ?grace, "did not end in time, aborting it");
-            task.abort();
+            if let Some(task) = task {
+                task.abort();
+            }
         }
         late.into_iter().map(|(name, _)| name).collect()
     }
 
     fn track(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry {
-            inner: Arc::clone(&self.inner),
-            id,
-        };
-        // Held until the entry is in place: the task may end before spawn returns.
-        let mut alive = self.lock();
+        self.inner.lock().insert(id, (name, None));
+        let entry = Entry { inner: Arc::clone(&self.inner), id };
+        // No lock is held here: a runtime that is going down drops the future inside `spawn`.
         let task = self.inner.tracker.spawn(async move {
             let _entry = entry;
             future.await;
         });
-        alive.insert(id, (name, task.abort_handle()));
+        if let Some((_, handle)) = self.inner.lock().get_mut(&id) {
+            *handle = Some(task.abort_handle());
+        }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, (&'static str, AbortHandle)>> {
-        self.inner.alive.lock().unwrap_or_else(PoisonError::into_inner)
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Alive> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,8 +192,7 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut alive = self.inner.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        alive.remove(&self.id);
+        self.inner.lock().remove(&self.id);
     }
 }
 
@@ -205,9 +200,7 @@ fn failed(task: &str, error: &anyhow::Error, then: &str) {
     tracing::error!(task, error = format!("{error:#}"), "task failed, {then}");
 }
 
-fn flatten(
-    outcome: Result<anyhow::Result<()>, Box<dyn std::any::Any + Send>>,
-) -> anyhow::Result<()> {
+fn flatten(outcome: Result<anyhow::Result<()>, Box<dyn std::any::Any + Send>>) -> anyhow::Result<()> {
     outcome.unwrap_or_else(|panic| Err(anyhow::anyhow!("panicked: {}", message(&*panic))))
 }
 

@@ -9,7 +9,7 @@ use async_nats::HeaderMap;
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// Header name, on NATS messages and in HTTP.
-pub const TRACEPARENT: &str = "traceparent";
+pub use muster_schemas::headers::TRACEPARENT;
 
 /// A `traceparent` that breaks the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,10 +39,7 @@ impl TraceContext {
     /// A new trace, sampled.
     #[must_use]
     pub fn new_root() -> Self {
-        Self {
-            span: local(random_trace_id(), random_span_id(), TraceFlags::SAMPLED),
-            parent: None,
-        }
+        Self { span: local(random_trace_id(), random_span_id(), TraceFlags::SAMPLED), parent: None }
     }
 
     /// A new span below the caller's; a new trace when there is no header or it is wrong.
@@ -107,10 +104,7 @@ impl TraceContext {
     }
 
     fn below(parent: &SpanContext) -> Self {
-        Self {
-            span: local(parent.trace_id(), random_span_id(), parent.trace_flags()),
-            parent: Some(parent.span_id()),
-        }
+        Self { span: local(parent.trace_id(), random_span_id(), parent.trace_flags()), parent: Some(parent.span_id()) }
     }
 }
 
@@ -136,23 +130,16 @@ macro_rules! span {
 /// What is wrong with it.
 pub fn parse(traceparent: &str) -> Result<SpanContext, TraceparentError> {
     let mut parts = traceparent.split('-');
-    let (Some(version), Some(trace), Some(span), Some(flags), None) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    ) else {
+    let (Some(version), Some(trace), Some(span), Some(flags), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(TraceparentError::Shape);
     };
     if [version.len(), trace.len(), span.len(), flags.len()] != [2, 32, 16, 2] {
         return Err(TraceparentError::Shape);
     }
     let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if ![version, trace, span, flags]
-        .iter()
-        .all(|part| part.bytes().all(lower_hex))
-    {
+    if ![version, trace, span, flags].iter().all(|part| part.bytes().all(lower_hex)) {
         return Err(TraceparentError::Digits);
     }
     if version != "00" {
@@ -169,12 +156,7 @@ pub fn parse(traceparent: &str) -> Result<SpanContext, TraceparentError> {
 }
 
 fn format(span: &SpanContext) -> String {
-    format!(
-        "00-{}-{}-{:02x}",
-        span.trace_id(),
-        span.span_id(),
-        span.trace_flags().to_u8()
-    )
+    format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8())
 }
 
 fn local(trace: TraceId, span: SpanId, flags: TraceFlags) -> SpanContext {

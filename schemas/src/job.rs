@@ -246,7 +246,11 @@ impl TryFrom<Draft> for Job {
     }
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), JobError> {
+/// Checks labels: of jobs, and of agents, which take the same.
+///
+/// # Errors
+/// [`JobError::Field`] with [`Code::LabelsInvalid`].
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), JobError> {
     let bad = |rule, given: String| JobError::Field { code: Code::LabelsInvalid, field: "labels", rule, given };
     if labels.len() > LABELS_MAX {
         return Err(bad("it takes at most 32 labels", labels.len().to_string()));

@@ -7,6 +7,8 @@ use crate::{
     names::{AgentId, ExecutorName, JobId, PoolName},
 };
 
+pub mod broker;
+
 /// Where a job waits: `jobs.<pool>.<priority>.<executor>.<job_id>`.
 pub fn job(pool: &PoolName, lane: &Lane, id: &JobId) -> String {
     format!("jobs.{pool}.{}.{}.{id}", lane.priority, lane.executor)

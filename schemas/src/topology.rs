@@ -180,6 +180,24 @@ pub fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
 
+impl Bucket {
+    /// The stream behind the bucket, with the settings that key-value clients expect: one message per key, the newest.
+    pub fn stream(&self) -> Stream {
+        // The broker refuses a window that is longer than the age.
+        let window = if self.max_age.is_zero() { DUPLICATE_WINDOW } else { DUPLICATE_WINDOW.min(self.max_age) };
+        Stream {
+            storage: if self.memory { "memory" } else { "file" },
+            discard: "new",
+            max_msgs_per_subject: 1,
+            max_age: self.max_age.into(),
+            duplicate_window: window.into(),
+            allow_rollup_hdrs: true,
+            deny_delete: true,
+            ..stream(&bucket_stream(self.name), vec![subjects::broker::keys_of(self.name)])
+        }
+    }
+}
+
 /// The stream of a pool's jobs, `JOBS_<pool>`.
 pub fn jobs_stream(pool: &PoolName) -> String {
     format!("JOBS_{pool}")
@@ -319,7 +337,7 @@ mod tests {
         let lane = Lane { priority: crate::lane::Priority::Normal, executor: "shell".parse().unwrap() };
         let all = serde_json::json!({
             "fixed": fixed_streams(),
-            "jobs": jobs(&pool, &[lane.executor.clone()], QUEUED_DEFAULT),
+            "jobs": jobs(&pool, std::slice::from_ref(&lane.executor), QUEUED_DEFAULT),
             "lane": lane_consumer(&pool, &lane, RUNNING_DEFAULT),
         });
         crate::json::golden("topology.json", &(serde_json::to_string_pretty(&all).unwrap() + "\n"));

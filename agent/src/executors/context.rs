@@ -6,15 +6,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use muster_schemas::log::OutputStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Chunks that may wait for the core: 64 × 16 KiB = 1 MiB per attempt.
 const QUEUE: usize = 64;
-
-/// How long output waits for a core that does not keep up, before chunks are skipped. Long enough for a hiccup of the
-/// broker, short enough that a command which prints a lot is not slowed down for long.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Longest progress message, in bytes.
 const MESSAGE_BYTES: usize = 512;
@@ -26,6 +23,15 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+impl From<Stream> for OutputStream {
+    fn from(stream: Stream) -> Self {
+        match stream {
+            Stream::Stdout => Self::Stdout,
+            Stream::Stderr => Self::Stderr,
+        }
+    }
 }
 
 /// A piece of output, as it was written: at most 16 KiB, not cut at characters or lines.
@@ -68,9 +74,9 @@ impl Context {
     /// A context that stops when `cancelled` is, and the feed of its updates.
     pub fn new(cancelled: CancellationToken) -> (Self, Feed) {
         let (chunks, queue) = mpsc::channel(QUEUE);
-        let (progress, latest) = watch::channel(None);
+        let (progress, latest) = watch::channel((0, Progress { percent: 0, message: String::new() }));
         let sender = Sender { chunks, progress };
-        (Self { cancelled, sender }, Feed { queue, latest, silent: false })
+        (Self { cancelled, sender }, Feed { queue, latest, taken: 0, silent: false })
     }
 }
 
@@ -78,7 +84,9 @@ impl Context {
 #[derive(Debug)]
 pub struct Feed {
     queue: mpsc::Receiver<Chunk>,
-    latest: watch::Receiver<Option<Progress>>,
+    /// Numbered from 1; 0 is none yet.
+    latest: watch::Receiver<(u64, Progress)>,
+    taken: u64,
     silent: bool,
 }
 
@@ -89,7 +97,7 @@ impl Feed {
             tokio::select! {
                 chunk = self.queue.recv() => match chunk {
                     Some(chunk) => return Some(Update::Output(chunk)),
-                    None => return self.last_progress(),
+                    None => return self.take_progress(),
                 },
                 changed = self.latest.changed(), if !self.silent => match changed {
                     Ok(()) => if let Some(progress) = self.take_progress() { return Some(progress) },
@@ -99,16 +107,12 @@ impl Feed {
         }
     }
 
-    /// A progress that was reported just before the end.
-    fn last_progress(&mut self) -> Option<Update> {
-        match self.latest.has_changed() {
-            Ok(true) => self.take_progress(),
-            _ => None,
-        }
-    }
-
+    /// The newest progress, unless it was taken before. Works after the sender is gone, too.
     fn take_progress(&mut self) -> Option<Update> {
-        self.latest.borrow_and_update().clone().map(Update::Progress)
+        let (number, progress) = self.latest.borrow_and_update().clone();
+        let is_new = number > self.taken;
+        self.taken = number;
+        is_new.then_some(Update::Progress(progress))
     }
 }
 
@@ -116,16 +120,16 @@ impl Feed {
 #[derive(Debug)]
 pub(super) struct Sender {
     chunks: mpsc::Sender<Chunk>,
-    progress: watch::Sender<Option<Progress>>,
+    progress: watch::Sender<(u64, Progress)>,
 }
 
 impl Sender {
-    /// Passes a chunk on. Waits for room at most [`PATIENCE`] when `patient`; `Err` gives back that it was skipped.
-    pub(super) async fn send(&self, chunk: Chunk, patient: bool) -> Result<(), Skipped> {
-        if patient {
-            self.chunks.send_timeout(chunk, PATIENCE).await.map_err(|_| Skipped)
-        } else {
+    /// Passes a chunk on; waits for room at most `patience`, and skips the chunk then.
+    pub(super) async fn send(&self, chunk: Chunk, patience: Duration) -> Result<(), Skipped> {
+        if patience.is_zero() {
             self.chunks.try_send(chunk).map_err(|_| Skipped)
+        } else {
+            self.chunks.send_timeout(chunk, patience).await.map_err(|_| Skipped)
         }
     }
 
@@ -133,7 +137,8 @@ impl Sender {
     pub(super) fn progress(&self, percent: u8, message: &str) {
         let end = message.floor_char_boundary(MESSAGE_BYTES);
         let message = message.get(..end).unwrap_or_default().to_owned();
-        self.progress.send_replace(Some(Progress { percent: percent.min(100), message }));
+        let newest = Progress { percent: percent.min(100), message };
+        self.progress.send_modify(|(number, progress)| (*number, *progress) = (*number + 1, newest));
     }
 }
 
@@ -146,6 +151,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_millis(250);
+
     fn chunk(bytes: &'static [u8]) -> Chunk {
         Chunk { stream: Stream::Stdout, bytes: Bytes::from_static(bytes), skipped: 0 }
     }
@@ -153,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn the_feed_ends_after_the_last_chunk_and_the_last_progress() {
         let (context, mut feed) = Context::new(CancellationToken::new());
-        context.sender.send(chunk(b"a"), true).await.unwrap();
+        context.sender.send(chunk(b"a"), PATIENCE).await.unwrap();
         context.sender.progress(250, "done");
         drop(context);
         let mut seen = Vec::new();
@@ -168,19 +175,19 @@ mod tests {
     async fn a_feed_that_nobody_reads_skips_instead_of_blocking() {
         let (context, _feed) = Context::new(CancellationToken::new());
         for _ in 0..QUEUE {
-            context.sender.send(chunk(b"x"), true).await.unwrap();
+            context.sender.send(chunk(b"x"), PATIENCE).await.unwrap();
         }
         let before = tokio::time::Instant::now();
-        assert!(context.sender.send(chunk(b"y"), true).await.is_err());
+        assert!(context.sender.send(chunk(b"y"), PATIENCE).await.is_err());
         assert_eq!(before.elapsed(), PATIENCE);
-        assert!(context.sender.send(chunk(b"z"), false).await.is_err());
+        assert!(context.sender.send(chunk(b"z"), Duration::ZERO).await.is_err());
     }
 
     #[tokio::test]
     async fn a_dropped_feed_skips_at_once() {
         let (context, feed) = Context::new(CancellationToken::new());
         drop(feed);
-        assert!(context.sender.send(chunk(b"x"), true).await.is_err());
+        assert!(context.sender.send(chunk(b"x"), PATIENCE).await.is_err());
         context.sender.progress(1, "");
     }
 

@@ -17,7 +17,9 @@ impl<'a> Fields<'a> {
     pub(super) fn of(params: &'a Value) -> Result<Self, Rejection> {
         match params {
             Value::Object(map) => Ok(Self { map, taken: Vec::new() }),
-            other => Err(Rejection::new(muster_schemas::code::Code::ParamsInvalid, format!("params: expected a map, got {}", name_of(other)))),
+            other => {
+                Err(Rejection::new(muster_schemas::code::Code::ParamsInvalid, format!("params: expected a map, got {}", name_of(other))))
+            }
         }
     }
 

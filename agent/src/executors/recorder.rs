@@ -12,11 +12,18 @@ use tokio::sync::Notify;
 use super::context::{Chunk, Sender, Stream};
 use super::tail::Tail;
 
-/// Largest chunk: small against the broker's 1 MiB message limit, large enough that a flood is few messages.
-const CHUNK_BYTES: usize = 16 * 1024;
+/// Largest chunk (16 KiB): small against the broker's 1 MiB message limit, large enough that a flood is few messages.
+const CHUNK_BYTES: usize = muster_schemas::log::CHUNK_LIMIT;
 
 /// How long a few bytes wait for more. People who watch do not notice a tenth of a second.
 const COALESCE: Duration = Duration::from_millis(100);
+
+/// How long an attempt waits in all for a core that does not keep up with its output, before chunks are skipped. Long
+/// enough for a hiccup of the broker, short enough that a command which prints a lot is not slowed down by its log.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a single chunk waits. When one waited in vain, no other does.
+const PATIENCE_PER_CHUNK: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -31,8 +38,8 @@ struct State {
     stderr: Lane,
     /// Bytes that may still be passed on to the log.
     log_left: u64,
-    /// The core did not keep up the last time: do not wait for it again until it has caught up.
-    lossy: bool,
+    /// What is left of [`PATIENCE`].
+    patience: Duration,
 }
 
 #[derive(Debug)]
@@ -54,7 +61,7 @@ impl State {
 impl Recorder {
     pub(super) fn new(sender: Sender, tail_bytes: usize, log_bytes: u64) -> Self {
         let lane = || Lane { tail: Tail::new(tail_bytes), pending: Vec::new(), skipped: 0 };
-        let state = State { stdout: lane(), stderr: lane(), log_left: log_bytes, lossy: false };
+        let state = State { stdout: lane(), stderr: lane(), log_left: log_bytes, patience: PATIENCE };
         Self { sender, state: Mutex::new(state), pending: Notify::new() }
     }
 
@@ -90,7 +97,7 @@ impl Recorder {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let skipped = self.lock().lane(stream).skipped;
             if skipped > 0 {
-                let _nobody_reads = self.sender.send(Chunk { stream, bytes: Bytes::new(), skipped }, false).await;
+                let _nobody_reads = self.sender.send(Chunk { stream, bytes: Bytes::new(), skipped }, Duration::ZERO).await;
             }
         }
         let mut state = self.lock();
@@ -106,10 +113,10 @@ impl Recorder {
     /// Passes on one chunk if at least `least` bytes wait; says whether it did. One at a time, so that a flush beside a
     /// write cannot overtake it.
     async fn pass_on(&self, stream: Stream, least: usize) -> bool {
-        let (chunk, patient) = {
+        let (chunk, patience) = {
             let mut state = self.lock();
             let left = state.log_left;
-            let patient = !state.lossy;
+            let patience = state.patience;
             let lane = state.lane(stream);
             if lane.pending.len() < least {
                 return false;
@@ -123,13 +130,15 @@ impl Recorder {
             }
             let chunk = Chunk { stream, bytes: bytes.into(), skipped: std::mem::take(&mut lane.skipped) };
             state.log_left -= size;
-            (chunk, patient)
+            (chunk, patience.min(PATIENCE_PER_CHUNK))
         };
         let lost = chunk.skipped + chunk.bytes.len() as u64;
-        let sent = self.sender.send(chunk, patient).await;
+        let before = tokio::time::Instant::now();
+        let sent = self.sender.send(chunk, patience).await;
         let mut state = self.lock();
-        state.lossy = sent.is_err();
+        state.patience = state.patience.saturating_sub(before.elapsed());
         if sent.is_err() {
+            state.patience = Duration::ZERO;
             state.lane(stream).skipped += lost;
         }
         true
@@ -204,6 +213,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_log_that_is_read_slowly_does_not_slow_the_attempt_down_for_long() {
+        let (recorder, mut feed) = recorder(u64::MAX);
+        let started = tokio::time::Instant::now();
+        let writing = async {
+            for _ in 0..1000 {
+                recorder.write(Stream::Stdout, &[b'x'; CHUNK_BYTES]).await;
+            }
+        };
+        let reading = async {
+            loop {
+                chunk(&mut feed).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::select! { () = writing => {} () = reading => {} }
+        assert!(started.elapsed() <= PATIENCE + PATIENCE_PER_CHUNK, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_log_that_nobody_reads_delays_the_attempt_only_once() {
         let (recorder, mut feed) = recorder(u64::MAX);
         let started = tokio::time::Instant::now();
@@ -216,6 +244,7 @@ mod tests {
             recorder.write(Stream::Stdout, &[b'y'; CHUNK_BYTES]).await;
         }
         recorder.close().await;
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
         drop(recorder);
         let mut skipped = 0;
         while let Some(Update::Output(chunk)) = feed.next().await {

@@ -135,9 +135,7 @@ fn judge(finish: Option<Finish>, stopped: Option<Stopped>, timeout: Duration) ->
             let message = format!("stopped after its time-out of {timeout:?}");
             ended(Outcome::TimedOut, Some(ErrorInfo::new(Code::TimedOut, message)))
         }
-        (_, Some(Stopped::Cancelled)) => {
-            ended(Outcome::Cancelled, Some(ErrorInfo::new(Code::Cancelled, "cancelled while it ran")))
-        }
+        (_, Some(Stopped::Cancelled)) => ended(Outcome::Cancelled, Some(ErrorInfo::new(Code::Cancelled, "cancelled while it ran"))),
         (None, None) => ended(Outcome::Failed, Some(ErrorInfo::new(Code::Internal, "the executor ended without a word"))),
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn run(params: Params, scope: &Scope) -> Finish {
             pipes.until_closed(scope.settings.drain).await;
             Some(status)
         }
-        None => stop(&mut tree, &mut process, &mut pipes, scope.settings.kill_grace).await,
+        None => stop(&tree, &mut process, &mut pipes, scope.settings.kill_grace).await,
     };
     pipes.beside(tree.kill()).await;
     let status = match status {
@@ -63,7 +63,7 @@ pub(super) async fn run(params: Params, scope: &Scope) -> Finish {
 
 /// TERM to the whole tree, then as much of the grace period as it needs. `None` when the command itself outlived it.
 async fn stop(
-    tree: &mut Tree,
+    tree: &Tree,
     process: &mut tokio::process::Child,
     pipes: &mut Pipes<'_>,
     grace: Duration,
@@ -94,3 +94,6 @@ fn finish(status: std::io::Result<ExitStatus>) -> Finish {
 fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal).map_or_else(|_| String::new(), |name| format!(" ({name})"))
 }
+
+#[cfg(test)]
+mod tests;

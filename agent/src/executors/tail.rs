@@ -33,6 +33,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing, reason = "tests fail by panicking")]
     use super::*;
     use proptest::prelude::*;
 

@@ -29,9 +29,7 @@ impl ConfigArgs {
     /// # Errors
     /// As [`load`].
     pub fn load<T: Settings>(&self, flags: Overrides) -> Result<Loaded<T>, ConfigError> {
-        let flags = self.set.iter().fold(flags, |flags, (key, value)| {
-            flags.set("--set", key, Some(value))
-        });
+        let flags = self.set.iter().fold(flags, |flags, (key, value)| flags.set("--set", key, Some(value)));
         load(&Sources::of_process::<T>(self.config.clone(), flags)?)
     }
 
@@ -49,9 +47,7 @@ impl ConfigArgs {
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), value.to_owned()))
-        }
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
     }
 }

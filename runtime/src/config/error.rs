@@ -47,10 +47,7 @@ pub struct Problem {
 impl Problem {
     /// A problem of a key.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            message: message.into(),
-        }
+        Self { key: key.into(), message: message.into() }
     }
 }
 
@@ -58,38 +55,23 @@ impl Problem {
 ///
 /// # Errors
 /// A [`Problem`] that names the range and the value.
-pub fn in_range<T: PartialOrd + Display>(
-    key: &str,
-    value: T,
-    range: RangeInclusive<T>,
-) -> Result<(), Problem> {
+pub fn in_range<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Result<(), Problem> {
     if range.contains(&value) {
         return Ok(());
     }
     let (low, high) = range.into_inner();
-    Err(Problem::new(
-        key,
-        format!("must be between {low} and {high}, but is {value}"),
-    ))
+    Err(Problem::new(key, format!("must be between {low} and {high}, but is {value}")))
 }
 
 /// Checks that a value is at least that of another key.
 ///
 /// # Errors
 /// A [`Problem`] that names both keys and both values.
-pub fn not_below<T: PartialOrd + Display>(
-    key: &str,
-    value: T,
-    other_key: &str,
-    other: T,
-) -> Result<(), Problem> {
+pub fn not_below<T: PartialOrd + Display>(key: &str, value: T, other_key: &str, other: T) -> Result<(), Problem> {
     if value >= other {
         return Ok(());
     }
-    Err(Problem::new(
-        key,
-        format!("must not be below {other_key} ({other}), but is {value}"),
-    ))
+    Err(Problem::new(key, format!("must not be below {other_key} ({other}), but is {value}")))
 }
 
 /// Settings that can't be used. The process exits with [`EXIT_CONFIG`].
@@ -130,41 +112,24 @@ impl ConfigError {
     /// A [`ConfigError`] for a [`Problem`] that was found outside of [`super::load`].
     #[must_use]
     pub fn from_problem(layer: Layer, problem: Problem) -> Self {
-        Self::Invalid {
-            layer,
-            key: problem.key,
-            problem: problem.message,
-        }
+        Self::Invalid { layer, key: problem.key, problem: problem.message }
     }
 
     /// Turns an error of serde's into one with its key. `at` is the key that was being set, if known.
     pub(crate) fn from_serde(layer: Layer, at: Option<&str>, error: &toml::de::Error) -> Self {
         let problem = one_line(error.message());
         // Errors of a `toml::Value` say where they are only in their Display: "…\nin `a.b`\n".
-        let found = error
-            .to_string()
-            .lines()
-            .rev()
-            .find_map(|line| Some(line.strip_prefix("in `")?.strip_suffix('`')?.to_owned()));
+        let found = error.to_string().lines().rev().find_map(|line| Some(line.strip_prefix("in `")?.strip_suffix('`')?.to_owned()));
         // An unknown field is an error of the table around it: name the field itself.
-        let unknown = error
-            .message()
-            .strip_prefix("unknown field `")
-            .and_then(|rest| rest.split('`').next());
+        let unknown = error.message().strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
         let key = match (found, unknown) {
-            (Some(table), Some(field)) if !ends_with_key(&table, field) => {
-                Some(format!("{table}.{field}"))
-            }
+            (Some(table), Some(field)) if !ends_with_key(&table, field) => Some(format!("{table}.{field}")),
             (Some(found), _) => Some(found),
             (None, Some(field)) => Some(at.unwrap_or(field).to_owned()),
             (None, None) => at.map(str::to_owned),
         };
         match key {
-            Some(key) => Self::Invalid {
-                layer,
-                key,
-                problem,
-            },
+            Some(key) => Self::Invalid { layer, key, problem },
             None => Self::Malformed { layer, problem },
         }
     }

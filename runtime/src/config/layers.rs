@@ -33,8 +33,7 @@ impl Overrides {
     #[must_use]
     pub fn set(mut self, flag: &str, key: &str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {
-            self.0
-                .push((flag.to_owned(), key.to_owned(), value.to_string()));
+            self.0.push((flag.to_owned(), key.to_owned(), value.to_string()));
         }
         self
     }
@@ -56,21 +55,14 @@ impl Sources {
     ///
     /// # Errors
     /// [`ConfigError::Environment`] when a variable that `T` names is not UTF-8.
-    pub fn of_process<T: Settings>(
-        file: Option<PathBuf>,
-        flags: Overrides,
-    ) -> Result<Self, ConfigError> {
+    pub fn of_process<T: Settings>(file: Option<PathBuf>, flags: Overrides) -> Result<Self, ConfigError> {
         let mut environment = BTreeMap::new();
         for variable in T::ENV {
             if let Some(value) = crate::env::var(variable.name)? {
                 environment.insert(variable.name.to_owned(), value);
             }
         }
-        Ok(Self {
-            file,
-            environment,
-            flags,
-        })
+        Ok(Self { file, environment, flags })
     }
 }
 
@@ -122,19 +114,13 @@ pub fn load<T: Settings>(sources: &Sources) -> Result<Loaded<T>, ConfigError> {
         let layer = Layer::Environment(variable.name.to_owned());
         Some((layer, variable.key, value.as_str()))
     });
-    let flags = sources
-        .flags
-        .0
-        .iter()
-        .map(|(flag, key, value)| (Layer::Flag(flag.clone()), key.as_str(), value.as_str()));
+    let flags = sources.flags.0.iter().map(|(flag, key, value)| (Layer::Flag(flag.clone()), key.as_str(), value.as_str()));
     for (layer, key, text) in environment.chain(flags) {
         (merged, settings) = set_text(&merged, key, text, &layer)?;
         origins.insert(key.to_owned(), layer);
     }
 
-    settings.check().map_err(|problem: Problem| {
-        ConfigError::from_problem(origin(&origins, &problem.key), problem)
-    })?;
+    settings.check().map_err(|problem: Problem| ConfigError::from_problem(origin(&origins, &problem.key), problem))?;
     Ok(Loaded { settings, origins })
 }
 
@@ -153,35 +139,19 @@ fn origin(origins: &BTreeMap<String, Layer>, key: &str) -> Layer {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 fn parse_table(text: &str, layer: &Layer) -> Result<Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start);
-        let line = text
-            .bytes()
-            .take(at)
-            .filter(|byte| *byte == b'\n')
-            .count();
-        ConfigError::Malformed {
-            layer: layer.clone(),
-            problem: format!("line {}: {}", line + 1, one_line(error.message())),
-        }
+        let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        ConfigError::Malformed { layer: layer.clone(), problem: format!("line {}: {}", line + 1, one_line(error.message())) }
     })
 }
 
-fn accept<T: DeserializeOwned>(
-    table: &Table,
-    layer: &Layer,
-    key: Option<&str>,
-) -> Result<T, ConfigError> {
-    Value::Table(table.clone())
-        .try_into()
-        .map_err(|error| ConfigError::from_serde(layer.clone(), key, &error))
+fn accept<T: DeserializeOwned>(table: &Table, layer: &Layer, key: Option<&str>) -> Result<T, ConfigError> {
+    Value::Table(table.clone()).try_into().map_err(|error| ConfigError::from_serde(layer.clone(), key, &error))
 }
 
 fn merge(into: &mut Table, from: Table) {
@@ -207,40 +177,27 @@ fn record(table: &Table, prefix: &str, layer: &Layer, origins: &mut BTreeMap<Str
     }
 }
 
-fn set_text<T: DeserializeOwned>(
-    base: &Table,
-    key: &str,
-    text: &str,
-    layer: &Layer,
-) -> Result<(Table, T), ConfigError> {
+fn set_text<T: DeserializeOwned>(base: &Table, key: &str, text: &str, layer: &Layer) -> Result<(Table, T), ConfigError> {
     let mut refusal = None;
     for value in readings(text) {
         // A number that is refused as a number says more than a text that is refused as a text.
         let tells_more = refusal.is_none() || !matches!(value, Value::String(_) | Value::Array(_));
         let mut table = base.clone();
-        put(&mut table, key, value).map_err(|problem| {
-            ConfigError::from_problem(layer.clone(), Problem::new(key, problem))
-        })?;
+        put(&mut table, key, value).map_err(|problem| ConfigError::from_problem(layer.clone(), Problem::new(key, problem)))?;
         match accept(&table, layer, Some(key)) {
             Ok(settings) => return Ok((table, settings)),
             Err(error) if tells_more => refusal = Some(error),
             Err(_) => {}
         }
     }
-    Err(refusal.unwrap_or_else(|| ConfigError::Malformed {
-        layer: layer.clone(),
-        problem: format!("{key} can't be set"),
-    }))
+    Err(refusal.unwrap_or_else(|| ConfigError::Malformed { layer: layer.clone(), problem: format!("{key} can't be set") }))
 }
 
 /// What a text may mean, most literal first.
 fn readings(text: &str) -> Vec<Value> {
     let mut readings = vec![Value::String(text.to_owned())];
     let trimmed = text.trim();
-    let literal = format!("value = {trimmed}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut table| table.remove("value"));
+    let literal = format!("value = {trimmed}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
     readings.extend(literal);
     match trimmed.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => readings.push(Value::Boolean(true)),
@@ -248,12 +205,7 @@ fn readings(text: &str) -> Vec<Value> {
         _ => {}
     }
     let parts = trimmed.split(',').map(str::trim);
-    readings.push(Value::Array(
-        parts
-            .filter(|part| !part.is_empty())
-            .map(|part| Value::String(part.to_owned()))
-            .collect(),
-    ));
+    readings.push(Value::Array(parts.filter(|part| !part.is_empty()).map(|part| Value::String(part.to_owned())).collect()));
     readings
 }
 
@@ -264,9 +216,7 @@ fn put(table: &mut Table, key: &str, value: Value) -> Result<(), String> {
             Ok(())
         }
         Some((first, rest)) => {
-            let inner = table
-                .entry(first)
-                .or_insert_with(|| Value::Table(Table::new()));
+            let inner = table.entry(first).or_insert_with(|| Value::Table(Table::new()));
             match inner {
                 Value::Table(inner) => put(inner, rest, value),
                 _ => Err(format!("{first} is not a table")),

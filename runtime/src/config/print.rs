@@ -9,11 +9,7 @@ use toml::{Table, Value};
 use super::Layer;
 
 pub(crate) fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{prefix}.{name}")
-    }
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
 pub(crate) fn render(table: &Table, origin: impl Fn(&str) -> Layer) -> String {
@@ -42,9 +38,5 @@ fn section(out: &mut String, table: &Table, prefix: &str, origin: &impl Fn(&str)
 
 fn quoted(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.is_empty() && name.chars().all(bare) {
-        name.to_owned()
-    } else {
-        Value::String(name.to_owned()).to_string()
-    }
+    if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { Value::String(name.to_owned()).to_string() }
 }

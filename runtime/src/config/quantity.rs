@@ -59,13 +59,7 @@ impl From<Period> for Duration {
     }
 }
 
-const MILLIS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const MILLIS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl FromStr for Period {
     type Err = ParseQuantityError;
@@ -74,10 +68,7 @@ impl FromStr for Period {
         let error = || Self::error(text);
         let mut rest = text.trim();
         if let Some(seconds) = parse_digits(rest) {
-            return seconds
-                .checked_mul(1_000)
-                .map(Self::from_millis)
-                .ok_or_else(error);
+            return seconds.checked_mul(1_000).map(Self::from_millis).ok_or_else(error);
         }
         let mut total: u64 = 0;
         // Units come largest first and once each, so `5s1m` and `1s1s` are typing errors.
@@ -85,15 +76,9 @@ impl FromStr for Period {
         while !rest.is_empty() {
             let (number, after) = split_number(rest).ok_or_else(error)?;
             let (unit, after) = split_unit(after);
-            let at = allowed
-                .iter()
-                .position(|(name, _)| *name == unit)
-                .ok_or_else(error)?;
+            let at = allowed.iter().position(|(name, _)| *name == unit).ok_or_else(error)?;
             let (_, millis) = allowed.get(at).ok_or_else(error)?;
-            total = number
-                .checked_mul(*millis)
-                .and_then(|part| total.checked_add(part))
-                .ok_or_else(error)?;
+            total = number.checked_mul(*millis).and_then(|part| total.checked_add(part)).ok_or_else(error)?;
             allowed = allowed.get(at + 1..).unwrap_or_default();
             rest = after;
         }
@@ -169,11 +154,7 @@ impl FromStr for ByteSize {
         let factor = if unit.is_empty() || unit.eq_ignore_ascii_case("b") {
             1
         } else {
-            SIZES
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-                .map(|(_, factor)| *factor)
-                .ok_or_else(error)?
+            SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor).ok_or_else(error)?
         };
         number.checked_mul(factor).map(Self).ok_or_else(error)
     }
@@ -197,17 +178,13 @@ fn parse_digits(text: &str) -> Option<u64> {
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at_checked(end)?;
     Some((digits.parse().ok()?, rest))
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
@@ -229,8 +206,7 @@ impl<T: FromStr<Err = ParseQuantityError>> de::Visitor<'_> for Visitor<T> {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        let number = u64::try_from(number)
-            .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))?;
+        let number = u64::try_from(number).map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))?;
         Ok((self.from_number)(number))
     }
 
@@ -241,19 +217,13 @@ impl<T: FromStr<Err = ParseQuantityError>> de::Visitor<'_> for Visitor<T> {
 
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Visitor {
-            expecting: "a duration such as \"30s\", or seconds",
-            from_number: Period::from_secs,
-        })
+        deserializer.deserialize_any(Visitor { expecting: "a duration such as \"30s\", or seconds", from_number: Period::from_secs })
     }
 }
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Visitor {
-            expecting: "a size such as \"64KiB\", or bytes",
-            from_number: ByteSize::new,
-        })
+        deserializer.deserialize_any(Visitor { expecting: "a size such as \"64KiB\", or bytes", from_number: ByteSize::new })
     }
 }
 
@@ -295,8 +265,20 @@ mod tests {
     #[test]
     fn a_duration_that_is_not_one_is_refused_with_an_example() {
         for text in [
-            "", " ", "s", "30x", "-5s", "+5", "1.5s", "5s1m", "1s1s", "30 s", "1h30", "٣s",
-            "99999999999999999999", "18446744073709551615s",
+            "",
+            " ",
+            "s",
+            "30x",
+            "-5s",
+            "+5",
+            "1.5s",
+            "5s1m",
+            "1s1s",
+            "30 s",
+            "1h30",
+            "٣s",
+            "99999999999999999999",
+            "18446744073709551615s",
         ] {
             let error = text.parse::<Period>().unwrap_err().to_string();
             assert!(error.contains("30s"), "{text:?}: {error}");
@@ -306,14 +288,7 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("65536", 65_536),
-            ("64KiB", 65_536),
-            ("64 kib", 65_536),
-            ("1MB", 1_000_000),
-            ("2GiB", 2 << 30),
-            ("7B", 7),
-        ] {
+        for (text, bytes) in [("65536", 65_536), ("64KiB", 65_536), ("64 kib", 65_536), ("1MB", 1_000_000), ("2GiB", 2 << 30), ("7B", 7)] {
             assert_eq!(text.parse(), Ok(ByteSize::new(bytes)), "{text:?}");
         }
     }

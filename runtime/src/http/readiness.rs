@@ -20,9 +20,7 @@ impl Readiness {
     #[must_use]
     pub fn new<const N: usize>(expected: [&'static str; N]) -> Self {
         let starting = |name| (name, Err("starting".to_owned()));
-        Self {
-            checks: Arc::new(RwLock::new(expected.into_iter().map(starting).collect())),
-        }
+        Self { checks: Arc::new(RwLock::new(expected.into_iter().map(starting).collect())) }
     }
 
     /// Sets a check. The detail of a failure is shown to whoever asks: no secrets. A change is logged.
@@ -49,10 +47,7 @@ impl Readiness {
     #[must_use]
     pub fn failing(&self) -> Vec<(&'static str, String)> {
         let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
-        checks
-            .iter()
-            .filter_map(|(name, state)| Some((*name, state.as_ref().err()?.clone())))
-            .collect()
+        checks.iter().filter_map(|(name, state)| Some((*name, state.as_ref().err()?.clone()))).collect()
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -62,10 +57,7 @@ impl Readiness {
             checks: checks
                 .iter()
                 .map(|(name, state)| {
-                    let check = Check {
-                        ok: state.is_ok(),
-                        detail: state.as_ref().err().cloned(),
-                    };
+                    let check = Check { ok: state.is_ok(), detail: state.as_ref().err().cloned() };
                     (*name, check)
                 })
                 .collect(),

@@ -23,8 +23,7 @@ impl Usage {
         // Creating them fails only for a malformed name.
         Self {
             memory: Gauge::new("process_resident_memory_bytes", "Resident memory in bytes.").ok(),
-            cpu: Counter::new("process_cpu_seconds_total", "User and system CPU time in seconds.")
-                .ok(),
+            cpu: Counter::new("process_cpu_seconds_total", "User and system CPU time in seconds.").ok(),
             files: Gauge::new("process_open_fds", "Number of open file descriptors.").ok(),
         }
     }
@@ -56,10 +55,7 @@ fn resident_bytes() -> Option<f64> {
     Some(kib * 1024.0)
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "microseconds of CPU time fit into 52 bits for 142 years"
-)]
+#[allow(clippy::cast_precision_loss, reason = "microseconds of CPU time fit into 52 bits for 142 years")]
 fn cpu_seconds() -> Option<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();

@@ -60,10 +60,7 @@ impl Identity {
     where
         F: Fn(&[u8]) -> Result<Vec<u8>, IdentityError> + Send + Sync + 'static,
     {
-        Self {
-            jwt: jwt.into(),
-            sign: Arc::new(sign),
-        }
+        Self { jwt: jwt.into(), sign: Arc::new(sign) }
     }
 }
 
@@ -83,10 +80,7 @@ impl Login {
             Self::Anonymous => Ok(ConnectOptions::new()),
             Self::File(path) => {
                 let loaded = ConnectOptions::with_credentials_file(&path).await;
-                loaded.map_err(|source| ConnectError::Credentials {
-                    path: Some(path),
-                    source,
-                })
+                loaded.map_err(|source| ConnectError::Credentials { path: Some(path), source })
             }
             Self::Text(text) => {
                 let parsed = ConnectOptions::with_credentials(text.expose());

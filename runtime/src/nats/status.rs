@@ -20,6 +20,8 @@ pub struct Status {
     pub since: Instant,
     /// How many times it came up.
     pub connects: u64,
+    /// How many attempts to connect failed in a row, for whatever reason.
+    pub failures: u64,
     /// How often in a row the broker refused our credentials since it last accepted them.
     pub refusals: u64,
     /// How often the broker refused our credentials in all.
@@ -37,6 +39,7 @@ impl Watch {
             connected: false,
             since: Instant::now(),
             connects: 0,
+            failures: 0,
             refusals: 0,
             refusals_total: 0,
             last_refusal: None,
@@ -53,11 +56,7 @@ impl Watch {
         status
     }
 
-    pub(super) async fn wait_for(
-        &self,
-        client: &Client,
-        condition: impl Fn(&Status) -> bool,
-    ) -> Status {
+    pub(super) async fn wait_for(&self, client: &Client, condition: impl Fn(&Status) -> bool) -> Status {
         let mut changes = self.0.subscribe();
         loop {
             changes.mark_unchanged();
@@ -71,8 +70,8 @@ impl Watch {
     }
 
     pub(super) fn apply(&self, event: &Event) {
-        log(event);
         self.0.send_if_modified(|status| status.apply(event, Instant::now()));
+        log(event, self.0.borrow().failures);
     }
 }
 
@@ -84,6 +83,7 @@ impl Status {
                 self.connected = true;
                 self.since = now;
                 self.connects += 1;
+                self.failures = 0;
                 self.refusals = 0;
                 self.last_refusal = None;
             }
@@ -91,10 +91,13 @@ impl Status {
                 self.connected = false;
                 self.since = now;
             }
-            Event::ClientError(ClientError::Other(text)) if is_refusal_text(text) => {
-                self.refusals += 1;
-                self.refusals_total += 1;
-                self.last_refusal = Some(text.clone());
+            Event::ClientError(ClientError::Other(text)) => {
+                self.failures += 1;
+                if is_refusal_text(text) {
+                    self.refusals += 1;
+                    self.refusals_total += 1;
+                    self.last_refusal = Some(text.clone());
+                }
             }
             Event::ServerError(error) if cuts_off(error) => {
                 self.last_refusal = Some(error.to_string());
@@ -125,14 +128,17 @@ fn cuts_off(error: &ServerError) -> bool {
     }
 }
 
-fn log(event: &Event) {
+fn log(event: &Event, failures: u64) {
     match event {
         Event::Connected => tracing::info!("connected to the broker"),
         Event::Disconnected => tracing::warn!("lost the broker, reconnecting"),
         Event::LameDuckMode => tracing::warn!("the broker is about to stop"),
         Event::Draining | Event::Closed => tracing::debug!(%event, "broker connection"),
-        // A refused or failed connect is retried for ever; the first lines tell enough.
-        Event::ClientError(error) => tracing::warn!(%error, "broker connection"),
+        // A failed connect is retried for ever, every second or two: the 1st, 2nd, 4th, 8th … tell enough.
+        Event::ClientError(error) if failures.is_power_of_two() => {
+            tracing::warn!(%error, failures, "can't connect to the broker, trying again");
+        }
+        Event::ClientError(error) => tracing::debug!(%error, failures, "can't connect to the broker, trying again"),
         Event::ServerError(error) => tracing::warn!(%error, "the broker reports an error"),
         Event::SlowConsumer(id) => tracing::warn!(subscription = id, "a subscription is too slow"),
     }
@@ -143,9 +149,7 @@ mod tests {
     use super::*;
 
     fn refused() -> Event {
-        Event::ClientError(ClientError::Other(
-            "authorization violation: nats: authorization violation".to_owned(),
-        ))
+        Event::ClientError(ClientError::Other("authorization violation: nats: authorization violation".to_owned()))
     }
 
     #[test]
@@ -158,7 +162,7 @@ mod tests {
 
         let later = start + Duration::from_secs(1);
         assert!(status.apply(&Event::Connected, later));
-        assert_eq!((status.refusals, status.refusals_total), (0, 2));
+        assert_eq!((status.failures, status.refusals, status.refusals_total), (0, 0, 2));
         assert_eq!((status.connected, status.since, status.connects), (true, later, 1));
         assert_eq!(status.last_refusal, None);
     }
@@ -173,6 +177,7 @@ mod tests {
         assert_eq!(status.last_refusal.as_deref(), Some("nats: User Authentication Revoked"));
         assert_eq!(status.refusals, 0);
         let failed = ClientError::Other("IO error: refused".to_owned());
-        assert!(!status.apply(&Event::ClientError(failed), now));
+        assert!(status.apply(&Event::ClientError(failed), now));
+        assert_eq!((status.failures, status.refusals, status.refusals_total), (1, 0, 0));
     }
 }

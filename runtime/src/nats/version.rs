@@ -22,10 +22,7 @@ pub struct VersionError {
 pub fn check_server_version(info: &ServerInfo, minimum: &str) -> Result<(), VersionError> {
     match (parse(&info.version), parse(minimum)) {
         (Some(found), Some(needed)) if found >= needed => Ok(()),
-        _ => Err(VersionError {
-            found: info.version.clone(),
-            minimum: minimum.to_owned(),
-        }),
+        _ => Err(VersionError { found: info.version.clone(), minimum: minimum.to_owned() }),
     }
 }
 
@@ -49,10 +46,7 @@ mod tests {
     use super::*;
 
     fn check(version: &str) -> Result<(), VersionError> {
-        let info = ServerInfo {
-            version: version.to_owned(),
-            ..ServerInfo::default()
-        };
+        let info = ServerInfo { version: version.to_owned(), ..ServerInfo::default() };
         check_server_version(&info, MIN_SERVER_VERSION)
     }
 

@@ -39,11 +39,7 @@ impl Group {
         let tracker = TaskTracker::new();
         // Closed only means that waiting ends when the group is empty; spawning stays possible.
         tracker.close();
-        Self {
-            name,
-            tracker,
-            abort: CancellationToken::new(),
-        }
+        Self { name, tracker, abort: CancellationToken::new() }
     }
 
     /// Starts a task. Dropping the returned handle leaves it running. After [`Group::abort_all`]
@@ -109,11 +105,7 @@ impl<T> Future for Running<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|joined| {
             joined.unwrap_or_else(|error| {
-                if error.is_panic() {
-                    Err(TaskError::Panicked(super::message(&*error.into_panic())))
-                } else {
-                    Err(TaskError::Aborted)
-                }
+                if error.is_panic() { Err(TaskError::Panicked(super::message(&*error.into_panic()))) } else { Err(TaskError::Aborted) }
             })
         })
     }

@@ -127,6 +127,17 @@ pub struct AgentView {
     pub standing: Option<Standing>,
 }
 
+/// An agent that is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ConnectedAgent {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: AgentView,
+    /// Since when this run of it is up, by its last heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_since: Option<Timestamp>,
+}
+
 /// An agent's health.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AgentHealth {

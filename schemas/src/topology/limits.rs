@@ -24,12 +24,12 @@ pub const RESULT_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const RESULT_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long state changes are kept.
 pub const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// All state changes together, in bytes.
-pub const EVENT_BYTES: i64 = 4 << 30;
+/// All state changes together, in bytes. The server sets a stream's cap aside at once, so it must fit a small disk.
+pub const EVENT_BYTES: i64 = 1 << 30;
 /// How long output is kept.
 pub const LOG_AGE: Duration = Duration::from_secs(24 * 3600);
 /// All output together, in bytes.
-pub const LOG_BYTES: i64 = 4 << 30;
+pub const LOG_BYTES: i64 = 1 << 30;
 /// Chunks of output kept per job: 512 chunks of at most 16 KiB are 8 MiB.
 pub const LOG_CHUNKS_PER_JOB: i64 = 512;
 /// How long dead letters are kept.

@@ -9,6 +9,8 @@ pub(super) struct Process {
     pub(super) parent: i32,
     pub(super) group: i32,
     pub(super) session: i32,
+    /// When it was started, in ticks since the system was: with the pid, it names a process for good.
+    pub(super) started: u64,
     /// Dead, but not yet waited for by its parent.
     pub(super) zombie: bool,
 }
@@ -25,12 +27,14 @@ pub(super) fn one(pid: i32) -> Option<Process> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// `pid (comm) state ppid pgrp session …`: comm may hold spaces and brackets, so start after the last one.
+/// `pid (comm) state ppid pgrp session …`, with the start as field 22 (proc_pid_stat(5)): comm may hold spaces and brackets, so start after the last one.
 fn parse(pid: i32, stat: &str) -> Option<Process> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let zombie = matches!(fields.next()?, "Z" | "X");
     let mut number = || fields.next()?.parse().ok();
-    Some(Process { pid, parent: number()?, group: number()?, session: number()?, zombie })
+    let (parent, group, session) = (number()?, number()?, number()?);
+    let started = fields.nth(15)?.parse().ok()?;
+    Some(Process { pid, parent, group, session, started, zombie })
 }
 
 /// Whether the process was started with this `NAME=value` in its environment.
@@ -44,10 +48,11 @@ mod tests {
 
     #[test]
     fn a_command_name_with_brackets_and_spaces_does_not_confuse_the_reader() {
-        let stat = "42 (a) Z 1 (b) S) S 7 8 9 0 -1 4194560";
-        let expected = Process { pid: 42, parent: 7, group: 8, session: 9, zombie: false };
-        assert_eq!(parse(42, stat), Some(expected));
-        assert!(parse(42, "42 (x) Z 7 8 9").is_some_and(|process| process.zombie));
+        let rest = "7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 1 2";
+        let expected = Process { pid: 42, parent: 7, group: 8, session: 9, started: 777, zombie: false };
+        assert_eq!(parse(42, &format!("42 (a) Z 1 (b) S) S {rest}")), Some(expected));
+        assert!(parse(42, &format!("42 (x) Z {rest}")).is_some_and(|process| process.zombie));
+        assert_eq!(parse(42, "42 (x) S 1 2"), None);
         assert_eq!(parse(42, "42 (x"), None);
     }
 

@@ -5,13 +5,14 @@
 //! another user (sudo) outside the process group. It never signals a process that is not the attempt's.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use super::procfs;
+use super::procfs::{self, Process};
 
 /// KILL is repeated until nothing is left, since a process may fork just before it is killed; a fork bomb that outruns
 /// this many looks is left to the operator.
@@ -26,77 +27,79 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// The processes of one attempt. Dropped before [`Tree::kill`] has run (the attempt was abandoned), it kills them.
 #[derive(Debug)]
 pub(super) struct Tree {
-    target: Target,
+    target: Arc<Mutex<Target>>,
     done: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Target {
     /// Process group, which is also the pid of the command itself.
     group: i32,
     marker: Vec<u8>,
+    /// When the command was started: what is older is not its child, and need not be looked at closely.
+    since: u64,
     /// The command itself was waited for, so that its pid may be used again by the system.
     leader_gone: bool,
+    /// Pid and start of all that was ever found: a process stays the attempt's after its parents are gone.
+    known: BTreeSet<(i32, u64)>,
 }
 
 impl Tree {
     pub(super) fn new(pid: Option<u32>, marker: Vec<u8>) -> Self {
         let group = pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
-        Self { target: Target { group, marker, leader_gone: false }, done: false }
+        let since = procfs::one(group).map_or(0, |leader| leader.started);
+        let target = Target { group, marker, since, leader_gone: false, known: BTreeSet::new() };
+        Self { target: Arc::new(Mutex::new(target)), done: false }
     }
 
     /// The command itself has been waited for.
-    pub(super) fn leader_is_gone(&mut self) {
-        self.target.leader_gone = true;
+    pub(super) fn leader_is_gone(&self) {
+        lock(&self.target).leader_gone = true;
     }
 
     /// TERM to all of it.
     pub(super) async fn terminate(&self) {
-        let target = self.target.clone();
-        blocking(move || target.signal(Signal::SIGTERM)).await;
+        self.blocking(|target| target.signal(Signal::SIGTERM)).await;
     }
 
     /// Waits until nothing of it is left.
     pub(super) async fn until_empty(&self) {
-        loop {
-            let target = self.target.clone();
-            if blocking(move || target.living().is_empty()).await.unwrap_or(true) {
-                return;
-            }
+        while self.blocking(|target| !target.living().is_empty()).await == Some(true) {
             tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 
     /// KILL to all of it, again and again until nothing is left.
     pub(super) async fn kill(&mut self) {
-        let target = self.target.clone();
-        blocking(move || target.kill()).await;
+        self.blocking(Target::kill).await;
         self.done = true;
+    }
+
+    /// Looking through `/proc` takes milliseconds on a busy machine: not on a thread that serves other jobs.
+    async fn blocking<T: Send + 'static>(&self, look: impl FnOnce(&mut Target) -> T + Send + 'static) -> Option<T> {
+        let target = self.target.clone();
+        tokio::task::spawn_blocking(move || look(&mut lock(&target))).await.ok()
     }
 }
 
 impl Drop for Tree {
     fn drop(&mut self) {
         if !self.done {
-            self.target.kill();
+            lock(&self.target).kill();
         }
     }
 }
 
-/// Looking through `/proc` takes milliseconds on a busy machine: not on a thread that serves other jobs.
-async fn blocking<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(look).await.ok()
+fn lock(target: &Mutex<Target>) -> MutexGuard<'_, Target> {
+    target.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Target {
-    fn kill(&self) {
-        let mut orphans = BTreeSet::new();
+    fn kill(&mut self) {
         for _ in 0..ROUNDS {
-            let signalled = self.signal(Signal::SIGKILL);
-            orphans.extend(signalled.iter().copied().filter(|pid| *pid != self.group));
-            // Where the agent is the machine's first process (a container), orphans become its children.
-            orphans.retain(|pid| !matches!(waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()));
-            if signalled.is_empty() {
+            let found = self.signal(Signal::SIGKILL);
+            self.reap();
+            if found == 0 {
                 return;
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -104,16 +107,25 @@ impl Target {
         tracing::warn!(group = self.group, "processes of an attempt are still there after {ROUNDS} KILLs");
     }
 
-    /// Signals the group and everything else that is found; says what was found alive.
-    fn signal(&self, signal: Signal) -> Vec<i32> {
+    /// Where the agent is the machine's first process (a container), orphans become its children; nobody else waits for
+    /// them. The command itself is left to whoever started it.
+    fn reap(&self) {
+        for (pid, _) in self.known.iter().filter(|(pid, _)| *pid != self.group) {
+            let _not_our_child = waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG));
+        }
+    }
+
+    /// Signals all that is found alive, and says how many. Looks before it signals: a child can no longer be told from a
+    /// stranger once its parent is gone.
+    fn signal(&mut self, signal: Signal) -> usize {
+        let living = self.living();
         if self.group_is_ours() {
             let _empty = killpg(Pid::from_raw(self.group), signal);
         }
-        let living = self.living();
         for process in living.iter().filter(|process| process.group != self.group) {
             let _gone = kill(Pid::from_raw(process.pid), signal);
         }
-        living.iter().map(|process| process.pid).collect()
+        living.len()
     }
 
     /// Once the command itself is gone, its number stays taken as long as its group has members; when a process with
@@ -123,28 +135,28 @@ impl Target {
     }
 
     /// The attempt's processes that are not dead yet.
-    fn living(&self) -> Vec<procfs::Process> {
-        let ours = self.group_is_ours();
+    fn living(&mut self) -> Vec<Process> {
+        let group_is_ours = self.group_is_ours();
         let own = i32::try_from(std::process::id()).unwrap_or(0);
-        let all: Vec<_> = procfs::all().into_iter().filter(|process| process.pid > 1 && process.pid != own).collect();
-        let mut found = BTreeSet::new();
-        let mut sessions = BTreeSet::new();
-        for process in &all {
-            let in_group = ours && process.group == self.group;
-            if in_group || (!process.zombie && procfs::has_variable(process.pid, &self.marker)) {
-                found.insert(process.pid);
-            }
-        }
-        // Children of what was found, and sessions that one of them leads, until no more are found.
+        let all: Vec<_> =
+            procfs::all().into_iter().filter(|process| process.started >= self.since && process.pid > 1 && process.pid != own).collect();
+        let is_ours = |process: &&Process| {
+            (group_is_ours && process.group == self.group)
+                || self.known.contains(&(process.pid, process.started))
+                || (!process.zombie && procfs::has_variable(process.pid, &self.marker))
+        };
+        let mut found: BTreeSet<i32> = all.iter().filter(is_ours).map(|process| process.pid).collect();
+        // Children of what was found, and members of sessions that one of them leads, until no more are found.
         loop {
             let before = found.len();
-            sessions.extend(all.iter().filter(|p| p.session == p.pid && found.contains(&p.pid)).map(|p| p.pid));
-            let more = all.iter().filter(|p| found.contains(&p.parent) || sessions.contains(&p.session)).map(|p| p.pid);
-            found.extend(more.collect::<Vec<_>>());
+            let more: Vec<_> = all.iter().filter(|p| found.contains(&p.parent) || found.contains(&p.session)).map(|p| p.pid).collect();
+            found.extend(more);
             if found.len() == before {
                 break;
             }
         }
-        all.into_iter().filter(|process| !process.zombie && found.contains(&process.pid)).collect()
+        let found: Vec<_> = all.into_iter().filter(|process| found.contains(&process.pid)).collect();
+        self.known.extend(found.iter().map(|process| (process.pid, process.started)));
+        found.into_iter().filter(|process| !process.zombie).collect()
     }
 }

@@ -1,0 +1,188 @@
+//! The agent's settings: contract row A8, one struct, checked before anything starts.
+//!
+//! Defaults and their documentation are in `default.toml`; flags are in [`args`]. It never reads a file or the environment itself.
+
+pub mod args;
+
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use muster_runtime::{
+    config::{EnvVar, Period, Problem, Secret, Settings, in_range},
+    logs::{LogFilter, LogFormat},
+};
+use muster_schemas::names::AgentName;
+use serde::{Deserialize, Serialize};
+
+use crate::executors::Registry;
+
+/// The settings of an agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the gateway is.
+    pub api_url: Option<String>,
+    /// The API key that an operator gave.
+    pub api_key: Option<Secret>,
+    /// The token to join a pool with.
+    pub join_token: Option<Secret>,
+    /// The name; the host's name if absent.
+    pub name: Option<String>,
+    /// Between heartbeats, 1 s to 1 h; what the gateway says if absent.
+    pub heartbeat_interval: Option<Period>,
+    /// Slots, 1 to 50.
+    pub max_concurrent_jobs: u32,
+    /// Port of the local endpoints; 0 is any free one.
+    pub admin_port: u16,
+    /// Token of the local admin interface.
+    pub admin_token: Option<Secret>,
+    /// The vault's file.
+    pub vault_path: Option<PathBuf>,
+    /// Where identity and spool are kept.
+    pub state_dir: PathBuf,
+    /// How much is logged.
+    pub log_level: LogFilter,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Whether `http.request` may reach private addresses.
+    pub allow_private_network: bool,
+    /// Whether jobs may restart the machine.
+    pub allow_os_restart: bool,
+    /// Executors that are on beside `probe`.
+    pub executors: Vec<String>,
+    /// Addresses of the broker instead of those that the gateway tells.
+    pub nats_url: Option<Vec<String>>,
+    /// Certificates to trust for the broker.
+    pub nats_ca: Option<PathBuf>,
+    /// Time that running jobs have at a shutdown.
+    pub shutdown_grace: Period,
+}
+
+/// The largest number of slots. A pull request asks for at most 64 jobs, and each lane asks for as many as there are free slots.
+const SLOTS_MAX: u32 = 50;
+
+impl Settings for Config {
+    const DEFAULTS: &'static str = include_str!("default.toml");
+    const ENV: &'static [EnvVar] = &[
+        EnvVar::new("AGENT_API_URL", "api_url"),
+        EnvVar::new("AGENT_API_KEY", "api_key"),
+        EnvVar::new("AGENT_JOIN_TOKEN", "join_token"),
+        EnvVar::new("AGENT_NAME", "name"),
+        EnvVar::new("HEARTBEAT_INTERVAL", "heartbeat_interval"),
+        EnvVar::new("MAX_CONCURRENT_JOBS", "max_concurrent_jobs"),
+        EnvVar::new("ADMIN_PORT", "admin_port"),
+        EnvVar::new("ADMIN_TOKEN", "admin_token"),
+        EnvVar::new("VAULT_PATH", "vault_path"),
+        EnvVar::new("STATE_DIR", "state_dir"),
+        EnvVar::new("LOG_LEVEL", "log_level"),
+        EnvVar::new("LOG_FORMAT", "log_format"),
+        EnvVar::new("ALLOW_PRIVATE_NETWORK", "allow_private_network"),
+        EnvVar::new("ALLOW_OS_RESTART", "allow_os_restart"),
+        EnvVar::new("EXECUTORS", "executors"),
+        EnvVar::new("NATS_URL", "nats_url"),
+        EnvVar::new("NATS_CA", "nats_ca"),
+        EnvVar::new("SHUTDOWN_GRACE", "shutdown_grace"),
+    ];
+
+    fn check(&self) -> Result<(), Problem> {
+        in_range("max_concurrent_jobs", self.max_concurrent_jobs, 1..=SLOTS_MAX)?;
+        if let Some(interval) = self.heartbeat_interval {
+            in_range("heartbeat_interval", interval, Period::from_secs(1)..=Period::from_secs(3600))?;
+        }
+        in_range("shutdown_grace", self.shutdown_grace, Period::from_secs(0)..=Period::from_secs(600))?;
+        if let Some(name) = &self.name {
+            name.parse::<AgentName>().map_err(|error| Problem::new("name", error.to_string()))?;
+        }
+        self.check_executors()?;
+        self.check_urls()?;
+        if self.state_dir.as_os_str().is_empty() {
+            return Err(Problem::new("state_dir", "must not be empty"));
+        }
+        for (key, secret) in [("api_key", &self.api_key), ("join_token", &self.join_token), ("admin_token", &self.admin_token)] {
+            if secret.as_ref().is_some_and(|secret| secret.expose().trim().is_empty()) {
+                return Err(Problem::new(key, "must not be empty"));
+            }
+        }
+        let own = ["identity.json", "lock", "spool", "spool.salt"].map(|name| self.state_dir.join(name));
+        if let Some(vault) = &self.vault_path
+            && own.iter().any(|path| vault.starts_with(path))
+        {
+            return Err(Problem::new("vault_path", "is where the agent keeps something else; take another path"));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn check_executors(&self) -> Result<(), Problem> {
+        let mut seen = BTreeSet::new();
+        for name in &self.executors {
+            if !Registry::KNOWN.contains(&name.as_str()) {
+                let known = Registry::KNOWN.join(", ");
+                return Err(Problem::new("executors", format!("{name:?} is not an executor of this build; it has {known}")));
+            }
+            if !seen.insert(name) {
+                return Err(Problem::new("executors", format!("{name:?} is named twice")));
+            }
+        }
+        if self.allow_private_network && !self.executors.iter().any(|name| name == "http") {
+            return Err(Problem::new("allow_private_network", "is for the executor http, which is not on"));
+        }
+        Ok(())
+    }
+
+    fn check_urls(&self) -> Result<(), Problem> {
+        if let Some(text) = &self.api_url {
+            let url = url::Url::parse(text).map_err(|error| Problem::new("api_url", format!("is not a URL: {error}")))?;
+            if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+                return Err(Problem::new("api_url", "must begin with http:// or https:// and name a host"));
+            }
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err(Problem::new("api_url", "must not hold a user or password; the agent identifies itself by its key"));
+            }
+        }
+        if self.nats_url.as_ref().is_some_and(|urls| urls.iter().all(|url| url.trim().is_empty())) {
+            return Err(Problem::new("nats_url", "must name at least one address"));
+        }
+        Ok(())
+    }
+
+    /// The configured name, or the host's made to fit.
+    ///
+    /// # Errors
+    /// When there is neither a configured name nor a usable host name.
+    pub fn agent_name(&self) -> Result<AgentName, Problem> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => slug(&sysinfo::System::host_name().unwrap_or_default()),
+        };
+        name.parse().map_err(|error| Problem::new("name", format!("is not set, and the host's name does not do: {error}")))
+    }
+
+    /// Between heartbeats, given what the gateway says.
+    pub(crate) fn heartbeat_interval(&self, from_gateway: Option<Duration>) -> Duration {
+        let own = self.heartbeat_interval.map(Period::get);
+        own.or(from_gateway).unwrap_or(muster_schemas::heartbeat::INTERVAL_DEFAULT).max(Duration::from_secs(1))
+    }
+
+    /// The vault's file.
+    #[must_use]
+    pub fn vault_path(&self) -> PathBuf {
+        self.vault_path.clone().unwrap_or_else(|| self.state_dir.join("vault"))
+    }
+}
+
+/// A host name as an agent name: lower case, what is not allowed becomes `-`, at most 63 characters.
+fn slug(host: &str) -> String {
+    let mut slug = String::new();
+    for letter in host.trim().to_ascii_lowercase().chars().take(63) {
+        match letter {
+            'a'..='z' | '0'..='9' => slug.push(letter),
+            _ if slug.is_empty() || slug.ends_with('-') => {}
+            _ => slug.push('-'),
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The agent's flags: one for each setting of contract row A8. The rest can be set with `--set KEY=VALUE`.
+
+use clap::Parser;
+use muster_runtime::config::{ConfigArgs, Overrides};
+
+/// Runs jobs for Muster on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "muster-agent", version)]
+pub struct Args {
+    /// Config file, single keys, and printing the result.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Where the gateway is
+    #[arg(long, value_name = "URL")]
+    pub api_url: Option<String>,
+    /// API key, when an operator gave one
+    #[arg(long, value_name = "KEY", hide = true)]
+    pub api_key: Option<String>,
+    /// Token to join a pool with at the first start
+    #[arg(long, value_name = "TOKEN")]
+    pub join_token: Option<String>,
+    /// Name of this agent; default is the host's
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Time between heartbeats, 1s to 1h
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat_interval: Option<String>,
+    /// Jobs that run at once, 1 to 50
+    #[arg(long, value_name = "N")]
+    pub max_concurrent_jobs: Option<String>,
+    /// Port on 127.0.0.1 of /healthz, /readyz and /metrics; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<String>,
+    /// Token of the local admin interface
+    #[arg(long, value_name = "TOKEN", hide = true)]
+    pub admin_token: Option<String>,
+    /// The vault's file
+    #[arg(long, value_name = "FILE")]
+    pub vault_path: Option<String>,
+    /// Where identity and spool are kept
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// How much is logged
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// auto, text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Let http.request reach private addresses
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_private_network: Option<String>,
+    /// Let jobs restart this machine
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_os_restart: Option<String>,
+    /// Executors that are on beside probe, divided by commas
+    #[arg(long, value_name = "LIST")]
+    pub executors: Option<String>,
+    /// Addresses of the broker, divided by commas, instead of those that the gateway tells
+    #[arg(long, value_name = "URLS")]
+    pub nats_url: Option<String>,
+    /// Certificates to trust for the broker
+    #[arg(long, value_name = "FILE")]
+    pub nats_ca: Option<String>,
+    /// Time that running jobs have at a shutdown, 0s to 10m
+    #[arg(long, value_name = "TIME")]
+    pub shutdown_grace: Option<String>,
+}
+
+impl Args {
+    /// The flags that were given, by key.
+    pub fn overrides(&self) -> Overrides {
+        Overrides::new()
+            .set("--api-url", "api_url", self.api_url.as_ref())
+            .set("--api-key", "api_key", self.api_key.as_ref())
+            .set("--join-token", "join_token", self.join_token.as_ref())
+            .set("--name", "name", self.name.as_ref())
+            .set("--heartbeat-interval", "heartbeat_interval", self.heartbeat_interval.as_ref())
+            .set("--max-concurrent-jobs", "max_concurrent_jobs", self.max_concurrent_jobs.as_ref())
+            .set("--admin-port", "admin_port", self.admin_port.as_ref())
+            .set("--admin-token", "admin_token", self.admin_token.as_ref())
+            .set("--vault-path", "vault_path", self.vault_path.as_ref())
+            .set("--state-dir", "state_dir", self.state_dir.as_ref())
+            .set("--log-level", "log_level", self.log_level.as_ref())
+            .set("--log-format", "log_format", self.log_format.as_ref())
+            .set("--allow-private-network", "allow_private_network", self.allow_private_network.as_ref())
+            .set("--allow-os-restart", "allow_os_restart", self.allow_os_restart.as_ref())
+            .set("--executors", "executors", self.executors.as_ref())
+            .set("--nats-url", "nats_url", self.nats_url.as_ref())
+            .set("--nats-ca", "nats_ca", self.nats_ca.as_ref())
+            .set("--shutdown-grace", "shutdown_grace", self.shutdown_grace.as_ref())
+    }
+}

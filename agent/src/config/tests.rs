@@ -1,0 +1,105 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+use std::collections::BTreeMap;
+
+use clap::{CommandFactory as _, Parser as _};
+use muster_runtime::config::{Loaded, Sources, load};
+
+use super::{args::Args, *};
+
+fn from_env(pairs: &[(&str, &str)]) -> Result<Loaded<Config>, String> {
+    let environment: BTreeMap<_, _> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    load(&Sources { environment, ..Sources::default() }).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_defaults_are_those_of_the_contract() {
+    let config = from_env(&[]).unwrap().settings;
+    assert_eq!(config.heartbeat_interval(None), Duration::from_secs(30));
+    assert_eq!(config.heartbeat_interval(Some(Duration::from_secs(7))), Duration::from_secs(7));
+    assert_eq!((config.max_concurrent_jobs, config.admin_port), (5, 9191));
+    assert!(!config.allow_private_network && !config.allow_os_restart);
+    assert_eq!(config.executors, Vec::<String>::new());
+    assert_eq!(config.vault_path(), config.state_dir.join("vault"));
+    assert_eq!(config.shutdown_grace.get(), Duration::from_secs(30));
+    assert!(!config.agent_name().unwrap().as_str().is_empty());
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_its_range() {
+    for (name, value, range) in [
+        ("MAX_CONCURRENT_JOBS", "0", "1"),
+        ("MAX_CONCURRENT_JOBS", "51", "50"),
+        ("HEARTBEAT_INTERVAL", "0", "1h"),
+        ("HEARTBEAT_INTERVAL", "2h", "1h"),
+        ("SHUTDOWN_GRACE", "11m", "10m"),
+        ("ADMIN_PORT", "65536", "admin_port"),
+        ("MAX_CONCURRENT_JOBS", "many", "max_concurrent_jobs"),
+    ] {
+        let error = from_env(&[(name, value)]).unwrap_err();
+        assert!(error.contains(range) && error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for pairs in [
+        &[("AGENT_API_URL", "ftp://h")][..],
+        &[("AGENT_API_URL", "http://me:pass@h")],
+        &[("AGENT_API_URL", "nothing")],
+        &[("AGENT_NAME", "a.b")],
+        &[("AGENT_NAME", "Web")],
+        &[("EXECUTORS", "shell,telepathy")],
+        &[("EXECUTORS", "shell,shell")],
+        &[("ALLOW_PRIVATE_NETWORK", "true")],
+        &[("STATE_DIR", "/s"), ("VAULT_PATH", "/s/spool/vault")],
+        &[("AGENT_JOIN_TOKEN", " ")],
+    ] {
+        assert!(from_env(pairs).is_err(), "{pairs:?}");
+    }
+    assert!(from_env(&[("ALLOW_PRIVATE_NETWORK", "true"), ("EXECUTORS", "http")]).is_ok());
+}
+
+#[test]
+fn an_empty_list_of_executors_means_none() {
+    for value in ["", ",", "[]"] {
+        assert!(from_env(&[("EXECUTORS", value)]).unwrap().settings.executors.is_empty(), "{value:?}");
+    }
+    assert_eq!(from_env(&[("EXECUTORS", "shell, http")]).unwrap().settings.executors, ["shell", "http"]);
+}
+
+#[test]
+fn secrets_do_not_show() {
+    let loaded = from_env(&[("AGENT_API_KEY", "hunter2"), ("AGENT_JOIN_TOKEN", "hunter2"), ("ADMIN_TOKEN", "hunter2")]).unwrap();
+    assert!(!loaded.to_toml().contains("hunter2"));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+#[test]
+fn every_setting_of_the_environment_is_also_a_flag() {
+    Args::command().debug_assert();
+    for variable in Config::ENV {
+        let flag = format!("--{}", variable.key.replace('_', "-"));
+        let value = match variable.key {
+            "heartbeat_interval" | "max_concurrent_jobs" | "shutdown_grace" => "7",
+            "admin_port" => "0",
+            "allow_private_network" | "allow_os_restart" => "false",
+            "executors" => "http",
+            "log_level" => "debug",
+            "log_format" => "json",
+            "api_url" => "http://h",
+            _ => "x",
+        };
+        let args = Args::try_parse_from(["muster-agent", &flag, value]).unwrap();
+        let loaded = load::<Config>(&Sources { flags: args.overrides(), ..Sources::default() }).unwrap();
+        assert_eq!(loaded.origin(variable.key).to_string(), muster_runtime::config::Layer::Flag(flag).to_string());
+    }
+}
+
+#[test]
+fn a_host_name_is_made_to_fit() {
+    assert_eq!(slug("Web_1.Example.COM"), "web-1-example-com");
+    assert_eq!(slug("--a..b--"), "a-b");
+    assert_eq!(slug(""), "");
+    assert!(slug(&"Ä".repeat(200)).is_empty());
+    assert_eq!(slug(&"a".repeat(200)).len(), 63);
+}

@@ -1,0 +1,197 @@
+//! The params of `http.request`. Parses and checks what needs no network and no policy; sends nothing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use url::Url;
+
+use super::super::fields::{self, Fields};
+use super::super::finish::Rejection;
+
+/// What servers take at most, roughly; it also bounds what a result repeats of it.
+pub(super) const URL_BYTES: usize = 8 * 1024;
+
+/// Headers that say where a request goes or how it is framed: they belong to the client, not to the job. A `Host` of
+/// the job's choice would reach another site than the one that was checked; a length would smuggle a second request.
+const OWN_HEADERS: &[&str] = &[
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A request, parsed.
+#[derive(Debug)]
+pub(in super::super) struct Params {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) expect: Expect,
+    pub(super) follow_redirects: bool,
+}
+
+impl Params {
+    pub(super) fn parse(params: &Value) -> Result<Self, Rejection> {
+        let mut fields = Fields::of(params)?;
+        let method = method(fields.text("method")?.unwrap_or("GET"))?;
+        let text = fields.text("url")?.ok_or_else(|| Rejection::field("url", "is missing"))?;
+        let mut url = url(text).map_err(|problem| Rejection::field("url", problem))?;
+        query(&mut fields, &mut url)?;
+        let mut headers = headers(&mut fields)?;
+        let body = body(&mut fields, &mut headers)?;
+        let expect = fields.value("expect_status").map_or(Ok(Expect::default()), Expect::parse)?;
+        let follow_redirects = fields.flag("follow_redirects")?.unwrap_or(false);
+        fields.end()?;
+        Ok(Self { method, url, headers, body, expect, follow_redirects })
+    }
+}
+
+/// A URL that may be requested as far as its form goes. Whether its address is allowed is for `guard` to say.
+pub(super) fn url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("not an absolute URL: {error}"))?;
+    acceptable(&url)?;
+    Ok(url)
+}
+
+/// http or https, with a host, without credentials, not too long.
+pub(super) fn acceptable(url: &Url) -> Result<(), String> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("scheme `{}` is not http or https", fields::shown(url.scheme())));
+    }
+    if !url.has_host() {
+        return Err("has no host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds credentials; send an Authorization header instead".to_owned());
+    }
+    if url.as_str().len() > URL_BYTES {
+        return Err(format!("is longer than {URL_BYTES} bytes"));
+    }
+    Ok(())
+}
+
+fn method(text: &str) -> Result<Method, Rejection> {
+    let method = Method::from_str(&text.to_ascii_uppercase()).map_err(|_| Rejection::field("method", "is not an HTTP method"))?;
+    if matches!(method, Method::CONNECT | Method::TRACE) {
+        return Err(Rejection::field("method", "CONNECT and TRACE are not allowed"));
+    }
+    Ok(method)
+}
+
+fn query(fields: &mut Fields<'_>, url: &mut Url) -> Result<(), Rejection> {
+    let Some(map) = fields.map("query")? else { return Ok(()) };
+    if map.is_empty() {
+        return Ok(());
+    }
+    let mut pairs = url.query_pairs_mut();
+    for (name, value) in map {
+        let field = || format!("query.{}", fields::shown(name));
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for value in values {
+            let text = scalar(value).ok_or_else(|| fields::wrong(&field(), "text, a number, true, false or a list of these", value))?;
+            pairs.append_pair(name, &text);
+        }
+    }
+    drop(pairs);
+    acceptable(url).map_err(|problem| Rejection::field("query", format!("the URL with it {problem}")))
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+fn headers(fields: &mut Fields<'_>) -> Result<HeaderMap, Rejection> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields.map("headers")?.into_iter().flatten() {
+        let field = format!("headers.{}", fields::shown(name));
+        let value = scalar(value).ok_or_else(|| fields::wrong(&field, "text", value))?;
+        let name = HeaderName::from_str(name).map_err(|_| Rejection::field(&field, "is not a header name"))?;
+        if OWN_HEADERS.contains(&name.as_str()) {
+            return Err(Rejection::field(&field, "may not be set: it comes from the URL, the body or the connection"));
+        }
+        let value = HeaderValue::from_str(&value).or_else(|_| HeaderValue::from_bytes(value.as_bytes()));
+        let value = value.map_err(|_| Rejection::field(&field, "must not contain line breaks or control characters"))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+fn body(fields: &mut Fields<'_>, headers: &mut HeaderMap) -> Result<Option<Vec<u8>>, Rejection> {
+    let text = fields.value("body").map(|value| value.as_str().ok_or_else(|| fields::wrong("body", "text", value))).transpose()?;
+    match (text, fields.value("json")) {
+        (Some(_), Some(_)) => Err(Rejection::field("json", "give at most one of `body` and `json`")),
+        (Some(text), None) => Ok(Some(text.as_bytes().to_vec())),
+        (None, Some(value)) => {
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+            Ok(Some(value.to_string().into_bytes()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// Which statuses are a success: ranges, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expect(Vec<(u16, u16)>);
+
+impl Default for Expect {
+    fn default() -> Self {
+        Self(vec![(200, 299)])
+    }
+}
+
+impl Expect {
+    fn parse(value: &Value) -> Result<Self, Rejection> {
+        let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let ranges: Option<Vec<_>> = items.iter().map(range).collect();
+        match ranges {
+            // An empty list would accept nothing; it is more likely a mistake.
+            Some(ranges) if !ranges.is_empty() => Ok(Self(ranges)),
+            _ => Err(Rejection::field("expect_status", "expected a status from 100 to 599, a class such as \"2xx\", or a list of these")),
+        }
+    }
+
+    pub(super) fn holds(&self, status: u16) -> bool {
+        self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
+    }
+}
+
+fn range(value: &Value) -> Option<(u16, u16)> {
+    let status = |number: u64| u16::try_from(number).ok().filter(|status| (100..600).contains(status)).map(|status| (status, status));
+    match value {
+        Value::Number(number) => status(number.as_u64()?),
+        Value::String(text) => match text.to_ascii_lowercase().strip_suffix("xx") {
+            Some(class) => {
+                let class = class.parse::<u16>().ok().filter(|class| (1..6).contains(class))?;
+                Some((class * 100, class * 100 + 99))
+            }
+            None => status(text.parse().ok()?),
+        },
+        _ => None,
+    }
+}
+
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.0.iter().map(|(from, to)| if from == to { from.to_string() } else { format!("{}xx", from / 100) });
+        f.write_str(&words.collect::<Vec<_>>().join(" or "))
+    }
+}
+
+#[cfg(test)]
+mod tests;

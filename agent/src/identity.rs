@@ -1,0 +1,215 @@
+//! Who this agent is: its id, pool, keys and newest JWT, kept in one file that only its owner may read.
+//!
+//! The first start enrols over REST ([`enrol`]); later starts connect straight away while the stored JWT is valid, so that a dead
+//! gateway keeps no agent down. [`renew`] replaces the JWT in time; [`Identity::login`] hands the newest one to each connect.
+//! The private key is made here and never leaves this machine.
+
+pub(crate) mod enrol;
+mod file;
+pub(crate) mod jwt;
+pub(crate) mod renew;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use muster_runtime::{
+    config::Secret,
+    nats::{Broker, Identity as NatsIdentity, IdentityError, Login},
+};
+use muster_schemas::{
+    api::agents::Registered,
+    names::{AgentId, PoolName},
+    time::Timestamp,
+};
+use nkeys::KeyPair;
+use serde::{Deserialize, Serialize};
+
+pub use file::FileError;
+
+/// The name of the file in the state directory.
+pub const FILE: &str = "identity.json";
+
+/// After so many refusals in a row the broker means it: one may be a JWT that expired between two looks.
+pub(crate) const REFUSALS_MEAN_IT: u64 = 3;
+
+/// How long each further connect waits once the broker means it, so that a revoked agent costs nobody anything. The connection gives a
+/// login 5 s at most.
+const REFUSED_PAUSE: Duration = Duration::from_secs(4);
+
+/// What the identity file holds.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Stored {
+    /// The agent's id.
+    pub agent_id: AgentId,
+    /// Its pool.
+    pub pool: PoolName,
+    /// Its API key: registers it again, and encrypts its spool.
+    pub api_key: String,
+    /// The seed of its nkey.
+    pub seed: String,
+    /// Its newest credential on the broker.
+    pub jwt: String,
+    /// When that came, by this machine's clock.
+    pub issued_at: Timestamp,
+    /// Where the broker is.
+    pub nats_urls: Vec<String>,
+    /// Seconds between heartbeats, as the gateway has it.
+    #[serde(default)]
+    pub heartbeat_interval_s: Option<u32>,
+}
+
+/// The identity could not be read, written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityFileError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What it holds.
+    #[error("{path} does not hold an agent's identity: {problem}; restore it, or delete it and register with a new join token")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Stored {
+    /// Reads the file in the state directory; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it can't be read, others may read it, or it holds something else.
+    pub fn load(state_dir: &Path) -> Result<Option<Self>, IdentityFileError> {
+        let path = state_dir.join(FILE);
+        let Some(bytes) = file::read_private(&path)? else { return Ok(None) };
+        let content = |problem: String| IdentityFileError::Content { path: path.clone(), problem };
+        let stored: Self = serde_json::from_slice(&bytes).map_err(|error| content(error.to_string()))?;
+        KeyPair::from_seed(&stored.seed).map_err(|error| content(format!("its seed: {error}")))?;
+        Ok(Some(stored))
+    }
+
+    /// Writes it, whole or not at all, readable by its owner only.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn save(&self, state_dir: &Path) -> Result<(), IdentityFileError> {
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        Ok(file::write_private(&state_dir.join(FILE), &bytes)?)
+    }
+
+    /// From the gateway's answer. What it leaves out stays as it was.
+    pub(crate) fn from_answer(answer: Registered, seed: String, api_key: String, now: Timestamp) -> Self {
+        Self {
+            agent_id: answer.agent_id,
+            pool: answer.pool,
+            api_key: answer.api_key.unwrap_or(api_key),
+            seed,
+            jwt: answer.jwt,
+            issued_at: now,
+            nats_urls: answer.nats_urls,
+            heartbeat_interval_s: Some(answer.config.heartbeat_interval_s).filter(|secs| *secs > 0),
+        }
+    }
+
+    pub(crate) fn heartbeat_interval(&self) -> Option<Duration> {
+        self.heartbeat_interval_s.map(|secs| Duration::from_secs(secs.into()))
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of pool {}", self.agent_id, self.pool)
+    }
+}
+
+/// The identity while the agent runs; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state_dir: PathBuf,
+    stored: Mutex<Stored>,
+    /// Set once there is a connection, whose refusals slow the login down.
+    broker: Mutex<Option<Broker>>,
+}
+
+impl Identity {
+    pub(crate) fn new(state_dir: PathBuf, stored: Stored) -> Self {
+        Self(Arc::new(Shared { state_dir, stored: Mutex::new(stored), broker: Mutex::default() }))
+    }
+
+    pub(crate) fn stored(&self) -> Stored {
+        self.lock().clone()
+    }
+
+    pub(crate) fn api_key(&self) -> Secret {
+        Secret::new(self.lock().api_key.clone())
+    }
+
+    /// Takes a fresh JWT into use and keeps it. One that can't be kept is used all the same.
+    pub(crate) fn renewed(&self, jwt: String, now: Timestamp) {
+        let stored = {
+            let mut stored = self.lock();
+            stored.jwt = jwt;
+            stored.issued_at = now;
+            stored.clone()
+        };
+        self.keep(&stored);
+    }
+
+    /// Takes over what a registration said.
+    pub(crate) fn registered(&self, answer: Registered, now: Timestamp) {
+        let stored = {
+            let mut stored = self.lock();
+            let (seed, api_key) = (stored.seed.clone(), stored.api_key.clone());
+            // Id and pool make up every subject that is in use: they can't change while the agent runs.
+            let (agent_id, pool) = (stored.agent_id.clone(), stored.pool.clone());
+            *stored = Stored { agent_id, pool, ..Stored::from_answer(answer, seed, api_key, now) };
+            stored.clone()
+        };
+        self.keep(&stored);
+    }
+
+    fn keep(&self, stored: &Stored) {
+        if let Err(error) = stored.save(&self.0.state_dir) {
+            tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't keep the renewed identity");
+        }
+    }
+
+    /// The login that asks for the newest JWT at each connect.
+    pub(crate) fn login(&self) -> Login {
+        let identity = self.clone();
+        Login::callback(move || {
+            let identity = identity.clone();
+            async move {
+                if identity.refusals() >= REFUSALS_MEAN_IT {
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
+                let stored = identity.stored();
+                let key = KeyPair::from_seed(&stored.seed).map_err(IdentityError::new)?;
+                Ok(NatsIdentity::new(stored.jwt, move |nonce| key.sign(nonce).map_err(IdentityError::new)))
+            }
+        })
+    }
+
+    /// Lets refusals of this connection slow down the login.
+    pub(crate) fn watch(&self, broker: &Broker) {
+        *self.0.broker.lock().unwrap_or_else(PoisonError::into_inner) = Some(broker.clone());
+    }
+
+    fn refusals(&self) -> u64 {
+        self.0.broker.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |broker| broker.status().refusals)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stored> {
+        self.0.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

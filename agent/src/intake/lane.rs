@@ -1,0 +1,172 @@
+//! What the intake knows of one lane: its credits, whether it is hot, whether it can be pulled at all.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// How much later than its own expiry a pull that the broker never ended is given up.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The first wait after a refusal, doubled with each further one up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// A lane that appears is found within this time, and a fleet without its lane costs the broker next to nothing.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Why the broker refused a pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There is no such stream or consumer (yet), or it went away.
+    Missing,
+    /// The broker has too much to do, or is about to stop.
+    Busy,
+    /// The broker does not understand the pull: ours and its configuration do not fit.
+    Invalid,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) tier: u8,
+    /// Counts the inboxes: what is told of an older one does not count.
+    pub(super) epoch: u32,
+    draining: bool,
+    credits: u32,
+    /// Pulls by the time at which they are given up, with the credits that are left of them as far as can be told.
+    pulls: VecDeque<(Instant, u32)>,
+    /// Since when the present credits go unanswered.
+    waiting_since: Option<Instant>,
+    pub(super) hot: bool,
+    refusals: u32,
+    retry_at: Option<Instant>,
+}
+
+impl Lane {
+    pub(super) fn new(tier: u8) -> Self {
+        Self {
+            tier,
+            epoch: 0,
+            draining: false,
+            credits: 0,
+            pulls: VecDeque::new(),
+            waiting_since: None,
+            hot: false,
+            refusals: 0,
+            retry_at: None,
+        }
+    }
+
+    /// Jobs asked for and not yet given.
+    pub(super) fn credits(&self) -> u32 {
+        self.credits
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Whether it can be pulled now.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        !self.draining && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// A job came. It may be one of an inbox that is being drained, or that was forgotten.
+    pub(super) fn gave(&mut self, now: Instant) {
+        self.hot = true;
+        self.refusals = 0;
+        self.retry_at = None;
+        self.take(1);
+        self.waiting_since = (self.credits > 0).then_some(now);
+    }
+
+    /// The broker was asked for so many more.
+    pub(super) fn pulled(&mut self, batch: u32, expires: Duration, now: Instant) {
+        self.credits += batch;
+        self.pulls.push_back((now + expires + GRACE, batch));
+        self.waiting_since = Some(now);
+    }
+
+    pub(super) fn expired(&mut self, pending: u32) {
+        self.take(pending);
+        self.refusals = 0;
+    }
+
+    pub(super) fn refused(&mut self, why: Refusal, now: Instant) {
+        self.no_credits();
+        let wait = match why {
+            Refusal::Invalid => RETRY_MAX,
+            Refusal::Missing | Refusal::Busy => (RETRY_FIRST * 2_u32.pow(self.refusals.min(8))).min(RETRY_MAX),
+        };
+        self.refusals += 1;
+        self.retry_at = Some(now + wait);
+        self.hot = false;
+    }
+
+    /// Begins to drain, if there is anything to drain.
+    pub(super) fn drain(&mut self) -> Option<u32> {
+        if self.draining || self.credits == 0 {
+            return None;
+        }
+        self.draining = true;
+        Some(self.epoch)
+    }
+
+    pub(super) fn drained(&mut self) {
+        self.forget();
+    }
+
+    /// The broker knows nothing of our pulls any more.
+    pub(super) fn forget(&mut self) {
+        self.draining = false;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.no_credits();
+        self.retry_at = None;
+        self.refusals = 0;
+    }
+
+    /// Time has passed: a hot lane cools down, a pull that the broker forgot is given up.
+    pub(super) fn tick(&mut self, patience: Duration, now: Instant) {
+        if self.credits > 0 && self.waiting_since.is_some_and(|since| now.saturating_duration_since(since) >= patience) {
+            self.hot = false;
+        }
+        while let Some((_, left)) = self.pulls.pop_front_if(|(until, _)| *until <= now) {
+            self.credits = self.credits.saturating_sub(left);
+        }
+        if self.credits == 0 {
+            self.no_credits();
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+    }
+
+    /// When [`Lane::tick`] has something to do.
+    pub(super) fn wake_at(&self, patience: Duration) -> Option<Instant> {
+        let cools = self.waiting_since.filter(|_| self.hot && self.credits > 0).map(|since| since + patience);
+        let given_up = self.pulls.front().map(|(until, _)| *until);
+        [cools, given_up, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Which pull a job came from can't be told, so the oldest pays.
+    fn take(&mut self, count: u32) {
+        self.credits = self.credits.saturating_sub(count);
+        let mut rest = count;
+        while let Some((_, left)) = self.pulls.front_mut() {
+            let paid = rest.min(*left);
+            *left -= paid;
+            rest -= paid;
+            if *left > 0 {
+                break;
+            }
+            self.pulls.pop_front();
+        }
+        if self.credits == 0 {
+            self.no_credits();
+        }
+    }
+
+    fn no_credits(&mut self) {
+        self.credits = 0;
+        self.pulls.clear();
+        self.waiting_since = None;
+    }
+}

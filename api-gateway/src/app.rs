@@ -1,0 +1,61 @@
+//! What every handler shares. It holds connections, mirrors and caches, and nothing that another gateway would have to know.
+
+mod buckets;
+mod figures;
+pub(crate) mod mirror;
+
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+use async_nats::jetstream;
+use axum::Router;
+use bytes::Bytes;
+use muster_runtime::{metrics::Metrics, nats::Broker, tasks::Tasks};
+
+pub(crate) use buckets::{Buckets, Held, create, read, update};
+pub(crate) use figures::Figures;
+pub(crate) use mirror::Mirror;
+
+use crate::{auth::Auth, config::Config, identity::Minter, jobs::Desk, waiters::Waiters};
+
+/// The state behind every handler; clones share it.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Shared>);
+
+/// What an [`App`] shares.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    /// This run of the gateway, as in its inbox prefix `_GW.<instance>`.
+    pub(crate) instance: String,
+    pub(crate) broker: Broker,
+    pub(crate) nats: async_nats::Client,
+    pub(crate) js: jetstream::Context,
+    pub(crate) buckets: Buckets,
+    pub(crate) mirror: Mirror,
+    pub(crate) auth: Auth,
+    pub(crate) minter: Minter,
+    pub(crate) waiters: Waiters,
+    pub(crate) desk: Desk,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
+    pub(crate) figures: Arc<Figures>,
+    /// Health and metrics, as every process has them.
+    pub(crate) ops: Router,
+    /// The API's document; set once the router is made.
+    pub(crate) openapi: OnceLock<Bytes>,
+}
+
+impl App {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for App {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}

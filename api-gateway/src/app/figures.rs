@@ -1,0 +1,29 @@
+//! The gateway's own metrics.
+
+use muster_runtime::metrics::{Counter, Counters, Gauge, Histograms, LATENCY_BUCKETS, Metrics, MetricsError};
+
+/// What the gateway counts.
+pub(crate) struct Figures {
+    /// By method, route template and status.
+    pub(crate) requests: Counters<3>,
+    /// By route template.
+    pub(crate) seconds: Histograms<1>,
+    /// Requests under way.
+    pub(crate) running: Gauge,
+    /// Refused keys and tokens, by reason.
+    pub(crate) refused: Counters<1>,
+    /// Password hashes computed.
+    pub(crate) hashes: Counter,
+}
+
+impl Figures {
+    pub(crate) fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
+        Ok(Self {
+            requests: metrics.counters("muster_gateway_requests_total", "Requests answered.", ["method", "route", "status"])?,
+            seconds: metrics.histograms("muster_gateway_request_seconds", "Time to answer a request.", ["route"], LATENCY_BUCKETS)?,
+            running: metrics.gauge("muster_gateway_requests_running", "Requests under way.")?,
+            refused: metrics.counters("muster_gateway_refused_total", "Keys and tokens refused.", ["reason"])?,
+            hashes: metrics.counter("muster_gateway_key_hashes_total", "Password hashes computed to check keys.")?,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! The gateway's settings. What each means is said once, in `default.toml`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use muster_broker_config::layout::{Account, Layout};
+use muster_runtime::{
+    config::{EnvVar, Period, Problem, Settings, in_range},
+    logs::{LogFilter, LogFormat},
+};
+use serde::{Deserialize, Serialize};
+
+/// The gateway's settings; see `default.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where the broker is, for the gateway.
+    pub nats_urls: Vec<String>,
+    /// Where the broker is, for agents; empty means the same as for the gateway.
+    #[serde(default)]
+    pub agent_nats_urls: Vec<String>,
+    /// The directory that `muster init` made. What is not set by itself is read from its place there.
+    pub deployment: Option<PathBuf>,
+    /// The gateway's credentials on the broker.
+    pub credentials: Option<PathBuf>,
+    /// The seed of the key that signs agents' JWTs.
+    pub signing_key: Option<PathBuf>,
+    /// The public key of the agents' account.
+    pub fleet_account: Option<PathBuf>,
+    /// The first records.
+    pub bootstrap: Option<PathBuf>,
+    /// Cost of the password hash of API keys made here.
+    pub bcrypt_cost: u32,
+    /// Refused keys and tokens per minute and address.
+    pub refusals_per_minute: u32,
+    /// Connections that may be open at once.
+    pub max_connections: usize,
+    /// How long a request's head may take to arrive.
+    pub header_timeout: Period,
+    /// How long running requests may take to finish at a shutdown.
+    pub shutdown_grace: Period,
+    /// Seconds between heartbeats that agents are told.
+    pub heartbeat_interval: Period,
+    /// How much it logs.
+    pub log_level: LogFilter,
+    /// How it logs.
+    pub log_format: LogFormat,
+}
+
+/// The files that the gateway reads at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Files {
+    pub(crate) credentials: Option<PathBuf>,
+    pub(crate) signing_key: Option<PathBuf>,
+    pub(crate) fleet_account: Option<PathBuf>,
+    pub(crate) bootstrap: Option<PathBuf>,
+}
+
+impl Config {
+    /// Which files to read: each as it is set, or from its place in the deployment.
+    pub(crate) fn files(&self) -> Files {
+        let layout = self.deployment.as_ref().map(Layout::new);
+        let place = |set: &Option<PathBuf>, place: fn(&Layout) -> PathBuf| set.clone().or_else(|| layout.as_ref().map(place));
+        Files {
+            credentials: place(&self.credentials, Layout::gateway_creds),
+            signing_key: place(&self.signing_key, |layout| layout.signing_key(Account::Fleet)),
+            fleet_account: place(&self.fleet_account, Layout::fleet_account),
+            bootstrap: place(&self.bootstrap, Layout::bootstrap),
+        }
+    }
+
+    /// Where agents find the broker.
+    pub(crate) fn urls_for_agents(&self) -> &[String] {
+        if self.agent_nats_urls.is_empty() { &self.nats_urls } else { &self.agent_nats_urls }
+    }
+}
+
+impl Settings for Config {
+    const DEFAULTS: &'static str = include_str!("default.toml");
+    const ENV: &'static [EnvVar] = &[
+        EnvVar::new("MUSTER_GATEWAY_LISTEN", "listen"),
+        EnvVar::new("MUSTER_NATS_URL", "nats_urls"),
+        EnvVar::new("MUSTER_AGENT_NATS_URL", "agent_nats_urls"),
+        EnvVar::new("MUSTER_DEPLOYMENT", "deployment"),
+        EnvVar::new("MUSTER_GATEWAY_CREDENTIALS", "credentials"),
+        EnvVar::new("MUSTER_SIGNING_KEY", "signing_key"),
+        EnvVar::new("MUSTER_FLEET_ACCOUNT", "fleet_account"),
+        EnvVar::new("MUSTER_BOOTSTRAP", "bootstrap"),
+        EnvVar::new("LOG_LEVEL", "log_level"),
+        EnvVar::new("LOG_FORMAT", "log_format"),
+    ];
+
+    fn check(&self) -> Result<(), Problem> {
+        // Below 4 bcrypt does not exist, above 15 one check takes seconds.
+        in_range("bcrypt_cost", self.bcrypt_cost, 4..=15)?;
+        in_range("refusals_per_minute", self.refusals_per_minute, 1..=100_000)?;
+        in_range("max_connections", self.max_connections, 1..=1_000_000)?;
+        in_range("header_timeout", self.header_timeout, Period::from_secs(1)..=Period::from_secs(300))?;
+        in_range("shutdown_grace", self.shutdown_grace, Period::from_secs(0)..=Period::from_secs(300))?;
+        in_range("heartbeat_interval", self.heartbeat_interval, Period::from_secs(1)..=Period::from_secs(3600))?;
+        if self.nats_urls.is_empty() {
+            return Err(Problem::new("nats_urls", "at least one URL is needed"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use muster_runtime::config::{Overrides, Sources, load};
+
+    use super::*;
+
+    #[test]
+    fn the_default_file_is_a_whole_configuration() {
+        let config = load::<Config>(&Sources::default()).unwrap().settings;
+        assert_eq!(config.bcrypt_cost, 10);
+        assert_eq!(config.urls_for_agents(), config.nats_urls);
+    }
+
+    #[test]
+    fn a_file_that_is_set_wins_over_its_place_in_the_deployment() {
+        let flags = Overrides::new().set("--set", "deployment", Some("/d")).set("--set", "signing_key", Some("/k"));
+        let files = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap().settings.files();
+        assert_eq!(files.credentials.unwrap(), PathBuf::from("/d/gateway/gateway.creds"));
+        assert_eq!(files.signing_key.unwrap(), PathBuf::from("/k"));
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_is_refused() {
+        for (key, value) in [("bcrypt_cost", "3"), ("refusals_per_minute", "0"), ("header_timeout", "0s"), ("nats_urls", "[]"), ("listen", "x")] {
+            let flags = Overrides::new().set("--set", key, Some(value));
+            assert!(load::<Config>(&Sources { flags, ..Sources::default() }).is_err(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `/healthz`, `/readyz`, `/metrics`, and the task that keeps the checks behind `/readyz` up to date.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use muster_runtime::{http::Readiness, nats};
+use muster_schemas::topology;
+use tower::ServiceExt as _;
+
+use crate::{
+    app::App,
+    endpoint::{Access, Endpoint},
+    problem::ApiError,
+};
+
+/// The checks.
+pub(crate) const CHECKS: [&str; 3] = [BROKER, STREAMS, KEYS];
+const BROKER: &str = "broker";
+const STREAMS: &str = "streams";
+const KEYS: &str = "keys";
+
+/// How often the checks are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Streams do not vanish often: every sixtieth look asks for them.
+const LOOKS_PER_STREAM_CHECK: u32 = 60;
+
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    let ops = |path, summary, description, what, content_type| {
+        Endpoint::get(path, Access::Public, forward).about("operations", summary, description).answers_other(StatusCode::OK, what, content_type)
+    };
+    vec![
+        ops("/healthz", "Whether the process lives", "Needs nothing but the process itself.", "It does.", "application/json"),
+        ops(
+            "/readyz",
+            "Whether requests can be served",
+            "503 with the failing check while the broker, its streams or the watch of keys is missing.",
+            "They can.",
+            "application/json",
+        ),
+        ops("/metrics", "Metrics in Prometheus form", "", "The metrics.", "text/plain; version=0.0.4"),
+    ]
+}
+
+/// The runtime's own routes answer.
+async fn forward(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    app.ops.clone().oneshot(request).await.map_err(|never| match never {})
+}
+
+/// Keeps the checks up to date, for ever.
+pub(crate) async fn watch(app: App, readiness: Readiness) -> anyhow::Result<()> {
+    let mut look = 0_u32;
+    loop {
+        let connected = app.broker.status().connected;
+        readiness.set(BROKER, if connected { version(&app) } else { Err("the broker is away".into()) });
+        readiness.set(KEYS, if app.auth.listening() { Ok(()) } else { Err("changes of keys are not heard of".into()) });
+        if !connected {
+            look = 0;
+        } else if look.is_multiple_of(LOOKS_PER_STREAM_CHECK) {
+            let streams = streams(&app).await;
+            // A missing one is looked for at every turn.
+            look = u32::from(streams.is_ok());
+            readiness.set(STREAMS, streams);
+        } else {
+            look += 1;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn version(app: &App) -> Result<(), String> {
+    let info = app.broker.server_info().ok_or("the broker has not introduced itself")?;
+    nats::check_server_version(&info, nats::MIN_SERVER_VERSION).map_err(|error| error.to_string())
+}
+
+async fn streams(app: &App) -> Result<(), String> {
+    let fixed = topology::fixed_streams().into_iter().map(|stream| stream.name);
+    let buckets = topology::BUCKETS.iter().map(|bucket| topology::bucket_stream(bucket.name));
+    for name in fixed.chain(buckets) {
+        if let Err(error) = app.js.get_stream(&name).await {
+            return Err(format!("the stream {name} is not there: {error}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Agents' JWTs: minting them, and answering agents that ask for a fresh one over the broker.
+//!
+//! Who asks is in the subject, which the broker checks against the agent's permissions; a body that claims otherwise has no say.
+
+use std::{fmt, path::Path};
+
+use anyhow::Context as _;
+use async_nats::Message;
+use futures_util::StreamExt as _;
+use muster_broker_config::{
+    creds::{self, AGENT_JWT_LIFETIME},
+    jwt,
+};
+use muster_runtime::config::Secret;
+use muster_schemas::{
+    code::Code,
+    control::{RenewAnswer, RenewRequest},
+    names::{AgentId, PoolName},
+    records::AgentState,
+    result::ErrorInfo,
+    subjects,
+    wire::{self, V},
+};
+
+use crate::{
+    app::App,
+    config::Files,
+    problem::ApiError,
+};
+
+/// The gateways share the work.
+const QUEUE: &str = "identity";
+/// Requests answered at once. Each costs one read and one signature.
+const AT_ONCE: usize = 16;
+
+/// Mints agents' JWTs, if the gateway was given the key for it.
+pub(crate) struct Minter(Option<Keys>);
+
+struct Keys {
+    seed: Secret,
+    account: String,
+}
+
+impl fmt::Debug for Minter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Minter")
+    }
+}
+
+impl Minter {
+    /// Reads the keys. Both files or neither have to be there.
+    pub(crate) fn load(files: &Files) -> anyhow::Result<Self> {
+        let (Some(seed), Some(account)) = (&files.signing_key, &files.fleet_account) else {
+            tracing::warn!("no signing key is set: agents can neither register nor renew at this gateway");
+            return Ok(Self(None));
+        };
+        let seed = Secret::new(text(seed)?);
+        jwt::key_pair(seed.expose(), "the agents' signing key")?;
+        Ok(Self(Some(Keys { seed, account: text(account)? })))
+    }
+
+    /// A JWT for an agent's public key, for 24 hours.
+    pub(crate) fn mint(&self, pool: &PoolName, id: &AgentId, public_key: &str) -> Result<String, ApiError> {
+        let keys = self.0.as_ref().ok_or_else(|| ApiError::internal("sign the agent's identity", "no signing key is set"))?;
+        creds::mint_agent_jwt(keys.seed.expose(), &keys.account, pool, id, public_key, AGENT_JWT_LIFETIME)
+            .map_err(|error| ApiError::internal("sign the agent's identity", error))
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Checks an agent's public key as it comes from outside.
+pub(crate) fn check_public_key(key: &str) -> Result<(), ApiError> {
+    let wrong = |_| ApiError::new(Code::FieldInvalid, "public_key is no public key of a user: an nkey of 56 characters that starts with U");
+    jwt::check_user_key(key).map_err(wrong)
+}
+
+/// Answers requests for a fresh JWT.
+pub(crate) async fn run(app: App) -> anyhow::Result<()> {
+    let requests = app.nats.queue_subscribe(subjects::renewals(), QUEUE.into()).await?;
+    requests.for_each_concurrent(AT_ONCE, |request| answer(&app, request)).await;
+    anyhow::bail!("the subscription for renewals ended")
+}
+
+async fn answer(app: &App, request: Message) {
+    // An answer to any other subject would be sent with the gateway's rights instead of the agent's.
+    let Some(reply) = request.reply.clone().filter(|reply| subjects::is_inbox(reply)) else { return };
+    let answer = match renew(app, &request).await {
+        Ok(jwt) => RenewAnswer { v: V, jwt: Some(jwt), error: None },
+        Err(error) => {
+            tracing::warn!(subject = %request.subject, code = %error.code, detail = error.detail, "an agent's identity was not renewed");
+            RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo { code: error.code, message: error.detail }) }
+        }
+    };
+    if let Err(error) = app.nats.publish(reply, wire::encode(&answer).into()).await {
+        tracing::warn!(%error, "cannot answer a request for renewal");
+    }
+}
+
+async fn renew(app: &App, request: &Message) -> Result<String, ApiError> {
+    let id = subjects::parse_renew(&request.subject).ok_or_else(|| ApiError::new(Code::NameInvalid, "the subject names no agent"))?;
+    let RenewRequest { public_key, .. } = wire::decode(&request.payload)?;
+    let held = app.buckets.agent(&id).await?;
+    let record = held.ok_or_else(|| ApiError::new(Code::AgentNotFound, format!("there is no agent {id}")))?.record;
+    match record.state {
+        AgentState::Revoked => return Err(ApiError::new(Code::AgentRevoked, "the agent was revoked")),
+        AgentState::Pending => return Err(ApiError::new(Code::Forbidden, "the agent has not registered yet")),
+        // One that takes no jobs still has to be reachable, or it could never be enabled again.
+        AgentState::Active | AgentState::Disabled | AgentState::Draining => {}
+    }
+    if record.public_key.as_deref() != Some(public_key.as_str()) {
+        return Err(ApiError::new(Code::Forbidden, "the public key is not the one that the agent registered last; register again"));
+    }
+    app.minter.mint(&record.pool, &id, &public_key)
+}

@@ -1,0 +1,220 @@
+//! The gateway as a service: connects, makes sure that the broker holds what is needed, starts the background work, and serves.
+
+use std::{ffi::OsString, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use async_nats::jetstream;
+use clap::Parser as _;
+use muster_broker_config::provision::{self, Bootstrap};
+use muster_runtime::{
+    config::{ConfigArgs, Overrides},
+    http::{Ops, Readiness},
+    metrics::Metrics,
+    nats::{Broker, Connect, Login},
+    process,
+    shutdown::Shutdown,
+    tasks::{OnFailure, Tasks},
+};
+use muster_schemas::subjects::broker;
+use tokio::net::TcpListener;
+
+use crate::{
+    app::{App, Buckets, Figures, Mirror, Shared, mirror},
+    auth::Auth,
+    config::Config,
+    health,
+    identity::{self, Minter},
+    jobs::Desk,
+    pools, queries, replies, routes,
+    server::{self, Limits},
+    waiters::{self, Waiters},
+};
+
+/// How long the start may take once the broker is there.
+const START: Duration = Duration::from_secs(30);
+/// How long to wait before a task that failed is started again.
+const RESTART: OnFailure = OnFailure::Restart { delay: Duration::from_millis(200) };
+/// How long background tasks may take to end.
+const TASKS_GRACE: Duration = Duration::from_secs(2);
+
+/// What the gateway listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// REST, documentation, health and metrics.
+    pub http: TcpListener,
+}
+
+#[derive(clap::Parser)]
+#[command(name = "muster-gateway", version, about = "Muster's REST gateway. Run as many as you like; they keep no state.")]
+struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where to listen.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// The directory that `muster init` made.
+    #[arg(long)]
+    deployment: Option<String>,
+}
+
+/// Runs the gateway as a process: flags, settings, logs, signals. The first argument is the program's name.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    process::run_main("muster-gateway", || {
+        let args = Args::try_parse_from(args)?;
+        let flags = Overrides::new().set("--listen", "listen", args.listen).set("--deployment", "deployment", args.deployment);
+        let loaded = args.config.load::<Config>(flags)?;
+        if args.config.printed(&loaded)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = loaded.settings;
+        let options = process::Options { log_filter: config.log_level.clone(), log_format: config.log_format, worker_threads: None };
+        process::block_on(&options, async |shutdown| {
+            let http = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+            run(config, Listeners { http }, shutdown).await
+        })?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Runs the gateway until the shutdown is requested.
+///
+/// # Errors
+/// When the settings can't be used, the broker refuses the credentials' permissions or is too old, or its streams differ from what is
+/// needed. A broker that is away is waited for.
+pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> anyhow::Result<()> {
+    let tasks = Tasks::new(shutdown.clone());
+    let started = tokio::select! {
+        started = start(config, &tasks) => started?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    let (app, limits) = started;
+    let router = routes::router(&app, routes::table());
+    tracing::info!(address = %listeners.http.local_addr()?, instance = app.instance, "serving");
+    server::serve(listeners.http, router, limits, shutdown.clone()).await;
+    // The server only ends with the shutdown.
+    let left = tasks.join(TASKS_GRACE).await;
+    if !left.is_empty() {
+        tracing::warn!(?left, "tasks did not end in time");
+    }
+    // What was published is sent before the process ends.
+    if tokio::time::timeout(TASKS_GRACE, app.nats.flush()).await.is_err() {
+        tracing::warn!("the broker did not take the last messages in time");
+    }
+    Ok(())
+}
+
+async fn start(config: Config, tasks: &Tasks) -> anyhow::Result<(App, Limits)> {
+    let limits = Limits {
+        connections: config.max_connections,
+        header_timeout: config.header_timeout.get(),
+        grace: config.shutdown_grace.get(),
+    };
+    let instance = format!("{:016x}", rand::random::<u64>());
+    let broker = connect(&config, &instance).await?;
+    let app = tokio::time::timeout(START, prepare(config, instance, broker, tasks)).await;
+    Ok((app.context("the broker does not answer")??, limits))
+}
+
+async fn connect(config: &Config, instance: &str) -> anyhow::Result<Broker> {
+    let connect = Connect {
+        login: config.files().credentials.map_or(Login::Anonymous, Login::File),
+        inbox_prefix: Some(broker::gateway_inbox(instance)),
+        retry_first: true,
+        ..Connect::new(config.nats_urls.clone(), "muster-gateway")
+    };
+    let broker = connect.connect().await?;
+    broker.check_version().await?;
+    Ok(broker)
+}
+
+/// Makes the state and starts the background work, and returns once all of it is up to date.
+async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks) -> anyhow::Result<App> {
+    let files = config.files();
+    let nats = broker.client().clone();
+    match &files.bootstrap {
+        Some(path) => provision::provision(&nats, &Bootstrap::read(path)?).await?,
+        None => provision::provision_fixed(&nats).await?,
+    }
+    let js = jetstream::new(nats.clone());
+    let buckets = Buckets::open(&js).await?;
+    let metrics = Metrics::new();
+    let figures = Arc::new(Figures::new(&metrics)?);
+    let readiness = Readiness::new(health::CHECKS);
+    let app = App::new(Shared {
+        auth: Auth::new(nats.clone(), &buckets, config.refusals_per_minute, Arc::clone(&figures)),
+        minter: Minter::load(&files)?,
+        waiters: Waiters::new(),
+        desk: Desk::new(&metrics)?,
+        mirror: Mirror::default(),
+        ops: Ops::new(readiness.clone(), metrics.registry().clone()).router(),
+        tasks: tasks.clone(),
+        openapi: std::sync::OnceLock::new(),
+        config,
+        instance,
+        broker,
+        nats,
+        js,
+        buckets,
+        metrics,
+        figures,
+    });
+    mirrors(&app);
+    let health = readiness.clone();
+    background(&app, "health", move |app| health::watch(app, health.clone()));
+    background(&app, "identity", identity::run);
+    background(&app, "waiters", waiters::run);
+    background(&app, "queries", queries::run);
+    background(&app, "replies", replies::run);
+    background(&app, "pools", pools::sample);
+    let mirror = &app.mirror;
+    tokio::join!(
+        mirror.agents.synced(),
+        mirror.standings.synced(),
+        mirror.pools.synced(),
+        mirror.api_keys.synced(),
+        mirror.join_tokens.synced(),
+        app.waiters.ready()
+    );
+    Ok(app)
+}
+
+/// Starts a task that runs until the shutdown, and again whenever it fails.
+fn background<Fut>(app: &App, name: &'static str, run: impl Fn(App) -> Fut + Send + 'static)
+where
+    Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let (again, shutdown) = (app.clone(), app.tasks.shutdown().clone());
+    app.tasks.start(name, RESTART, move || {
+        let (run, shutdown) = (run(again.clone()), shutdown.clone());
+        async move {
+            tokio::select! {
+                outcome = run => outcome,
+                () = shutdown.requested() => Ok(()),
+            }
+        }
+    });
+}
+
+/// Starts the watches behind the mirrors.
+fn mirrors(app: &App) {
+    background(app, "watch agents", |app| async move {
+        mirror::watch::watch(&app.broker, &app.buckets.agents, app.mirror.agents.feed(mirror::agent_key)).await
+    });
+    background(app, "watch standings", |app| async move {
+        mirror::watch::watch(&app.broker, &app.buckets.standings, app.mirror.standings.feed(mirror::standing_key)).await
+    });
+    background(app, "watch pools", |app| async move {
+        mirror::watch::watch(&app.broker, &app.buckets.pools, app.mirror.pools.feed(|key| key.parse().ok())).await
+    });
+    background(app, "watch join tokens", |app| async move {
+        mirror::watch::watch(&app.broker, &app.buckets.join_tokens, app.mirror.join_tokens.feed(|key| Some(key.to_owned()))).await
+    });
+    background(app, "watch keys", |app| async move {
+        let mut feed = app.mirror.api_keys.feed(|key| Some(key.to_owned()));
+        let both = |change: mirror::Change| {
+            app.auth.apply(&change);
+            feed(change);
+        };
+        mirror::watch::watch(&app.broker, &app.buckets.api_keys, both).await
+    });
+}

@@ -1,0 +1,113 @@
+//! The server's config file, rendered from keys and settings: the same input gives the same bytes.
+//!
+//! It never holds a secret: JWTs of operator and accounts only.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+/// Settings of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// The address to listen on, such as `127.0.0.1`, or `0.0.0.0` in a container.
+    pub host: String,
+    /// The port; `None` takes a free one, to be read from the ports file (see [`crate::server::Server`]).
+    pub port: Option<u16>,
+    /// Where to listen for WebSocket, without TLS: that is for a proxy in front.
+    pub websocket: Option<Endpoint>,
+    /// Where to serve the monitoring pages; they need no login, so only ever on loopback.
+    pub monitoring: Option<Endpoint>,
+    /// Where the server keeps streams and accounts, as the server sees it.
+    pub store_dir: PathBuf,
+    /// The most that streams may take on disk, in bytes; `None` leaves it to the server (three quarters of what is free).
+    ///
+    /// The caps of `EVENTS` and `LOGS` are set aside of it at once, and the server refuses to make them when it is less.
+    pub max_file_store: Option<u64>,
+}
+
+/// An address and port to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address.
+    pub host: String,
+    /// The port; `None` takes a free one.
+    pub port: Option<u16>,
+}
+
+impl Broker {
+    /// On loopback, without WebSocket and monitoring.
+    pub fn local(port: Option<u16>, store_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port,
+            websocket: None,
+            monitoring: None,
+            store_dir: store_dir.into(),
+            max_file_store: None,
+        }
+    }
+}
+
+/// The server's word for "a free one".
+const ANY_PORT: i32 = -1;
+
+fn port(port: Option<u16>) -> i32 {
+    port.map_or(ANY_PORT, i32::from)
+}
+
+/// A quoted string of the config's language.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Renders the config. `preload` is the public key and the JWT of each account.
+pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, preload: &[(String, String)]) -> String {
+    let dir = |name: &str| quoted(&broker.store_dir.join(name).display().to_string());
+    let mut text = String::from(
+        "# Written by `muster init`, and written anew at each init: change its options, not this file.\n\
+         server_name: muster\n",
+    );
+    let mut line = |content: std::fmt::Arguments<'_>| {
+        // Writing to a string cannot fail.
+        let _ = text.write_fmt(content);
+        text.push('\n');
+    };
+    line(format_args!("host: {}\nport: {}", quoted(&broker.host), port(broker.port)));
+    if let Some(http) = &broker.monitoring {
+        line(format_args!("http: {}", quoted(&format!("{}:{}", http.host, port(http.port)))));
+    }
+    line(format_args!("\n# A client that takes nothing for this long is cut off, rather than holding up the others."));
+    line(format_args!("write_deadline: \"10s\""));
+    line(format_args!("\njetstream {{\n  store_dir: {}", dir("jetstream")));
+    line(format_args!("  # An acknowledged job or result is on disk. The default is one flush in two minutes."));
+    line(format_args!("  sync_interval: always"));
+    if let Some(most) = broker.max_file_store {
+        line(format_args!("  max_file_store: {most}"));
+    }
+    line(format_args!("}}\n"));
+    if let Some(ws) = &broker.websocket {
+        let (host, port) = (quoted(&ws.host), port(ws.port));
+        line(format_args!("# Plain: put a proxy with TLS in front.\nwebsocket {{ host: {host}, port: {port}, no_tls: true }}\n"));
+    }
+    line(format_args!("operator: {operator_jwt}\nsystem_account: {system_account}"));
+    line(format_args!("# Accounts as updated later are kept in this directory; the newest of the two counts."));
+    line(format_args!("resolver: {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}", dir("accounts")));
+    line(format_args!("resolver_preload: {{"));
+    for (account, jwt) in preload {
+        line(format_args!("  {account}: {jwt}"));
+    }
+    line(format_args!("}}"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_quotes_and_spaces_stays_one_string() {
+        let broker = Broker::local(None, "/tmp/a \"b\" \\c");
+        let text = render(&broker, "jwt", "ASYS", &[("ACORE".into(), "jwt2".into())]);
+        assert!(text.contains(r#"store_dir: "/tmp/a \"b\" \\c/jetstream""#), "{text}");
+        assert!(text.contains("port: -1\n") && text.contains("sync_interval: always"), "{text}");
+        assert!(!text.contains("http:") && !text.contains("websocket"), "{text}");
+    }
+}

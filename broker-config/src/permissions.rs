@@ -1,0 +1,145 @@
+//! Who may publish and subscribe what: one table, by role.
+//!
+//! Every subject is built in `muster_schemas::subjects`. A role gets what it needs and no more; an empty list is nothing, never
+//! everything. What may cross from `FLEET` to `CORE` at all is in [`crate::accounts`].
+
+use std::time::Duration;
+
+use muster_schemas::{
+    names::{AgentId, PoolName},
+    records::keys,
+    subjects::{self, About, Query, broker, js},
+    topology::{self, bucket_stream, jobs_stream},
+};
+use serde_json::{Value, json};
+
+mod control_plane;
+
+/// Who connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// An agent, in `FLEET`.
+    Agent {
+        /// Its pool.
+        pool: PoolName,
+        /// Its id.
+        id: AgentId,
+    },
+    /// Any gateway, in `CORE`. It also makes the streams.
+    Gateway,
+    /// Any dispatcher, in `CORE`.
+    Dispatcher,
+    /// A service that submits to some pools, in `CORE`.
+    Service {
+        /// The pools. None means no pool.
+        pools: Vec<PoolName>,
+    },
+    /// Whoever updates accounts, in the system account.
+    System,
+}
+
+/// How many answers a role may send to where a request asks for them, and for how long after the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Responses {
+    /// Answers per request.
+    pub max: u32,
+    /// Time after the request.
+    pub ttl: Duration,
+}
+
+/// What a user may publish and subscribe. The default is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Permissions {
+    /// Subjects that it may publish to.
+    pub publish: Vec<String>,
+    /// Exceptions from `publish`.
+    pub publish_not: Vec<String>,
+    /// Subjects that it may subscribe to.
+    pub subscribe: Vec<String>,
+    /// Whether and how it may answer requests that carry any other reply subject.
+    pub responses: Option<Responses>,
+}
+
+impl Permissions {
+    /// As the claims of a user, or the default permissions of an account.
+    pub fn to_claims(&self) -> Value {
+        // The broker takes an empty allow list as "everything", so nothing must be said by denying everything.
+        let side = |allow: &[String], deny: &[String]| match (allow, deny) {
+            ([], _) => json!({"deny": [broker::EVERYTHING]}),
+            (allow, []) => json!({"allow": allow}),
+            (allow, deny) => json!({"allow": allow, "deny": deny}),
+        };
+        let mut claims = json!({"pub": side(&self.publish, &self.publish_not), "sub": side(&self.subscribe, &[])});
+        if let (Some(responses), Some(map)) = (self.responses, claims.as_object_mut()) {
+            let ttl = u64::try_from(responses.ttl.as_nanos()).unwrap_or(u64::MAX);
+            map.insert("resp".into(), json!({"max": responses.max, "ttl": ttl}));
+        }
+        claims
+    }
+}
+
+/// Subscriptions of one agent: an inbox per lane of up to 32 executors × 3 priorities, its own subjects, and room.
+pub const AGENT_SUBSCRIPTIONS_MAX: u32 = 256;
+
+/// What answers need: a gateway or agent answers at once, and a request of ours waits for at most 30 s.
+const RESPONSES: Responses = Responses { max: 64, ttl: Duration::from_secs(60) };
+
+impl Role {
+    /// What this role may do.
+    pub fn permissions(&self) -> Permissions {
+        match self {
+            Self::Agent { pool, id } => agent(pool, id),
+            Self::Gateway => control_plane::gateway(),
+            Self::Dispatcher => control_plane::dispatcher(),
+            Self::Service { pools } => service(pools),
+            Self::System => Permissions {
+                publish: vec![broker::SYSTEM.into()],
+                subscribe: vec![broker::INBOXES.into()],
+                ..Permissions::default()
+            },
+        }
+    }
+
+    /// The most subscriptions of one connection; `None` is no limit.
+    pub fn max_subscriptions(&self) -> Option<u32> {
+        matches!(self, Self::Agent { .. }).then_some(AGENT_SUBSCRIPTIONS_MAX)
+    }
+}
+
+fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
+    let (jobs, standing) = (jobs_stream(pool), js::key(topology::STANDINGS, &keys::standing(pool, id)));
+    let mut publish = vec![
+        broker::pulls_of(&jobs),
+        js::next(topology::COMMANDS, id.as_str()),
+        subjects::heartbeat(pool, id),
+        subjects::renew(id),
+        // A first delivery of an id that its publisher chose, and every later one: is there a result, what happened before?
+        broker::direct_gets_about(topology::RESULTS, About::Result, pool),
+        broker::direct_gets_about(topology::EVENTS, About::Event, pool),
+        js::direct_get(&bucket_stream(topology::STANDINGS), &standing),
+    ];
+    publish.extend(broker::acks_of(&jobs));
+    publish.extend(broker::acks_of_consumer(topology::COMMANDS, id.as_str()));
+    publish.extend([About::Result, About::Event, About::Log, About::Dead].map(|about| about.pool(pool)));
+    Permissions {
+        publish,
+        publish_not: Vec::new(),
+        subscribe: vec![broker::agent_inboxes(id), subjects::control(id), subjects::rpc_of(id), standing],
+        responses: Some(RESPONSES),
+    }
+}
+
+/// No JetStream interface at all: its answers go to a reply subject of the caller's choice, which could be another pool's queue.
+fn service(pools: &[PoolName]) -> Permissions {
+    let each = |build: &dyn Fn(&PoolName) -> String| pools.iter().map(build).collect::<Vec<_>>();
+    let mut publish = each(&subjects::jobs_of);
+    publish.extend(each(&Query::any_about));
+    let mut subscribe = vec![broker::INBOXES.to_owned()];
+    for about in [About::Done, About::Event, About::Log] {
+        subscribe.extend(each(&|pool| about.pool(pool)));
+    }
+    Permissions { publish, publish_not: Vec::new(), subscribe, responses: None }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The permissions of gateway and dispatcher.
+//!
+//! Both make lanes, so both may create and update streams; neither may remove or empty one that every pool shares.
+
+use muster_schemas::{
+    subjects::{
+        self, About, Query,
+        broker::{self, ConsumerApi, StreamApi},
+    },
+    topology::{self, BUCKETS, bucket_stream},
+};
+
+use super::{Permissions, RESPONSES};
+
+/// What gateway and dispatcher share: reading every stream, making lanes, and consumers of their own on the shared streams.
+fn shared() -> Vec<String> {
+    let mut publish = vec![
+        broker::ACCOUNT_INFO.to_owned(),
+        broker::STREAM_NAMES.to_owned(),
+        broker::DIRECT_GETS.to_owned(),
+        broker::FLOW_CONTROL.to_owned(),
+        StreamApi::Create.any(),
+        StreamApi::Update.any(),
+        StreamApi::Info.any(),
+        StreamApi::MessageGet.any(),
+        // A cancelled or lost job leaves its queue. Shared streams are excepted by `protected`.
+        StreamApi::Purge.any(),
+        ConsumerApi::Create.any("*"),
+        ConsumerApi::Info.any("*"),
+    ];
+    // Only consumers of the shared streams can be pulled from and removed: pulling from a lane is the agents' part.
+    for stream in shared_streams() {
+        publish.extend([ConsumerApi::Next.any(&stream), ConsumerApi::Delete.any(&stream)]);
+    }
+    publish
+}
+
+/// The streams that exist whatever pools there are, buckets included, without the queue of commands.
+fn shared_streams() -> Vec<String> {
+    let fixed = topology::fixed_streams().into_iter().map(|stream| stream.name).filter(|name| name != topology::COMMANDS);
+    fixed.chain(BUCKETS.iter().map(|bucket| bucket_stream(bucket.name))).collect()
+}
+
+/// No removing and no emptying of the shared streams, whatever a bug or a stolen credential asks for.
+fn protected() -> Vec<String> {
+    let mut not = vec![StreamApi::Delete.subject(topology::COMMANDS)];
+    for stream in shared_streams() {
+        not.extend([StreamApi::Delete, StreamApi::Purge].map(|api| api.subject(&stream)));
+    }
+    not
+}
+
+fn buckets<'a>(names: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+    names.iter().map(|name| broker::keys_of(name))
+}
+
+pub(super) fn gateway() -> Permissions {
+    let mut publish = shared();
+    publish.extend([
+        broker::JOBS.to_owned(),
+        broker::COMMANDS.to_owned(),
+        // A cancelled job's result and last event.
+        About::Result.all(),
+        About::Event.all(),
+        broker::CONTROLS.to_owned(),
+        broker::RPCS.to_owned(),
+        // Answers, and results forwarded to where a job's header asks for them.
+        broker::INBOXES.to_owned(),
+        // The streams of pools, when a pool is removed.
+        StreamApi::Delete.any(),
+    ]);
+    publish.extend(buckets(&[topology::AGENTS, topology::POOLS, topology::API_KEYS, topology::JOIN_TOKENS]));
+    let mut subscribe = vec![broker::GATEWAY_INBOXES.to_owned(), subjects::renewals()];
+    subscribe.extend(Query::ALL.map(Query::all));
+    subscribe.extend([About::Done, About::Event, About::Log].map(About::all));
+    Permissions { publish, publish_not: protected(), subscribe, responses: Some(RESPONSES) }
+}
+
+pub(super) fn dispatcher() -> Permissions {
+    let mut publish = shared();
+    // Of a lost job: its result, its last event, its dead letter.
+    publish.extend([About::Result, About::Event, About::Dead].map(About::all));
+    publish.extend(buckets(&[topology::STANDINGS, topology::LEASES, topology::POOLS]));
+    let mut subscribe = vec![broker::DISPATCHER_INBOXES.to_owned(), subjects::heartbeats()];
+    subscribe.extend([About::Done, About::Event].map(About::all));
+    Permissions { publish, publish_not: protected(), subscribe, responses: None }
+}

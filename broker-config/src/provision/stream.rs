@@ -1,0 +1,174 @@
+//! Brings a stream or consumer to its wanted settings.
+
+use async_nats::Client;
+use muster_schemas::{
+    subjects::broker::{self, ConsumerApi, StreamApi},
+    topology::{Consumer, Stream},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Error,
+    api::{self, call, unless},
+};
+
+/// Settings that JetStream cannot change on a stream [measured on 2.15.1: each of them is refused].
+const FIXED: [&str; 4] = ["retention", "storage", "persist_mode", "allow_msg_schedules"];
+/// Settings that a value leaves out when they are off, so that their absence must be put into an update.
+const OPTIONAL: [&str; 3] = ["republish", "persist_mode", "allow_msg_schedules"];
+/// How often to look again when others change the same stream.
+const ROUNDS: usize = 8;
+
+/// Makes the stream, or updates the settings in which it differs. Settings that we do not know stay as they are.
+///
+/// # Errors
+/// [`Error::Conflict`] when a differing setting cannot be changed; otherwise see [`Error`].
+pub async fn ensure_stream(client: &Client, want: &Stream) -> Result<(), Error> {
+    for _ in 0..ROUNDS {
+        match read(client, &want.name).await? {
+            Some(have) => return update(client, want, &have).await,
+            None if create(client, want).await? => return Ok(()),
+            // Somebody else was faster, with other settings.
+            None => {}
+        }
+    }
+    Err(Error::Contended { what: format!("stream {}", want.name) })
+}
+
+/// The stream's settings and state as the broker tells them; `None` when there is no such stream.
+pub(super) async fn info(client: &Client, name: &str) -> Result<Option<Value>, Error> {
+    let answer = call(client, StreamApi::Info.subject(name), &Value::Null, || format!("read stream {name}")).await;
+    unless(answer, &[api::STREAM_NOT_FOUND])
+}
+
+async fn read(client: &Client, name: &str) -> Result<Option<Map<String, Value>>, Error> {
+    let Some(info) = info(client, name).await? else { return Ok(None) };
+    config(&info, name).map(Some)
+}
+
+pub(super) fn config(info: &Value, name: &str) -> Result<Map<String, Value>, Error> {
+    let config = info.get("config").and_then(Value::as_object).cloned();
+    config.ok_or_else(|| Error::Malformed { what: format!("the settings of {name}"), problem: "there are none".into() })
+}
+
+/// Returns whether it was made; `false` when one of that name exists.
+async fn create(client: &Client, want: &Stream) -> Result<bool, Error> {
+    let body = Value::Object(fields(want)?);
+    let answer = call(client, StreamApi::Create.subject(&want.name), &body, || format!("make stream {}", want.name)).await;
+    Ok(unless(answer, &[api::STREAM_NAME_IN_USE])?.is_some())
+}
+
+async fn update(client: &Client, want: &Stream, have: &Map<String, Value>) -> Result<(), Error> {
+    let want_fields = fields(want)?;
+    let Some(body) = merged(&want.name, &want_fields, have)? else { return Ok(()) };
+    tracing::info!(stream = want.name, "updating the stream's settings");
+    call(client, StreamApi::Update.subject(&want.name), &Value::Object(body), || format!("update stream {}", want.name)).await.map(drop)
+}
+
+/// The settings to send, or `None` when nothing differs.
+pub(super) fn merged(name: &str, want: &Map<String, Value>, have: &Map<String, Value>) -> Result<Option<Map<String, Value>>, Error> {
+    let mut body = have.clone();
+    let mut differs = false;
+    let absent = OPTIONAL.iter().filter(|field| !want.contains_key(**field)).map(|field| (*field, &Value::Null));
+    for (field, wanted) in want.iter().map(|(field, value)| (field.as_str(), value)).chain(absent) {
+        let there = have.get(field).unwrap_or(&Value::Null);
+        if same(field, wanted, there) {
+            continue;
+        }
+        if FIXED.contains(&field) {
+            let (have, want) = (there.to_string(), wanted.to_string());
+            return Err(Error::Conflict { stream: name.to_owned(), field: field.to_owned(), have, want });
+        }
+        differs = true;
+        if wanted.is_null() {
+            body.remove(field);
+        } else {
+            body.insert(field.to_owned(), wanted.clone());
+        }
+    }
+    Ok(differs.then_some(body))
+}
+
+/// Whether two settings mean the same. The broker leaves out what is off, zero or empty; the order of subjects says nothing.
+fn same(field: &str, want: &Value, have: &Value) -> bool {
+    match (want, have) {
+        (Value::Array(want), Value::Array(have)) if field == "subjects" => {
+            want.len() == have.len() && want.iter().all(|subject| have.contains(subject))
+        }
+        (Value::Object(want), Value::Object(have)) => {
+            let keys = want.keys().chain(have.keys());
+            keys.into_iter().all(|key| same(key, want.get(key).unwrap_or(&Value::Null), have.get(key).unwrap_or(&Value::Null)))
+        }
+        _ => want == have || (is_off(want) && is_off(have)),
+    }
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty() || text == "default",
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        Value::Bool(true) => false,
+    }
+}
+
+fn fields(want: &impl serde::Serialize) -> Result<Map<String, Value>, Error> {
+    let malformed = |problem: String| Error::Malformed { what: "our own topology".into(), problem };
+    match serde_json::to_value(want) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(malformed("not a map".into())),
+        Err(error) => Err(malformed(error.to_string())),
+    }
+}
+
+/// Makes the consumer, or updates it. The broker takes both as one request, and does nothing when nothing differs.
+pub(super) async fn ensure_consumer(client: &Client, stream: &str, want: &Consumer) -> Result<(), Error> {
+    let name = &want.durable_name;
+    let operation = || format!("make consumer {name} of stream {stream}");
+    let have = call(client, ConsumerApi::Info.subject(stream, name), &Value::Null, || format!("read consumer {name}")).await;
+    if let Some(info) = unless(have, &[api::CONSUMER_NOT_FOUND])? {
+        let have = config(&info, name)?;
+        if fields(want)?.iter().all(|(field, wanted)| same(field, wanted, have.get(field).unwrap_or(&Value::Null))) {
+            return Ok(());
+        }
+    }
+    // An empty action is "make or update".
+    let body = json!({"stream_name": stream, "config": want, "action": ""});
+    call(client, broker::consumer_create(stream, name, &want.filter_subject), &body, operation).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+    use super::*;
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn settings_that_mean_the_same_are_not_updated() {
+        let want = map(json!({"name": "S", "subjects": ["a", "b"], "allow_msg_ttl": false, "max_age": 0, "discard": "new"}));
+        let have = map(json!({"name": "S", "subjects": ["b", "a"], "discard": "new", "metadata": {"_nats.ver": "2.15.1"}}));
+        assert_eq!(merged("S", &want, &have).unwrap(), None);
+    }
+
+    #[test]
+    fn an_update_keeps_what_we_do_not_know_and_removes_what_we_do_not_want() {
+        let want = map(json!({"name": "S", "max_msgs": 5}));
+        let have = map(json!({"name": "S", "max_msgs": 4, "placement": {"tags": ["x"]}, "republish": {"src": "a", "dest": "b"}}));
+        let body = merged("S", &want, &have).unwrap().unwrap();
+        assert_eq!(Value::Object(body), json!({"name": "S", "max_msgs": 5, "placement": {"tags": ["x"]}}));
+    }
+
+    #[test]
+    fn a_setting_that_cannot_change_is_named_with_both_values() {
+        let (want, have) = (map(json!({"retention": "limits"})), map(json!({"retention": "workqueue"})));
+        let error = merged("RESULTS", &want, &have).unwrap_err();
+        assert!(matches!(&error, Error::Conflict { field, .. } if field == "retention"));
+        let text = error.to_string();
+        assert!(["RESULTS", "retention", "workqueue", "limits"].iter().all(|part| text.contains(part)), "{text}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Every command and flag. The help is the manual: each command shows examples that can be typed as they are.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use muster_runtime::config::Period;
+use muster_schemas::{
+    lane::Priority,
+    names::{AgentName, JobId, PoolName},
+    records::Role,
+};
+
+pub(crate) mod job;
+pub(crate) mod operate;
+pub(crate) mod stack;
+
+pub(crate) use job::{JobCommand, PingArgs, SubmitArgs};
+pub(crate) use operate::{AgentsCommand, CredsCommand, JoinTokenCommand, KeysCommand, PoolsCommand};
+pub(crate) use stack::{InitArgs, ServiceCommand, UpArgs};
+
+const LONG_ABOUT: &str = "Muster runs jobs on agents: machines that pull work from a queue, the fittest one first.
+
+`muster up` starts everything on this machine. `muster submit -- date` runs a first job.";
+
+const AFTER_HELP: &str = "Which gateway, and which key (the first that is given counts):
+  1. --url and --api-key, or MUSTER_URL and MUSTER_API_KEY
+  2. --profile or MUSTER_PROFILE: a name in ~/.config/muster/profiles.toml
+  3. the profile `local`, which `muster up` writes
+
+Exit codes:
+  0    done
+  1    failed; the reason is on standard error
+  2    the command line is wrong
+  124  timed out
+  130  interrupted
+  `muster submit` ends with the exit status of the job's own command.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, about = "Run jobs on the fittest of your machines", long_about = LONG_ABOUT, after_long_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Global {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The gateway, such as http://127.0.0.1:8080
+    #[arg(long, global = true, env = "MUSTER_URL", value_name = "URL", help_heading = "Gateway")]
+    pub(crate) url: Option<String>,
+    /// The API key. Prefer the variable: a command line is visible to others on this machine
+    #[arg(long, global = true, env = "MUSTER_API_KEY", value_name = "KEY", hide_env_values = true, help_heading = "Gateway")]
+    pub(crate) api_key: Option<String>,
+    /// A profile of ~/.config/muster/profiles.toml
+    #[arg(long, global = true, env = "MUSTER_PROFILE", value_name = "NAME", help_heading = "Gateway")]
+    pub(crate) profile: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything on this machine: broker, gateway, dispatcher and agents
+    Up(UpArgs),
+    /// Make the keys, credentials and server config of a deployment
+    Init(InitArgs),
+    /// Submit a job, wait for it and print its output
+    Submit(Box<SubmitArgs>),
+    /// Look at a job, cancel it, read its output
+    Job {
+        #[command(subcommand)]
+        command: JobCommand,
+    },
+    /// List agents, look at one, see its health
+    Agents {
+        #[command(subcommand)]
+        command: Option<AgentsCommand>,
+    },
+    /// List, make, change and delete pools, see their health
+    Pools {
+        #[command(subcommand)]
+        command: Option<PoolsCommand>,
+    },
+    /// Send small jobs to a pool and print how long each takes, or ask after one agent
+    Ping(PingArgs),
+    /// Issue credentials with which a service puts jobs straight onto NATS
+    Creds {
+        #[command(subcommand)]
+        command: CredsCommand,
+    },
+    /// Create, list and revoke API keys
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Create tokens with which agents join a pool
+    JoinToken {
+        #[command(subcommand)]
+        command: JoinTokenCommand,
+    },
+    /// Run one of the services; `muster up` does this for you
+    #[command(hide = true)]
+    Service {
+        #[command(subcommand)]
+        which: ServiceCommand,
+    },
+}

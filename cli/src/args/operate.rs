@@ -1,0 +1,136 @@
+//! Flags of what operates a deployment: agents, pools, keys, credentials.
+
+use super::*;
+
+/// `muster agents …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// List agents (also without a word)
+    List {
+        /// Only of this pool
+        #[arg(long)]
+        pool: Option<PoolName>,
+    },
+    /// Show an agent
+    Get {
+        /// Its name or id
+        agent: String,
+    },
+    /// Show an agent's health: score, load, slots
+    Health {
+        /// Its name or id
+        agent: String,
+    },
+}
+
+const POOL_PUT_HELP: &str = "Examples:
+  muster pools put build
+  muster pools put build --executor ssh --max-queued 10000";
+
+/// `muster pools …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolsCommand {
+    /// List pools (also without a word)
+    List,
+    /// Show a pool
+    Get {
+        /// The pool
+        pool: PoolName,
+    },
+    /// Make a pool, or change it; what is not named stays as it is
+    #[command(after_help = POOL_PUT_HELP)]
+    Put {
+        /// The pool
+        pool: PoolName,
+        /// A note for people
+        #[arg(long)]
+        description: Option<String>,
+        /// An executor whose jobs it takes, beside those it does; may be repeated
+        #[arg(long = "executor", value_name = "NAME")]
+        executors: Vec<String>,
+        /// Jobs that may wait
+        #[arg(long)]
+        max_queued: Option<i64>,
+        /// Jobs that may run at once in a lane
+        #[arg(long)]
+        max_running: Option<i64>,
+    },
+    /// Delete a pool that has neither jobs nor agents
+    Delete {
+        /// The pool
+        pool: PoolName,
+    },
+    /// Show whether jobs of a pool run
+    Health {
+        /// The pool
+        pool: PoolName,
+    },
+}
+
+const CREDS_HELP: &str = "Example:
+  muster creds issue --publish default --name billing --out billing.creds
+
+This signs with a key of the deployment, so it runs where the deployment's files are. Give the file to the service and
+nobody else: whoever has it can submit jobs.";
+
+/// `muster creds …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredsCommand {
+    /// Issue a credentials file for a service
+    #[command(after_help = CREDS_HELP)]
+    Issue {
+        /// A pool that the service may submit to; may be repeated
+        #[arg(long = "publish", value_name = "POOL", required = true)]
+        pools: Vec<PoolName>,
+        /// The service's name
+        #[arg(long, value_parser = crate::text::service_name)]
+        name: String,
+        /// The file to write; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The deployment's folder [default: that of `muster up`]
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// `muster keys …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Create an API key; it is shown once
+    Create {
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// viewer, operator or admin
+        #[arg(long, default_value = "operator", value_parser = crate::text::role)]
+        role: Role,
+        /// How long it works, such as 90d [default: for ever]
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<Period>,
+    },
+    /// List API keys
+    List,
+    /// Revoke an API key
+    Revoke {
+        /// Its id, as `muster keys list` shows it
+        id: String,
+    },
+}
+
+/// `muster join-token …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinTokenCommand {
+    /// Create a token with which an agent joins a pool; it is shown once
+    Create {
+        /// The pool
+        #[arg(long, default_value = "default")]
+        pool: PoolName,
+        /// How many agents may use it [default: 1]
+        #[arg(long)]
+        uses: Option<i64>,
+        /// How long it works, such as 12h [default: 24h]
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<Period>,
+    },
+}

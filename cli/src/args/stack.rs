@@ -1,0 +1,87 @@
+//! Flags of what starts processes or makes a deployment.
+
+use super::*;
+
+const UP_HELP: &str = "Examples:
+  muster up
+  muster up --agents 5 --pool build
+  muster up --http-port 0 --nats-port 0 --data-dir /tmp/try --json
+
+Everything listens on 127.0.0.1 only. Ctrl-C stops all of it in order, and the next `muster up` goes on with the same jobs,
+agents and key. The data is in --data-dir: `logs/` has one file per process, `deployment/` the keys.
+With --json one line is printed once jobs run: {\"url\", \"nats_url\", \"api_key\", \"data_dir\", \"service_creds\"}.";
+
+/// `muster up`.
+#[derive(Debug, Args)]
+#[command(after_long_help = UP_HELP, after_help = "More with --help")]
+pub(crate) struct UpArgs {
+    /// How many agents to start
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(crate) agents: u16,
+    /// The pool of the agents; made if it is not there
+    #[arg(long, default_value = "default")]
+    pub(crate) pool: PoolName,
+    /// Where everything is kept [default: $XDG_DATA_HOME/muster, or ~/.local/share/muster]
+    #[arg(long, value_name = "FOLDER", env = "MUSTER_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The port of the gateway; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) http_port: u16,
+    /// The port of the broker; 0 takes a free one
+    #[arg(long, default_value_t = 4222)]
+    pub(crate) nats_port: u16,
+}
+
+const INIT_HELP: &str = "Examples:
+  muster init --dir /var/lib/muster
+  muster init --dir /data --listen 0.0.0.0:4222 --store-dir /data/jetstream
+
+It may be run again: what is there stays as it is.";
+
+/// `muster init`.
+#[derive(Debug, Args)]
+#[command(after_help = INIT_HELP)]
+pub(crate) struct InitArgs {
+    /// The deployment's folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: PathBuf,
+    /// Where the broker is to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4222")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Where the broker keeps its streams [default: in the deployment's folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) store_dir: Option<PathBuf>,
+    /// The pool that the first join token is for
+    #[arg(long, default_value = "default")]
+    pub(crate) pool: PoolName,
+}
+
+/// The services, as commands of this binary.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_flag = true)]
+pub(crate) enum ServiceCommand {
+    /// The REST gateway
+    Gateway(Passed),
+    /// The dispatcher
+    Dispatcher(Passed),
+    /// An agent
+    Agent(Passed),
+    /// The broker: becomes a nats-server
+    Broker {
+        /// The nats-server to become
+        #[arg(long)]
+        binary: PathBuf,
+        /// Its config file
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// Arguments that the service itself understands.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Passed {
+    /// Passed on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<OsString>,
+}

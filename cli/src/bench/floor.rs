@@ -1,0 +1,176 @@
+//! The floor: a second broker with the accounts, lanes, result stream and flush of a real deployment, and nothing of ours on it.
+//!
+//! Each job costs what it costs us on the broker: a durable publish, a pull, a durable result, an ack. There is no history, no republish of queued jobs, no
+//! scoring. A result is seen as ours is, once the broker has stored it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use async_nats::{Client, ConnectOptions, jetstream};
+use bytes::Bytes;
+use futures_util::{StreamExt, future::try_join_all, stream};
+use hdrhistogram::Histogram;
+use muster_broker_config::{
+    creds,
+    init::{self, Broker, InitOptions},
+    layout::Account,
+    provision,
+    server::Server,
+};
+use muster_runtime::tasks::Group;
+use muster_schemas::{
+    lane::{Lane, Priority},
+    names::{AgentId, JobId, PoolName},
+    subjects::{self, About},
+    topology,
+};
+
+use super::pullers;
+
+/// The size of a job's body and of a result's, in bytes.
+const BODY: usize = 200;
+
+/// The bare broker and its connections.
+pub(super) struct Floor {
+    server: Server,
+    folder: std::path::PathBuf,
+    core: Client,
+    agents: Vec<Client>,
+    pool: PoolName,
+    lane: Lane,
+}
+
+impl Floor {
+    /// Starts the broker, with connections for so many agents.
+    ///
+    /// # Errors
+    /// When there is no `nats-server` to be had, or it does not start.
+    pub(super) async fn start(agents: usize) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("muster-floor-{}", std::process::id()));
+        let pool: PoolName = "floor".parse()?;
+        let lane = Lane { priority: Priority::Normal, executor: "probe".parse()? };
+        let options = InitOptions { broker: Broker::local(None, folder.join("data")), pool: pool.clone() };
+        let deployment = {
+            let folder = folder.clone();
+            tokio::task::spawn_blocking(move || init::init(&folder, &options)).await??
+        };
+        let server = Server::start(&deployment.layout.server_config(), &folder).await?;
+        let login = ConnectOptions::with_credentials_file(deployment.layout.gateway_creds()).await?;
+        let core = login.custom_inbox_prefix(muster_schemas::subjects::broker::gateway_inbox("floor")).connect(server.url()).await?;
+        for stream in topology::fixed_streams().into_iter().filter(|stream| stream.name == topology::RESULTS) {
+            provision::ensure_stream(&core, &stream).await?;
+        }
+        let jobs = topology::Stream { republish: None, ..topology::jobs(&pool, [&lane.executor], topology::QUEUED_DEFAULT) };
+        provision::ensure_stream(&core, &jobs).await?;
+        provision::ensure_consumer(&core, &jobs.name, &topology::lane_consumer(&pool, &lane, topology::RUNNING_DEFAULT)).await?;
+        let seed = std::fs::read_to_string(deployment.layout.signing_key(Account::Fleet))?;
+        let mut connections = Vec::new();
+        for _ in 0..agents {
+            let (id, user) = (AgentId::generate(), Arc::new(nkeys::KeyPair::new_user()));
+            let jwt = creds::mint_agent_jwt(seed.trim(), &deployment.fleet.account, &pool, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
+            let login = ConnectOptions::with_jwt(jwt, move |nonce| {
+                let user = user.clone();
+                async move { user.sign(&nonce).map_err(async_nats::AuthError::new) }
+            });
+            connections.push(login.custom_inbox_prefix(subjects::agent_inbox(&id)).connect(server.url()).await?);
+        }
+        Ok(Self { server, folder, core, agents: connections, pool, lane })
+    }
+
+    /// Stops the broker and removes its files.
+    pub(super) async fn stop(mut self) {
+        let _ = self.server.stop().await;
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+
+    /// Jobs per second with `slots` slots per agent and `in_flight` submits waiting for their acknowledgement.
+    ///
+    /// # Errors
+    /// When it takes longer than `most`.
+    pub(super) async fn throughput(&self, jobs: usize, slots: usize, in_flight: usize, most: Duration) -> Result<f64> {
+        let (group, done) = self.pullers(slots);
+        let mut stored = self.core.subscribe(About::Done.pool(&self.pool)).await?;
+        self.core.flush().await?;
+        let context = jetstream::new(self.core.clone());
+        let start = Instant::now();
+        let submits = async {
+            let mut submits = stream::iter(0..jobs).map(|_| self.publish_one(&context)).buffer_unordered(in_flight);
+            while let Some(submitted) = submits.next().await {
+                submitted?;
+            }
+            anyhow::Ok(())
+        };
+        let results = async {
+            for _ in 0..jobs {
+                ensure!(stored.next().await.is_some(), "the connection ended");
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(most, async { tokio::try_join!(submits, results) }).await.context("the floor's round did not end")??;
+        let rate = jobs as f64 / start.elapsed().as_secs_f64();
+        // The last results were seen before their agents heard of it: the next round must not find them at work.
+        let settled = Instant::now();
+        while done.load(Ordering::Relaxed) < u64::try_from(jobs)? && settled.elapsed() < most {
+            tokio::task::yield_now().await;
+        }
+        group.abort_all();
+        Ok(rate)
+    }
+
+    /// Times of one job after another, in microseconds.
+    ///
+    /// # Errors
+    /// When a job takes longer than `most`.
+    pub(super) async fn latency(&self, jobs: usize, most: Duration, times: &mut Histogram<u64>) -> Result<()> {
+        let (group, _) = self.pullers(10);
+        let mut stored = self.core.subscribe(About::Done.pool(&self.pool)).await?;
+        self.core.flush().await?;
+        let context = jetstream::new(self.core.clone());
+        for _ in 0..jobs {
+            let start = Instant::now();
+            self.publish_one(&context).await?;
+            tokio::time::timeout(most, stored.next()).await.context("a job of the floor did not end")?.context("the connection ended")?;
+            times.record(u64::try_from(start.elapsed().as_micros())?)?;
+        }
+        group.abort_all();
+        Ok(())
+    }
+
+    /// Publishes per second of `publishers` that each wait for the acknowledgement of one before the next.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub(super) async fn publish(&self, jobs: usize, publishers: usize) -> Result<f64> {
+        let context = jetstream::new(self.core.clone());
+        let each = jobs / publishers.max(1);
+        let start = Instant::now();
+        try_join_all((0..publishers).map(async |_| {
+            for _ in 0..each {
+                self.publish_one(&context).await?;
+            }
+            anyhow::Ok(())
+        }))
+        .await?;
+        Ok((each * publishers) as f64 / start.elapsed().as_secs_f64())
+    }
+
+    async fn publish_one(&self, context: &jetstream::Context) -> Result<()> {
+        let subject = subjects::job(&self.pool, &self.lane, &JobId::generate(&self.pool));
+        context.publish(subject, Bytes::from(vec![b'x'; BODY])).await?.await?;
+        Ok(())
+    }
+
+    fn pullers(&self, slots: usize) -> (Group, Arc<AtomicU64>) {
+        let (group, done) = (Group::new("floor"), Arc::new(AtomicU64::new(0)));
+        for nats in &self.agents {
+            group.spawn(pullers::pull(nats.clone(), self.pool.clone(), self.lane.clone(), slots, done.clone(), group.clone()));
+        }
+        (group, done)
+    }
+}

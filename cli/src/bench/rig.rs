@@ -1,0 +1,186 @@
+//! The stack under measurement: what `muster up` left in its data folder, a pool of the bench's own, and agents that join it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use muster_broker_config::{creds, layout::Account, layout::Layout};
+use muster_client::Client;
+use muster_schemas::{
+    api::BASE,
+    names::{AgentName, PoolName},
+};
+use serde_json::{Value, json};
+
+/// How long agents may take to join and be ready.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// A running stack on this machine.
+pub(super) struct Rig {
+    /// Its deployment.
+    pub(super) layout: Layout,
+    /// Where its broker is.
+    pub(super) nats_url: String,
+    url: String,
+    key: String,
+    http: reqwest::Client,
+}
+
+/// A pool made for one bench.
+pub(super) struct Pool {
+    /// Its name.
+    pub(super) name: PoolName,
+    /// A client with a service's credentials for it.
+    pub(super) client: Client,
+    rig: PoolEnd,
+}
+
+/// What it takes to remove the pool again.
+struct PoolEnd {
+    url: String,
+    key: String,
+    http: reqwest::Client,
+    folder: PathBuf,
+    agents: Vec<Child>,
+}
+
+impl Rig {
+    /// The stack that `muster up` runs on `data_dir`.
+    ///
+    /// # Errors
+    /// When none runs there.
+    pub(super) async fn open(data_dir: &Path) -> Result<Self> {
+        let running = crate::up::running(data_dir).with_context(|| format!("no stack runs on {}; start one with `muster up`", data_dir.display()))?;
+        Ok(Self {
+            layout: running.layout,
+            nats_url: running.nats_url,
+            url: format!("{}{BASE}", running.url),
+            key: running.api_key,
+            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?,
+        })
+    }
+
+    /// Makes a pool with a name of its own, and lets `agents` agents with `slots` slots each join it.
+    ///
+    /// # Errors
+    /// When the gateway refuses, or the agents are not ready in time.
+    pub(super) async fn pool(&self, agents: usize, slots: usize) -> Result<Pool> {
+        let name: PoolName = format!("bench-{}", std::process::id()).parse()?;
+        self.call(reqwest::Method::PUT, &format!("/pools/{name}"), &json!({"executors": ["probe"]})).await?;
+        let signing = std::fs::read_to_string(self.layout.signing_key(Account::Core)).context("the deployment's keys")?;
+        let account = creds::account_of(&self.layout, Account::Core)?;
+        let service = creds::issue_service(signing.trim(), &account, "bench", std::slice::from_ref(&name))?;
+        let folder = std::env::temp_dir().join(format!("muster-{name}"));
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("service.creds");
+        std::fs::write(&file, service.to_text())?;
+        let client = Client::connect(&self.nats_url, &file).await?;
+        let mut end = PoolEnd { url: self.url.clone(), key: self.key.clone(), http: self.http.clone(), folder, agents: Vec::new() };
+        if agents > 0 {
+            let token = self.call(reqwest::Method::POST, "/join-tokens", &json!({"pool": name, "uses": agents})).await?;
+            let token = token.pointer("/data/token").and_then(Value::as_str).context("no join token in the answer")?;
+            for number in 1..=agents {
+                end.start_agent(&format!("{name}-{number}").parse()?, token, slots)?;
+            }
+            self.ready(&name, agents).await?;
+        }
+        Ok(Pool { name, client, rig: end })
+    }
+
+    /// Waits until so many agents of the pool accept jobs.
+    async fn ready(&self, pool: &PoolName, agents: usize) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let health = self.call(reqwest::Method::GET, &format!("/pools/{pool}/health"), &Value::Null).await?;
+            let accepting = health.pointer("/data/agents/accepting").and_then(Value::as_u64).unwrap_or(0);
+            if accepting >= u64::try_from(agents)? {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < READY_MAX, "only {accepting} of {agents} agents are ready after {READY_MAX:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// POST with a JSON body; gives back the status once the answer is read.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<u16> {
+        let answer = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.key).json(body).send().await?;
+        let status = answer.status().as_u16();
+        answer.bytes().await?;
+        Ok(status)
+    }
+
+    async fn call(&self, method: reqwest::Method, path: &str, body: &Value) -> Result<Value> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key);
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let answer = request.send().await.context("the gateway does not answer")?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        if !status.is_success() {
+            bail!("the gateway refused {path}: {text}");
+        }
+        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+}
+
+impl Pool {
+    /// Stops the agents and removes the pool with what is left in it.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub(super) async fn close(mut self) -> Result<()> {
+        self.rig.stop_agents();
+        let url = format!("{}/pools/{}?force=true", self.rig.url, self.name);
+        let answer = self.rig.http.delete(url).bearer_auth(&self.rig.key).send().await?;
+        ensure!(answer.status().is_success(), "the bench's pool {} could not be removed: {}", self.name, answer.text().await?);
+        Ok(())
+    }
+}
+
+impl PoolEnd {
+    fn start_agent(&mut self, name: &AgentName, token: &str, slots: usize) -> Result<()> {
+        let state = self.folder.join(name.as_str());
+        std::fs::create_dir_all(&state)?;
+        let log = std::fs::File::create(self.folder.join(format!("{name}.log")))?;
+        let gateway = self.url.trim_end_matches(BASE).to_owned();
+        let child = Command::new(std::env::current_exe()?)
+            .args(["service", "agent"])
+            .env("AGENT_API_URL", gateway)
+            .env("AGENT_JOIN_TOKEN", token)
+            .env("AGENT_NAME", name.as_str())
+            .env("STATE_DIR", &state)
+            .env("MAX_CONCURRENT_JOBS", slots.to_string())
+            .env("ADMIN_PORT", "0")
+            .env("EXECUTORS", "probe")
+            .env("LOG_LEVEL", "WARN")
+            .env(muster_runtime::process::DIE_WITH_PARENT, std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        self.agents.push(child);
+        Ok(())
+    }
+
+    fn stop_agents(&mut self) {
+        for agent in &mut self.agents {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        self.agents.clear();
+    }
+}
+
+impl Drop for PoolEnd {
+    fn drop(&mut self) {
+        self.stop_agents();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,40 @@
+//! One file per command, and the table that leads to them.
+
+mod agents;
+mod creds;
+mod init;
+mod job;
+mod keys;
+mod ping;
+mod pools;
+mod print;
+mod submit;
+
+use std::process::ExitCode;
+
+use crate::{
+    api::Api,
+    args::{Cli, Command},
+    target, up,
+};
+
+/// Runs a command to its end.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let json = cli.global.json;
+    let api = || target::find(&cli.global).and_then(Api::new);
+    match cli.command {
+        Command::Up(args) => return up::run(args, json).await,
+        Command::Init(args) => init::run(args, json)?,
+        Command::Creds { command } => creds::run(command, json)?,
+        Command::Submit(args) => return submit::run(&api()?, *args, json).await,
+        Command::Job { command } => return job::run(&api()?, command, json).await,
+        Command::Agents { command } => agents::run(&api()?, command, json).await?,
+        Command::Pools { command } => pools::run(&api()?, command, json).await?,
+        Command::Ping(args) => ping::run(&api()?, args, json).await?,
+        Command::Keys { command } => keys::run(&api()?, command, json).await?,
+        Command::JoinToken { command } => keys::join_token(&api()?, command, json).await?,
+        // `main` has it before there is a runtime.
+        Command::Service { which } => return Ok(crate::service::run(which)),
+    }
+    Ok(ExitCode::SUCCESS)
+}

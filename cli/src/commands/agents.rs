@@ -1,0 +1,194 @@
+//! `muster agents list|get|health`.
+
+use muster_schemas::{
+    api::{AgentHealth, AgentStatus, AgentView},
+    names::{AgentId, PoolName},
+    standing::Standing,
+    time::Timestamp,
+};
+
+use crate::{api::Api, args::AgentsCommand, failure::Failure, output, text};
+
+pub(crate) async fn run(api: &Api, command: Option<AgentsCommand>, json: bool) -> anyhow::Result<()> {
+    match command.unwrap_or(AgentsCommand::List { pool: None }) {
+        AgentsCommand::List { pool } => {
+            let agents = list(api, pool.as_ref()).await?;
+            if json { output::json(&agents)? } else { output::line(&table(&agents))? }
+        }
+        AgentsCommand::Get { agent } => {
+            let id = id(api, &agent).await?;
+            let agent: AgentView = api.get(&format!("/agents/{id}"), &[]).await?;
+            if json { output::json(&agent)? } else { output::line(&show(&agent, Timestamp::now()))? }
+        }
+        AgentsCommand::Health { agent } => {
+            let id = id(api, &agent).await?;
+            let health = health(api, &id).await?;
+            if json { output::json(&health)? } else { output::line(&show_health(&health, Timestamp::now()))? }
+        }
+    }
+    Ok(())
+}
+
+async fn list(api: &Api, pool: Option<&PoolName>) -> anyhow::Result<Vec<AgentView>> {
+    let query: Vec<_> = pool.map(|pool| ("pool", pool.to_string())).into_iter().collect();
+    api.list("/agents", &query).await
+}
+
+pub(super) async fn health(api: &Api, id: &AgentId) -> anyhow::Result<AgentHealth> {
+    api.get(&format!("/agents/{id}/health"), &[]).await
+}
+
+/// The id of an agent that is given by its id or its name.
+pub(super) async fn id(api: &Api, given: &str) -> anyhow::Result<AgentId> {
+    if let Ok(id) = given.parse() {
+        return Ok(id);
+    }
+    let agents = list(api, None).await?;
+    let found = agents.into_iter().find(|agent| agent.name.as_str() == given).map(|agent| agent.id);
+    found.ok_or_else(|| Failure::new(format!("there is no agent `{given}`")).hint("`muster agents` shows what there is").into())
+}
+
+pub(super) fn status(status: AgentStatus) -> &'static str {
+    match status {
+        AgentStatus::Online => "online",
+        AgentStatus::Offline => "offline",
+        AgentStatus::Degraded => "degraded",
+        AgentStatus::Pending => "pending",
+        AgentStatus::Disabled => "disabled",
+        AgentStatus::Revoked => "revoked",
+    }
+}
+
+fn score(standing: Option<&Standing>) -> Option<String> {
+    standing.map(|standing| format!("{:.1}", standing.score))
+}
+
+fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn table(agents: &[AgentView]) -> String {
+    let row = |agent: &AgentView| {
+        [
+            agent.name.to_string(),
+            agent.pool.to_string(),
+            status(agent.status).to_owned(),
+            score(agent.standing.as_ref()).unwrap_or_default(),
+            joined(&agent.capabilities),
+            agent.version.clone(),
+            agent.id.to_string(),
+        ]
+    };
+    let head = ["name", "pool", "status", "score", "executors", "version", "id"];
+    output::table(head, agents.iter().map(row).collect(), "There are no agents. `muster join-token create` makes a token with which one joins.")
+}
+
+fn show(agent: &AgentView, now: Timestamp) -> String {
+    let standing = agent.standing.as_ref();
+    output::fields(vec![
+        ("id", Some(agent.id.to_string())),
+        ("name", Some(agent.name.to_string())),
+        ("pool", Some(agent.pool.to_string())),
+        ("status", Some(status(agent.status).to_owned())),
+        ("reason", standing.and_then(|standing| standing.reason.clone())),
+        ("score", score(standing)),
+        ("accepting", standing.map(|standing| if standing.accepting { "yes" } else { "no" }.to_owned())),
+        ("description", agent.description.clone()),
+        ("tags", Some(joined(&agent.tags))),
+        ("labels", Some(text::labels(&agent.labels))),
+        ("executors", Some(joined(&agent.capabilities))),
+        ("version", Some(agent.version.clone())),
+        ("machine", Some(format!("{} ({} {})", agent.hostname, agent.os, agent.arch))),
+        ("address", agent.remote_ip.clone()),
+        ("created", Some(format!("{} ({})", agent.created_at, text::ago(agent.created_at, now)))),
+        ("registered", agent.registered_at.map(|at| format!("{at} ({})", text::ago(at, now)))),
+    ])
+}
+
+fn show_health(health: &AgentHealth, now: Timestamp) -> String {
+    let standing = health.standing.as_ref();
+    let (load, slots) = (&health.load, &health.slots);
+    let used = |used: u64, total: u64| (total > 0).then(|| format!("{} of {}", text::bytes(used), text::bytes(total)));
+    let parts = standing.map(|s| format!("{:.1} (heartbeat {:.1} of 50, success {:.1} of 50)", s.score, s.heartbeat_part, s.success_part));
+    output::fields(vec![
+        ("id", Some(health.agent_id.to_string())),
+        ("status", Some(status(health.status).to_owned())),
+        ("reason", standing.and_then(|standing| standing.reason.clone())),
+        ("score", parts),
+        ("rank", standing.map(|standing| standing.rank.to_string())),
+        ("heartbeat", health.heartbeat_at.map(|at| text::ago(at, now))),
+        ("up", health.started_at.map(|at| text::duration(now.since(at)))),
+        ("slots", Some(format!("{} of {} in use", slots.running, slots.total))),
+        ("cpu", Some(format!("{:.0} %", load.cpu_pct))),
+        ("memory", used(load.memory_used, load.memory_total)),
+        ("disk", used(load.disk_used, load.disk_total)),
+        ("spooled", (health.spooled > 0).then(|| format!("{} results wait for the broker", health.spooled))),
+        ("last error", health.last_error.clone()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::time::Duration;
+
+    use muster_schemas::{
+        heartbeat::{Load, Slots},
+        standing::Status,
+        wire::V,
+    };
+
+    use super::*;
+
+    fn at() -> Timestamp {
+        Timestamp::from_secs(1_800_000_000)
+    }
+
+    fn standing() -> Standing {
+        Standing {
+            v: V,
+            score: 97.5,
+            heartbeat_part: 50.0,
+            success_part: 47.5,
+            status: Status::Online,
+            rank: 0,
+            pull_priority: 0,
+            accepting: true,
+            reason: None,
+            at: at(),
+        }
+    }
+
+    #[test]
+    fn a_list_has_a_line_per_agent_and_an_empty_one_says_how_to_get_one() {
+        let agent: AgentView = serde_json::from_value(serde_json::json!({
+            "id": AgentId::generate(), "name": "agent-1", "pool": "p", "status": "online", "capabilities": ["probe", "shell"], "version": "0.1.0",
+            "os": "linux", "arch": "x86_64", "hostname": "h", "created_at": at(), "standing": standing(),
+        }))
+        .unwrap();
+        let text = table(std::slice::from_ref(&agent));
+        assert!(text.contains("agent-1") && text.contains("97.5") && text.contains("probe shell"), "{text}");
+        assert_eq!(text.lines().count(), 2);
+        assert!(table(&[]).contains("join-token create"));
+        assert!(show(&agent, at()).contains("h (linux x86_64)"));
+    }
+
+    #[test]
+    fn health_shows_both_parts_of_the_score() {
+        let health = AgentHealth {
+            agent_id: AgentId::generate(),
+            status: AgentStatus::Online,
+            standing: Some(standing()),
+            heartbeat_at: Some(at()),
+            started_at: Some(at()),
+            load: Load { cpu_pct: 12.4, memory_used: 3 << 30, memory_total: 16 << 30, disk_used: 0, disk_total: 0 },
+            slots: Slots { total: 5, running: 1, held: 0 },
+            spooled: 2,
+            last_error: None,
+        };
+        let text = show_health(&health, at() + Duration::from_secs(12));
+        for part in ["97.5 (heartbeat 50.0 of 50, success 47.5 of 50)", "12 s ago", "1 of 5 in use", "12 %", "3072 MiB of 16 GiB", "2 results wait"] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+    }
+}

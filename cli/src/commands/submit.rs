@@ -1,0 +1,207 @@
+//! `muster submit`: send a job, print what it writes as it comes, and end as it ends.
+
+use std::{process::ExitCode, time::Duration};
+
+use muster_runtime::config::Period;
+use muster_schemas::{
+    api::{JobState, JobView, Submit},
+    job::DraftRetry,
+    result::Outcome,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::print::{self, Printed};
+use crate::{
+    api::Api,
+    args::SubmitArgs,
+    failure::{EXIT_INTERRUPTED, EXIT_TIMED_OUT, Failure},
+    output, text,
+};
+
+pub(crate) async fn run(api: &Api, args: SubmitArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let (detach, wait) = (args.detach, args.wait);
+    let submit = request(args)?;
+    let job: JobView = api.send(Method::POST, "/jobs", &submit, Duration::ZERO).await?;
+    if detach {
+        if json { output::json(&job)? } else { output::line(job.id.as_str())? }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let id = job.id.clone();
+    tokio::select! {
+        code = follow(api, job, wait, json) => code,
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            output::warn(&format!("job {id} goes on; `muster job get {id}` shows it, `muster job cancel {id}` stops it"));
+            Ok(ExitCode::from(EXIT_INTERRUPTED))
+        }
+    }
+}
+
+fn request(args: SubmitArgs) -> anyhow::Result<Submit> {
+    let (job_type, params) = work(args.job_type, args.params, args.command, args.argv)?;
+    Ok(Submit {
+        pool: args.pool.to_string(),
+        job_type,
+        params,
+        priority: Some(args.priority.to_string()),
+        timeout_s: args.timeout.map(whole_seconds),
+        retry: args.retry.map(|max_attempts| DraftRetry { max_attempts, ..DraftRetry::default() }),
+        labels: args.labels.into_iter().collect(),
+        id: args.id.map(|id| id.to_string()),
+        ..Submit::default()
+    })
+}
+
+/// Type and params: what was named, or a command.
+fn work(job_type: Option<String>, params: Option<String>, command: Option<String>, argv: Vec<String>) -> anyhow::Result<(String, Value)> {
+    Ok(match (job_type, command) {
+        (Some(job_type), _) => (job_type, params.as_deref().map_or(Ok(json!({})), text::params)?),
+        (None, Some(line)) => ("shell.run".into(), json!({"command": line})),
+        (None, None) => ("shell.run".into(), json!({"argv": argv})),
+    })
+}
+
+fn whole_seconds(period: Period) -> i64 {
+    let up = u64::from(period.get().subsec_nanos() > 0);
+    i64::try_from(period.get().as_secs().saturating_add(up)).unwrap_or(i64::MAX)
+}
+
+/// Waits for the end of a job, with its output printed meanwhile.
+async fn follow(api: &Api, job: JobView, wait: Option<Period>, json: bool) -> anyhow::Result<ExitCode> {
+    let printed = Printed::new(false);
+    let output = async {
+        // A program wants one document, which has the output in it.
+        if json { std::future::pending().await } else { print::live(api, &job.id, &job.pool, &printed).await }
+    };
+    let ended = tokio::select! {
+        ended = print::ended(api, &job.id, &job.pool, wait.map(Period::get)) => ended?,
+        closed = output => return Err(closed.into()),
+    };
+    let Some(job) = ended else {
+        let message = format!("job {} has not ended yet; it goes on", job.id);
+        return Err(Failure::new(message).hint(format!("`muster job get {} --wait 60s` waits on", job.id)).exit(EXIT_TIMED_OUT).into());
+    };
+    if json {
+        output::json(&job)?;
+    } else {
+        print::rest(api, &job, &printed).await?;
+        explain(&job);
+    }
+    Ok(exit_code(&job))
+}
+
+/// Says why it did not succeed, beside its output.
+fn explain(job: &JobView) {
+    let Some(result) = job.result.as_ref().filter(|result| result.outcome != Outcome::Succeeded) else { return };
+    let why = result.error.as_ref().map(|error| format!(": {} ({})", error.message, error.code)).unwrap_or_default();
+    output::warn(&format!("job {} {}{why}", job.id, words(result.outcome)));
+}
+
+fn words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::TimedOut => "timed out",
+        Outcome::Cancelled => "was cancelled",
+        Outcome::Expired => "expired before it could start",
+        Outcome::Rejected => "was rejected",
+    }
+}
+
+/// The exit code that says how a job ended: that of its command when it failed.
+fn exit_code(job: &JobView) -> ExitCode {
+    let status = job.result.as_ref().and_then(|result| result.exit_code);
+    ExitCode::from(match job.state {
+        JobState::Succeeded => 0,
+        JobState::TimedOut => EXIT_TIMED_OUT,
+        _ => status.and_then(|status| u8::try_from(status).ok()).filter(|status| *status != 0).unwrap_or(1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use clap::Parser as _;
+    use muster_schemas::{code::Code, names::JobId, result::ErrorInfo, result::JobResult, time::Timestamp};
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn parsed(line: &[&str]) -> Submit {
+        let cli = Cli::try_parse_from(["muster", "submit"].iter().chain(line)).unwrap();
+        let Command::Submit(args) = cli.command else { unreachable!("the command is submit") };
+        request(*args).unwrap()
+    }
+
+    fn refused(line: &[&str]) -> String {
+        Cli::try_parse_from(["muster", "submit"].iter().chain(line)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn words_after_two_dashes_are_a_command_without_a_shell() {
+        let submit = parsed(&["--pool", "p", "--", "ls", "-l", "--json"]);
+        assert_eq!((submit.pool.as_str(), submit.job_type.as_str()), ("p", "shell.run"));
+        assert_eq!(submit.params, json!({"argv": ["ls", "-l", "--json"]}));
+    }
+
+    #[test]
+    fn a_line_goes_to_the_shell_and_a_type_takes_its_params() {
+        assert_eq!(parsed(&["--command", "a | b"]).params, json!({"command": "a | b"}));
+        let submit = parsed(&["--type", "http.request", "--params", r#"{"url": "u"}"#]);
+        assert_eq!((submit.job_type.as_str(), submit.params), ("http.request", json!({"url": "u"})));
+        assert_eq!(parsed(&["--type", "probe.ping"]).params, json!({}));
+    }
+
+    #[test]
+    fn limits_and_labels_are_sent_as_they_are_given() {
+        let submit = parsed(&["--timeout", "1500ms", "--retry", "3", "--label", "a=b", "--id", "x-1", "--priority", "high", "--", "true"]);
+        assert_eq!((submit.timeout_s, submit.retry.map(|retry| retry.max_attempts)), (Some(2), Some(3)));
+        assert_eq!((submit.labels.get("a").map(String::as_str), submit.id.as_deref()), (Some("b"), Some("x-1")));
+        assert_eq!(submit.priority.as_deref(), Some("high"));
+    }
+
+    #[test]
+    fn a_job_without_work_or_with_two_kinds_of_it_is_a_wrong_command_line() {
+        for line in [&[][..], &["--command", "a", "--", "b"], &["--type", "a.b", "--", "b"], &["--params", "{}", "--", "b"], &["date"]] {
+            refused(line);
+        }
+        assert!(refused(&["--pool", "A b", "--", "true"]).contains("a-z, 0-9"));
+        assert!(refused(&["--priority", "urgent", "--", "true"]).contains("high, normal or low"));
+    }
+
+    fn ended(outcome: Outcome, exit: Option<i32>) -> String {
+        let at = Timestamp::from_secs(1_800_000_000);
+        let mut result = JobResult::never_ran(outcome, ErrorInfo::new(Code::ExitNonzero, "x"), at, at);
+        result.exit_code = exit;
+        let pool = "p".parse().unwrap();
+        let job = JobView {
+            id: JobId::generate(&pool),
+            pool,
+            job_type: None,
+            priority: muster_schemas::lane::Priority::Normal,
+            state: outcome.into(),
+            labels: Default::default(),
+            queued_at: None,
+            attempt: 1,
+            agent_id: None,
+            reason: None,
+            next_at: None,
+            result: Some(result),
+        };
+        format!("{:?}", exit_code(&job))
+    }
+
+    #[test]
+    fn the_exit_code_is_the_commands_own_and_never_success_for_a_failure() {
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(ended(Outcome::Succeeded, Some(0)), code(0));
+        assert_eq!(ended(Outcome::Failed, Some(3)), code(3));
+        assert_eq!(ended(Outcome::Failed, Some(137)), code(137));
+        for odd in [None, Some(0), Some(-1), Some(256)] {
+            assert_eq!(ended(Outcome::Failed, odd), code(1));
+        }
+        assert_eq!(ended(Outcome::TimedOut, Some(143)), code(124));
+        assert_eq!(ended(Outcome::Cancelled, None), code(1));
+    }
+}

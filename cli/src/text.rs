@@ -1,0 +1,165 @@
+//! Texts of the command line: parsed at the edge, and durations, ages and sizes as people read them.
+
+use std::{collections::BTreeMap, io::Read as _, time::Duration};
+
+use anyhow::{Context as _, bail};
+use muster_schemas::{job, records::Role, time::Timestamp};
+use serde_json::Value;
+
+/// `key=value`.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as key=value".to_owned()),
+    }
+}
+
+/// A role by its word.
+pub(crate) fn role(text: &str) -> Result<Role, String> {
+    [Role::Viewer, Role::Operator, Role::Admin]
+        .into_iter()
+        .find(|role| role.to_string() == text)
+        .ok_or_else(|| "it takes viewer, operator or admin".to_owned())
+}
+
+/// A service's name: it ends up in the broker's monitoring and in file names.
+pub(crate) fn service_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(plain);
+    if fits { Ok(text.to_owned()) } else { Err("it takes 1 to 64 of A-Z, a-z, 0-9, _ and -".to_owned()) }
+}
+
+/// Params of a job: JSON itself, `@file`, or `-` for standard input. No more is read than a job may hold.
+pub(crate) fn params(text: &str) -> anyhow::Result<Value> {
+    let limit = u64::try_from(job::LIMIT).unwrap_or(u64::MAX);
+    let mut read = String::new();
+    let (what, json) = if text == "-" {
+        std::io::stdin().lock().take(limit + 1).read_to_string(&mut read).context("can't read the params from standard input")?;
+        ("standard input", read.as_str())
+    } else if let Some(path) = text.strip_prefix('@') {
+        let file = std::fs::File::open(path).with_context(|| format!("can't read the params in {path}"))?;
+        file.take(limit + 1).read_to_string(&mut read).with_context(|| format!("can't read the params in {path}"))?;
+        (path, read.as_str())
+    } else {
+        ("--params", text)
+    };
+    if json.len() > job::LIMIT {
+        bail!("the params in {what} are larger than a job may be ({} bytes)", job::LIMIT);
+    }
+    let value: Value = serde_json::from_str(json).with_context(|| format!("the params in {what} are not JSON"))?;
+    if !value.is_object() {
+        bail!("the params in {what} must be a JSON object, such as {{\"key\": \"value\"}}");
+    }
+    Ok(value)
+}
+
+/// A duration with three digits at most: `850 µs`, `3.2 ms`, `12 s`, `2 h 5 min`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let (micros, seconds) = (duration.as_micros(), duration.as_secs());
+    let short = |value: f64, unit: &str| if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") };
+    if micros < 1000 {
+        format!("{micros} µs")
+    } else if micros < 999_500 {
+        short(duration.as_secs_f64() * 1e3, "ms")
+    } else if seconds < 60 {
+        short(duration.as_secs_f64(), "s")
+    } else if seconds < 3600 {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    } else if seconds < 48 * 3600 {
+        format!("{} h {} min", seconds / 3600, seconds % 3600 / 60)
+    } else {
+        format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600)
+    }
+}
+
+/// How long ago.
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", duration(Duration::from_secs(now.since(at).as_secs().max(1))))
+}
+
+/// Bytes: `512 MiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    // Whole numbers up to 9999 of a unit: no column needs more than that.
+    for next in units {
+        if value < 10_000 {
+            break;
+        }
+        (value, unit) = (value / 1024, *next);
+    }
+    format!("{value} {unit}")
+}
+
+/// Labels in one cell.
+pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// A text from outside, safe for a terminal: control characters shown, not obeyed.
+pub(crate) fn safe(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_label_has_a_key_and_may_have_an_empty_value() {
+        assert_eq!(label("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(label("a="), Ok(("a".into(), String::new())));
+        assert!(label("a").is_err() && label("=b").is_err());
+    }
+
+    #[test]
+    fn params_come_from_the_command_line_or_a_file_and_are_an_object() {
+        assert_eq!(params(r#"{"a": 1}"#).unwrap(), serde_json::json!({"a": 1}));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, r#"{{"b": 2}}"#).unwrap();
+        let at = format!("@{}", file.path().display());
+        assert_eq!(params(&at).unwrap(), serde_json::json!({"b": 2}));
+        for wrong in ["", "[]", "{", "1", "@/nonexistent"] {
+            assert!(params(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn params_larger_than_a_job_are_refused() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "{}", "x".repeat(job::LIMIT + 10)).unwrap();
+        let error = params(&format!("@{}", file.path().display())).unwrap_err().to_string();
+        assert!(error.contains("larger"), "{error}");
+    }
+
+    #[test]
+    fn durations_have_few_digits() {
+        for (micros, text) in [
+            (850, "850 µs"),
+            (3_240, "3.2 ms"),
+            (999_000, "999 ms"),
+            (999_900, "1.0 s"),
+            (12_000_000, "12 s"),
+            (65_000_000, "1 min 5 s"),
+            (7_500_000_000, "2 h 5 min"),
+            (200_000_000_000, "2 d 7 h"),
+        ] {
+            assert_eq!(duration(Duration::from_micros(micros)), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_whole_numbers_of_a_fitting_unit() {
+        assert_eq!([bytes(0), bytes(9_999), bytes(10_240), bytes(3 << 30)], ["0 B", "9999 B", "10 KiB", "3072 MiB"]);
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(safe("a\u{1b}[31mb\r\nc"), "a\\u{1b}[31mb\\r\nc");
+    }
+}

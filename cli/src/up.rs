@@ -1,0 +1,52 @@
+//! `muster up`: the whole stack on one machine, one process per part, watched and started again when one dies.
+//!
+//! It runs the same services as any other deployment, with the same settings; there is no special mode. All that it adds is
+//! in its folder: a lock, the ports, pid files, logs. A part that dies is started again; when `up` itself dies, the kernel
+//! ends the parts.
+
+mod broker;
+mod folder;
+mod ports;
+mod process;
+mod ready;
+mod report;
+mod stack;
+mod stale;
+
+use std::{process::ExitCode, time::Duration};
+
+use muster_runtime::shutdown::Shutdown;
+
+use crate::args::UpArgs;
+use folder::Folder;
+use process::Supervisor;
+
+/// How long the parts have to finish, one after the other, before they are killed. Agents wait 30 s for running jobs.
+const GRACE: Duration = Duration::from_secs(40);
+
+/// Runs the stack until it is told to stop.
+pub(crate) async fn run(args: UpArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let shutdown = Shutdown::on_signals()?;
+    let folder = Folder::open(args.data_dir.clone())?;
+    let _lock = folder.lock()?;
+    stale::stop_all(&folder).await?;
+    let mut supervisor = Supervisor::new(folder.clone());
+    let started = tokio::select! {
+        started = stack::start(&args, &folder, &mut supervisor) => Some(started),
+        () = shutdown.requested() => None,
+    };
+    let outcome = match started {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(stack)) => {
+            let printed = report::print(&stack, json);
+            if printed.is_ok() {
+                shutdown.requested().await;
+                report::stopping(json);
+            }
+            printed
+        }
+    };
+    supervisor.stop(GRACE).await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}

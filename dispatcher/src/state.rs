@@ -1,0 +1,352 @@
+//! The dispatcher's mind: what it knows of agents, and what follows from it. `apply(event, now) -> commands`, no IO, no clock.
+//!
+//! It is a reconciler: standings are compared with what the bucket holds, and only differences are written, so a start, a take-over and
+//! an ordinary second are the same thing. A follower knows as much as the leader and commands nothing.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | agents and what is known of each | [`roster`] |
+//! | the bucket of standings, and what must be written | [`board`] |
+//! | where events come from | [`crate::intake`] |
+//! | who carries out commands | [`crate::writer`], [`crate::lanes`] |
+
+pub mod board;
+pub mod roster;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_schemas::{
+    heartbeat::Heartbeat,
+    names::{AgentId, ExecutorName, PoolName},
+    records::{AgentRecord, AgentState},
+    result::Outcome,
+    standing::{Standing, Status},
+    time::Timestamp,
+    wire::V,
+};
+
+use crate::ranking;
+use board::Board;
+use roster::{Judged, Roster};
+
+/// An agent in a pool: the subject of its heartbeats and the key of its standing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The pool.
+    pub pool: PoolName,
+    /// The agent.
+    pub agent: AgentId,
+}
+
+/// What a heartbeat says, as far as it is used here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// Which run of the agent.
+    pub instance: String,
+    /// Its number within the run.
+    pub seq: u64,
+    /// Seconds to the next one, as claimed.
+    pub interval_s: u32,
+    /// A fault the agent found in itself.
+    pub fault: Option<String>,
+    /// Whether it takes nothing new.
+    pub draining: bool,
+    /// Whether it is the last one of its run.
+    pub goodbye: bool,
+}
+
+impl From<Heartbeat> for Beat {
+    fn from(beat: Heartbeat) -> Self {
+        let Heartbeat { instance, seq, interval_s, fault, draining, goodbye, .. } = beat;
+        Self { instance, seq, interval_s, fault, draining, goodbye }
+    }
+}
+
+/// What an agent's record says, as far as it is used here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enlisted {
+    /// Its pool.
+    pub pool: PoolName,
+    /// What an operator has decided about it.
+    pub state: AgentState,
+    /// Its executors.
+    pub capabilities: BTreeSet<ExecutorName>,
+}
+
+impl From<AgentRecord> for Enlisted {
+    fn from(record: AgentRecord) -> Self {
+        Self { pool: record.pool, state: record.state, capabilities: record.capabilities }
+    }
+}
+
+/// A key-value bucket as it is followed: all of it, then its changes; all of it again after a reconnect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Feed<K, T> {
+    /// All of it follows.
+    Begin,
+    /// An entry, with its revision.
+    Put(K, T, u64),
+    /// A deleted entry, with the revision of its deletion.
+    Gone(K, u64),
+    /// That was all of it. Changes follow.
+    End,
+}
+
+/// What is read from its beginning before the state is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Records of agents.
+    Agents,
+    /// Standings as written.
+    Standings,
+    /// Last heartbeats.
+    Heartbeats,
+    /// Results of the last hour.
+    Results,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Self; 4] = [Self::Agents, Self::Standings, Self::Heartbeats, Self::Results];
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A heartbeat, with the time at which the broker stored it. The agent's own clock is never asked.
+    Heartbeat(Key, Beat, Timestamp),
+    /// The stream of heartbeats exists since then. Of the time before nothing is known.
+    HeartbeatsSince(Timestamp),
+    /// A job of a pool ended, as its result says, which the broker stored at that time.
+    Finished(PoolName, Option<AgentId>, Outcome, Timestamp),
+    /// The bucket of agents.
+    Agents(Feed<AgentId, Enlisted>),
+    /// The bucket of standings. What can't be read is `None`, and is replaced.
+    Standings(Feed<Key, Option<Standing>>),
+    /// All that this source had is known.
+    CaughtUp(Source),
+    /// A [`Command::Put`] or [`Command::Delete`] was carried out, with the new revision; `None` when it was refused or lost.
+    Written(Key, Option<u64>),
+    /// This process leads from now on, or does not.
+    Lead(bool),
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Write a standing if its key is still at this revision.
+    Put(Key, Standing, u64),
+    /// Delete the standing of an agent that is no more, if its key is still at this revision.
+    Delete(Key, u64),
+    /// Make sure that a pool has the lanes of these executors.
+    Lanes(PoolName, BTreeSet<ExecutorName>),
+    /// Tell people.
+    Note(Note),
+}
+
+/// Something worth a line in the log or a count. Nothing follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A heartbeat that was seen before, or is older than one that was.
+    Replay(Key),
+    /// Two processes use one identity.
+    TwoProcesses(Key),
+    /// A heartbeat of an agent that has no record in that pool.
+    Stranger(Key),
+    /// A result that names an agent which has no record in that pool, so it counts for nobody.
+    Unattributed(PoolName, AgentId),
+    /// An agent's status changed.
+    Status(Key, Status, Option<String>),
+}
+
+/// All that the dispatcher knows.
+#[derive(Debug, Default)]
+pub struct State {
+    roster: Roster,
+    board: Board,
+    caught_up: BTreeSet<Source>,
+    lead: bool,
+    /// Pools where something changed that should not wait for the next tick.
+    urgent: BTreeSet<PoolName>,
+    /// Whether an agent may be gone whose standing is still there.
+    untidy: bool,
+    /// Lanes that were asked for, so that each is asked for once.
+    lanes: BTreeMap<PoolName, BTreeSet<ExecutorName>>,
+}
+
+impl State {
+    /// Takes in one event and says what is to be done.
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
+        self.apply_all([event], now)
+    }
+
+    /// Takes in several events that happened together, judging each pool once: a thousand agents that start at the same time cost little
+    /// more than one.
+    pub fn apply_all(&mut self, events: impl IntoIterator<Item = Event>, now: Timestamp) -> Vec<Command> {
+        let mut commands = Vec::new();
+        let mut all = false;
+        for event in events {
+            all |= matches!(event, Event::Tick | Event::Lead(_) | Event::CaughtUp(_));
+            self.take(event, now, &mut commands);
+        }
+        all |= self.board.has_room_again();
+        let mut pools = std::mem::take(&mut self.urgent);
+        if all {
+            pools.extend(self.roster.pools().cloned());
+        }
+        for pool in &pools {
+            self.judge(pool, now, &mut commands);
+        }
+        if self.commanding() && (all || std::mem::take(&mut self.untidy)) {
+            self.tidy(&mut commands);
+        }
+        commands
+    }
+
+    /// Whether all sources were read, so that what is known is complete.
+    pub fn is_warm(&self) -> bool {
+        Source::ALL.iter().all(|source| self.caught_up.contains(source))
+    }
+
+    /// The sources that are still being read.
+    pub fn missing(&self) -> impl Iterator<Item = Source> {
+        Source::ALL.into_iter().filter(|source| !self.caught_up.contains(source))
+    }
+
+    /// The agents as last judged.
+    pub fn agents(&self) -> impl Iterator<Item = (&PoolName, &AgentId, Option<&Standing>)> {
+        self.roster.iter().map(|(id, agent)| (agent.pool(), id, agent.judged()))
+    }
+
+    /// The executors that agents of each pool have told of.
+    pub fn capabilities(&self) -> BTreeMap<PoolName, BTreeSet<ExecutorName>> {
+        let mut pools = BTreeMap::<_, BTreeSet<_>>::new();
+        for (_, agent) in self.roster.iter() {
+            pools.entry(agent.pool().clone()).or_default().extend(agent.capabilities().iter().cloned());
+        }
+        pools
+    }
+
+    /// Whether commands are given: only a leader that knows everything gives any.
+    fn commanding(&self) -> bool {
+        self.lead && self.is_warm()
+    }
+
+    fn take(&mut self, event: Event, now: Timestamp, commands: &mut Vec<Command>) {
+        match event {
+            Event::Heartbeat(key, beat, arrived) => {
+                let (urgent, note) = self.roster.heartbeat(&key, beat, arrived, now);
+                commands.extend(note.map(Command::Note));
+                if urgent {
+                    self.urgent.insert(key.pool);
+                }
+            }
+            Event::HeartbeatsSince(since) => self.roster.heartbeats_since(since),
+            Event::Finished(pool, agent, outcome, at) => {
+                let Some(agent) = agent.filter(|_| outcome.counts_for_score()) else { return };
+                if !self.roster.finished(&pool, &agent, outcome == Outcome::Succeeded, at, now) {
+                    commands.push(Command::Note(Note::Unattributed(pool, agent)));
+                }
+            }
+            Event::Agents(feed) => {
+                self.untidy = true;
+                self.enlist(feed, now, commands);
+            }
+            Event::Standings(feed) => {
+                if feed == Feed::End {
+                    self.caught_up.insert(Source::Standings);
+                }
+                self.board.follow(feed);
+            }
+            Event::CaughtUp(source) => {
+                self.caught_up.insert(source);
+            }
+            Event::Written(key, revision) => self.board.written(&key, revision),
+            Event::Lead(lead) => {
+                self.lead = lead;
+                self.lanes.clear();
+                if lead {
+                    let pools: Vec<_> = self.roster.pools().cloned().collect();
+                    pools.iter().for_each(|pool| self.ask_for_lanes(pool, commands));
+                }
+            }
+            Event::Tick => {}
+        }
+    }
+
+    fn enlist(&mut self, feed: Feed<AgentId, Enlisted>, now: Timestamp, commands: &mut Vec<Command>) {
+        match feed {
+            Feed::Begin => self.roster.begin(),
+            Feed::Put(id, record, _) => {
+                let pool = record.pool.clone();
+                self.urgent.extend(self.roster.put(&id, record, now));
+                self.ask_for_lanes(&pool, commands);
+            }
+            Feed::Gone(id, _) => self.urgent.extend(self.roster.remove(&id)),
+            Feed::End => {
+                self.caught_up.insert(Source::Agents);
+                self.urgent.extend(self.roster.end());
+            }
+        }
+    }
+
+    fn ask_for_lanes(&mut self, pool: &PoolName, commands: &mut Vec<Command>) {
+        if !self.lead {
+            return;
+        }
+        let wanted: BTreeSet<_> = self.roster.members(pool).flat_map(|(_, agent)| agent.capabilities()).cloned().collect();
+        let asked = self.lanes.entry(pool.clone()).or_default();
+        if !wanted.is_subset(asked) {
+            asked.extend(wanted.iter().cloned());
+            commands.push(Command::Lanes(pool.clone(), wanted));
+        }
+    }
+
+    /// Judges the agents of a pool, and says what of it must be written.
+    fn judge(&mut self, pool: &PoolName, now: Timestamp, commands: &mut Vec<Command>) {
+        let board = &self.board;
+        let judged: Vec<(AgentId, Judged)> =
+            self.roster.members(pool).map(|(id, agent)| (id.clone(), self.roster.judge(agent, board.standing(pool, id), now))).collect();
+        let scores: Vec<u16> =
+            judged.iter().filter(|(_, judged)| judged.accepting).map(|(_, judged)| ranking::tenths(judged.health.score())).collect();
+        let mut places = ranking::places(&scores).into_iter();
+        let behind_all = ranking::Place { rank: u32::try_from(scores.len()).unwrap_or(u32::MAX), pull_priority: ranking::PRIORITY_LAST };
+        let commanding = self.commanding();
+        for (agent, judged) in judged {
+            let place = if judged.accepting { places.next() } else { None }.unwrap_or(behind_all);
+            let Judged { health, accepting, reason } = judged;
+            let standing = Standing {
+                v: V,
+                score: health.score(),
+                heartbeat_part: health.heartbeat_part,
+                success_part: health.success_part,
+                status: health.status,
+                rank: place.rank,
+                pull_priority: place.pull_priority,
+                accepting,
+                reason,
+                at: now,
+            };
+            let key = Key { pool: pool.clone(), agent };
+            if commanding && let Some(revision) = self.board.wants(&key, &standing) {
+                commands.push(Command::Put(key.clone(), standing.clone(), revision));
+            }
+            let before = self.roster.judged(&key.agent, standing.clone());
+            if before.is_some_and(|before| before != standing.status) {
+                commands.push(Command::Note(Note::Status(key, standing.status, standing.reason)));
+            }
+        }
+    }
+
+    /// Deletes standings whose agent is no more, or is in another pool now.
+    fn tidy(&mut self, commands: &mut Vec<Command>) {
+        let roster = &self.roster;
+        let orphans = self.board.orphans(|key| roster.is_member(&key.pool, &key.agent));
+        commands.extend(orphans.into_iter().map(|(key, revision)| Command::Delete(key, revision)));
+    }
+}
+
+#[cfg(test)]
+mod tests;
