@@ -92,7 +92,7 @@ async fn answer(app: &App, request: Message) {
         Ok(jwt) => RenewAnswer { v: V, jwt: Some(jwt), error: None },
         Err(error) => {
             tracing::warn!(subject = %request.subject, code = %error.code, detail = error.detail, "an agent's identity was not renewed");
-            RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo { code: error.code, message: error.detail }) }
+            RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo::new(error.code, error.detail)) }
         }
     };
     if let Err(error) = app.nats.publish(reply, wire::encode(&answer).into()).await {

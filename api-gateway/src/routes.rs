@@ -3,15 +3,26 @@
 
 use axum::{Router, middleware};
 
-use crate::{app::App, auth, endpoint::Endpoint, jobs, plumbing, pools};
+use crate::{agents, app::App, auth, endpoint::Endpoint, health, jobs, keys, openapi, plumbing, pools, tokens};
 
 /// Every endpoint under the API's base and beside it.
 pub(crate) fn table() -> Vec<Endpoint> {
-    [jobs::endpoints(), pools::endpoints()].into_iter().flatten().collect()
+    let resources = [
+        jobs::endpoints(),
+        pools::endpoints(),
+        agents::endpoints(),
+        keys::endpoints(),
+        tokens::endpoints(),
+        health::endpoints(),
+        openapi::endpoints(),
+    ];
+    resources.into_iter().flatten().collect()
 }
 
-/// The router of these endpoints.
+/// The router of these endpoints. Also makes their document.
 pub(crate) fn router(app: &App, table: Vec<Endpoint>) -> Router {
+    // Only the first router of a state makes it; they are all of the same table.
+    app.openapi.get_or_init(|| openapi::document(&table).to_string().into());
     let mut router = Router::new();
     for endpoint in table {
         // Around the handler alone, so that an unknown method is answered 405 and not 401.

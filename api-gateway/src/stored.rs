@@ -4,15 +4,17 @@
 
 use std::time::Duration;
 
-use async_nats::{
-    Client, HeaderMap, Message, RequestErrorKind, Request, StatusCode,
-    jetstream::{Context, ErrorCode, stream::PurgeErrorKind},
-};
+use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_runtime::nats::Broker;
-use muster_schemas::{headers, subjects::js, time::Timestamp};
+use muster_schemas::{
+    headers,
+    subjects::{broker::StreamApi, js},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::problem::ApiError;
@@ -48,11 +50,6 @@ impl Stored {
         let subject = text(headers::REPUBLISHED_SUBJECT)?.to_owned();
         let (sequence, at) = (text(headers::SEQUENCE)?.parse().ok()?, text(headers::STORED_AT)?.parse().ok()?);
         Some(Self { subject, sequence, at, payload: message.payload, headers })
-    }
-
-    /// The text of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.as_str())
     }
 }
 
@@ -178,6 +175,9 @@ const LIMIT_REACHED: u64 = 10077;
 
 #[derive(Deserialize)]
 struct PubAck {
+    /// Always there, and 0 in a refusal. Without a field that must be there, an empty list would pass for an acknowledgement.
+    #[serde(rename = "seq")]
+    _sequence: u64,
     #[serde(default)]
     duplicate: bool,
     #[serde(default)]
@@ -213,18 +213,23 @@ fn read_ack(payload: &[u8]) -> Result<Kept, StoreError> {
     }
 }
 
-/// Removes what `stream` holds on `subject`; answers how many messages that were.
-pub(crate) async fn purge(js: &Context, stream: &str, subject: &str) -> Result<u64, StoreError> {
-    let handle = js.get_stream_no_info(stream).await.map_err(|error| StoreError::Send(error.to_string()))?;
-    let purge = tokio::time::timeout(TIMEOUT, handle.purge().filter(subject).into_future());
-    match purge.await.map_err(|_| StoreError::Timeout)? {
-        Ok(answer) => Ok(answer.purged),
-        Err(error) => match error.kind() {
-            // A stream that is gone holds nothing any more.
-            PurgeErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(0),
-            PurgeErrorKind::TimedOut => Err(StoreError::Timeout),
-            _ => Err(StoreError::Answer(error.to_string())),
-        },
+/// Removes what `stream` holds on `subject`. A stream that is gone holds nothing any more.
+pub(crate) async fn purge(client: &Client, stream: &str, subject: &str) -> Result<(), StoreError> {
+    call(client, StreamApi::Purge.subject(stream), &json!({"filter": subject})).await.map(drop)
+}
+
+/// A request of the broker's own interface. `None` when what it is about does not exist.
+pub(crate) async fn call(client: &Client, subject: String, body: &impl Serialize) -> Result<Option<Value>, StoreError> {
+    let body = serde_json::to_vec(body).map_err(|error| StoreError::Send(error.to_string()))?;
+    let message = request(client, subject, None, body.into()).await.map_err(|error| match error {
+        RequestErrorKind::TimedOut => StoreError::Timeout,
+        other => StoreError::Send(other.to_string()),
+    })?;
+    let answer: Value = serde_json::from_slice(&message.payload).map_err(|error| StoreError::Answer(error.to_string()))?;
+    match answer.get("error") {
+        None => Ok(Some(answer)),
+        Some(error) if error.get("code") == Some(&json!(404)) => Ok(None),
+        Some(error) => Err(StoreError::Answer(error.to_string())),
     }
 }
 

@@ -11,11 +11,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use async_nats::Client;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use muster_runtime::tasks::OnFailure;
 use muster_schemas::{
     code::Code,
     names::{JobId, PoolName},
@@ -35,8 +33,6 @@ use crate::{app::App, jobs::outcome, problem::ApiError, stored};
 const MOST: usize = 10_000;
 /// How often a waiter looks for its result in spite of the subscription. With [`MOST`] waiters that is a thousand look-ups a second.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How long after a failure the subscription is made anew.
-const RESTART: Duration = Duration::from_secs(1);
 /// How many waiters look at once after a reconnect.
 const LOOKS_AT_ONCE: usize = 64;
 
@@ -70,8 +66,15 @@ impl Waiters {
         }))
     }
 
+    /// Waits until the subscription exists: what is published from then on wakes its waiters.
+    pub(crate) async fn ready(&self) {
+        // The sender lives as long as `self`, so this ends only with the flag set.
+        let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
     /// How many requests wait.
-    pub(crate) fn count(&self) -> usize {
+    #[cfg(test)]
+    fn count(&self) -> usize {
         self.lock().count
     }
 
@@ -171,18 +174,8 @@ impl Drop for Waiter {
     }
 }
 
-/// Starts the subscription, and returns once it exists: what is published from then on wakes its waiters.
-pub(crate) async fn start(app: &App) -> anyhow::Result<()> {
-    let running = app.clone();
-    app.tasks.start("waiters", OnFailure::Restart { delay: RESTART }, move || run(running.clone()));
-    // The sender lives as long as `app`, so this ends only with the flag set.
-    let mut ready = app.waiters.0.ready.subscribe();
-    tokio::time::timeout(stored::TIMEOUT, ready.wait_for(|ready| *ready)).await.context("no subscription to stored results")??;
-    Ok(())
-}
-
 /// Takes every stored result and wakes who waits for it. Ends only with an error.
-async fn run(app: App) -> anyhow::Result<()> {
+pub(crate) async fn run(app: App) -> anyhow::Result<()> {
     let waiters = &app.waiters;
     let mut done = app.nats.subscribe(About::Done.all()).await?;
     app.nats.flush().await?;

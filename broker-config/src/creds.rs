@@ -24,6 +24,10 @@ const SEED_END: &str = "------END USER NKEY SEED------";
 /// Lifetime of an agent's JWT. It is renewed at two thirds of it.
 pub const AGENT_JWT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
+/// The longest JWT of a user, in bytes: it travels in one line of the protocol, which our config makes long enough. This is room for some
+/// 100 pools of one service.
+pub const JWT_MAX: usize = 60 * 1024;
+
 /// A user's JWT and seed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Creds {
@@ -121,7 +125,11 @@ fn mint(
     jwt::check_key(account, "the account's public key", "A")?;
     let signer = jwt::key_pair(signing_seed, "the signing seed")?;
     jwt::check_key(&signer.public_key(), "the signing key", "A")?;
-    jwt::encode(&claims(account, name, role, user, lifetime), &signer, now)
+    let jwt = jwt::encode(&claims(account, name, role, user, lifetime), &signer, now)?;
+    if jwt.len() > JWT_MAX {
+        return Err(JwtError::TooLong { size: jwt.len(), limit: JWT_MAX });
+    }
+    Ok(jwt)
 }
 
 /// The claims of a user that a signing key of `account` signs.
@@ -159,6 +167,28 @@ mod tests {
         let mixed = Creds { jwt: one.jwt.clone(), seed: two.seed };
         for text in [String::new(), one.to_text().replace(SEED_BEGIN, ""), one.to_text().replace("\nSU", "\nSX"), mixed.to_text()] {
             assert!(Creds::parse(&text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_with_too_many_pools_is_refused() {
+        let (account, signing) = (KeyPair::new_account(), KeyPair::new_account());
+        let issue = |count: usize| {
+            let pools: Vec<PoolName> = (0..count).map(|n| format!("{n:0>63}").parse().unwrap()).collect();
+            issue_service(&signing.seed().unwrap(), &account.public_key(), "svc", &pools)
+        };
+        issue(100).unwrap();
+        assert!(matches!(issue(1000), Err(JwtError::TooLong { .. })));
+    }
+
+    #[test]
+    fn the_fixed_roles_fit_into_the_line_of_a_server_with_default_settings() {
+        let (account, signing) = (KeyPair::new_account(), KeyPair::new_account());
+        let agent = Role::Agent { pool: "p".repeat(63).parse().unwrap(), id: AgentId::generate() };
+        for role in [Role::Gateway, Role::Dispatcher, Role::System, agent] {
+            let creds = issue(&signing.seed().unwrap(), &account.public_key(), "name", &role, None, Timestamp::now()).unwrap();
+            // 4096 less what else a client says when it connects.
+            assert!(creds.jwt.len() < 3600, "{role:?}: {}", creds.jwt.len());
         }
     }
 

@@ -38,6 +38,14 @@ pub enum JwtError {
         /// What such keys start with.
         prefix: &'static str,
     },
+    /// A JWT would be longer than the server takes: too many pools in one.
+    #[error("the JWT would have {size} bytes; the server takes {limit}: name fewer pools")]
+    TooLong {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The text is not a JWT, or lacks a field.
     #[error("not a JWT: {0}")]
     Malformed(String),

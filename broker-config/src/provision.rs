@@ -22,7 +22,7 @@ mod stream;
 
 pub use error::Error;
 pub use pool::{ensure_lanes, ensure_pool, remove_pool};
-pub use stream::ensure_stream;
+pub use stream::{ensure_consumer, ensure_stream};
 
 /// Executors that every agent has; the lanes of a new pool.
 pub const DEFAULT_EXECUTORS: [&str; 3] = ["http", "probe", "shell"];
@@ -82,9 +82,11 @@ pub async fn provision(client: &Client, first: &Bootstrap) -> Result<(), Error> 
     bucket::put_first(client, topology::API_KEYS, &first.admin_key.prefix, wire::encode(&first.admin_key)).await?;
     bucket::put_first(client, topology::JOIN_TOKENS, &first.join_token.prefix, wire::encode(&first.join_token)).await?;
     for name in bucket::keys(client, topology::POOLS).await? {
-        // A key that is no pool's name was not written by us.
-        if let Ok(name) = name.parse() {
-            pool::reconcile(client, &name).await?;
+        // A key that is no pool's name was not written by us; a pool without a record was removed.
+        let Ok(name) = name.parse() else { continue };
+        match pool::reconcile(client, &name).await {
+            Ok(_) | Err(Error::NoPool(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

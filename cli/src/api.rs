@@ -38,11 +38,6 @@ impl Api {
         Ok(Self { http: builder.build().context("can't set up HTTP")?, target })
     }
 
-    /// Where it is.
-    pub(crate) fn url(&self) -> &str {
-        &self.target.url
-    }
-
     /// Fetches one thing.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
         Ok(self.answer::<One<T>>(self.request(Method::GET, path).query(query)).await?.data)
@@ -99,6 +94,12 @@ impl Api {
     /// Deletes one thing.
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         self.response(self.request(Method::DELETE, path)).await.map(drop)
+    }
+
+    /// Whether the gateway says that it is ready.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let request = self.http.get(format!("{}/readyz", self.target.url)).timeout(CONNECT_TIMEOUT);
+        request.send().await.is_ok_and(|response| response.status().is_success())
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use muster_runtime::config::Period;
 use muster_schemas::{
     lane::Priority,
-    names::{AgentName, JobId, PoolName},
+    names::{JobId, PoolName},
     records::Role,
 };
 
@@ -103,6 +103,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: JoinTokenCommand,
     },
+    /// Measure a running stack, beside the bare broker in the same run
+    Bench(crate::bench::BenchArgs),
     /// Run one of the services; `muster up` does this for you
     #[command(hide = true)]
     Service {

@@ -56,8 +56,8 @@ enum What {
 ///
 /// # Errors
 /// When the stack cannot be reached, or the floor's broker cannot be started.
-pub(crate) async fn run(args: BenchArgs, data_dir: PathBuf, json: bool) -> Result<()> {
-    let data_dir = args.data_dir.unwrap_or(data_dir);
+pub(crate) async fn run(args: BenchArgs, json: bool) -> Result<()> {
+    let data_dir = args.data_dir.map_or_else(crate::profile::data_dir, Ok)?;
     let report = match args.what {
         What::Throughput(options) => throughput::run(&Rig::open(&data_dir).await?, &options).await?,
         What::Latency(options) => latency::run(&Rig::open(&data_dir).await?, &options).await?,

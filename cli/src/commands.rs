@@ -10,6 +10,8 @@ mod pools;
 mod print;
 mod submit;
 
+pub(crate) use creds::issue;
+
 use std::process::ExitCode;
 
 use crate::{
@@ -33,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ping(args) => ping::run(&api()?, args, json).await?,
         Command::Keys { command } => keys::run(&api()?, command, json).await?,
         Command::JoinToken { command } => keys::join_token(&api()?, command, json).await?,
+        Command::Bench(args) => crate::bench::run(args, json).await?,
         // `main` has it before there is a runtime.
         Command::Service { which } => return Ok(crate::service::run(which)),
     }

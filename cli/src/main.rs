@@ -11,10 +11,12 @@
 //! | tables and JSON | [`output`] |
 //! | one file per command | [`commands`] |
 //! | the whole stack on one machine | [`up`] |
+//! | figures of the running stack | [`bench`] |
 //! | the services as hidden commands | [`service`] |
 
 mod api;
 mod args;
+mod bench;
 mod commands;
 mod failure;
 mod output;
@@ -37,8 +39,13 @@ fn main() -> ExitCode {
         return service::run(which);
     }
     let json = cli.global.json;
+    // The floor of a bench and what is measured against it get all cores.
+    let mut builder = match cli.command {
+        Command::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
     // One thread: children that are to die with their parent die with the thread that started them, so it must be the one that stays.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = builder.enable_all().build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let outcome = runtime.block_on(commands::run(cli));
         runtime.shutdown_background();

@@ -41,7 +41,7 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, non
         return none.to_owned();
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(head.map(str::to_uppercase));
+    table.load_style(presets::NOTHING).set_header(head.map(str::to_uppercase));
     for row in rows {
         table.add_row(row.map(|cell| safe(&cell)));
     }
@@ -51,7 +51,7 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, non
 /// One thing: a line per field; fields without a value are left out.
 pub(crate) fn fields(fields: Vec<(&str, Option<String>)>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     for (name, value) in fields {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             table.add_row([name.to_owned(), safe(&value)]);

@@ -126,10 +126,11 @@ mod tests {
     #[test]
     fn an_unknown_profile_or_no_gateway_says_what_to_do() {
         let unknown = Global { profile: Some("dev".into()), ..Global::default() };
-        let error = format!("{:?}", choose(&unknown, &profiles()).unwrap_err());
-        assert!(error.contains("dev") && error.contains("local, prod"), "{error}");
-        let error = format!("{:?}", choose(&Global::default(), &Profiles::default()).unwrap_err());
-        assert!(error.contains("muster up"), "{error}");
+        let failure = |error: anyhow::Error| error.downcast::<Failure>().unwrap();
+        let failed = failure(choose(&unknown, &profiles()).unwrap_err());
+        assert!(failed.message.contains("dev") && failed.hint.as_ref().unwrap().contains("local, prod"), "{failed:?}");
+        let failed = failure(choose(&Global::default(), &Profiles::default()).unwrap_err());
+        assert!(failed.hint.as_ref().unwrap().contains("muster up"), "{failed:?}");
         assert!(choose(&Global { url: Some("l:1".into()), ..Global::default() }, &profiles()).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! in its folder: a lock, the ports, pid files, logs. A part that dies is started again; when `up` itself dies, the kernel
 //! ends the parts.
 
-mod broker;
+mod deployment;
 mod folder;
 mod ports;
 mod process;
@@ -13,13 +13,38 @@ mod report;
 mod stack;
 mod stale;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
+use muster_broker_config::layout::Layout;
 use muster_runtime::shutdown::Shutdown;
 
 use crate::args::UpArgs;
 use folder::Folder;
+use ports::Ports;
 use process::Supervisor;
+
+/// A stack that runs, as its folder tells.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) layout: Layout,
+    pub(crate) url: String,
+    pub(crate) nats_url: String,
+    pub(crate) api_key: String,
+}
+
+/// The stack on a data folder.
+pub(crate) fn running(data_dir: &Path) -> anyhow::Result<Running> {
+    let folder = Folder::open(Some(data_dir.to_owned()))?;
+    if folder.lock().is_ok() {
+        anyhow::bail!("no `muster up` runs there");
+    }
+    let ports = Ports::last(&folder.ports()).context("it has not chosen its ports yet")?;
+    let layout = Layout::new(folder.deployment());
+    let api_key = std::fs::read_to_string(layout.admin_key()).context("can't read the administrator's key")?.trim().to_owned();
+    let at = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
+    Ok(Running { url: at("http", ports.http), nats_url: at("nats", ports.nats), layout, api_key })
+}
 
 /// How long the parts have to finish, one after the other, before they are killed. Agents wait 30 s for running jobs.
 const GRACE: Duration = Duration::from_secs(40);

@@ -38,9 +38,10 @@ impl Client {
     pub async fn cancel(&self, pool: &PoolName, id: &JobId) -> Result<JobResult, Error> {
         let answer = self.query(Query::Cancel, pool, id, CANCEL_TIMEOUT).await?;
         match (answer.error, answer.result) {
-            (Some(error), Some(result)) if error.code == Code::JobFinished => {
-                Err(Error::AlreadyFinished { id: id.clone(), result: Box::new(result) })
-            }
+            (Some(error), result) if error.code == Code::JobFinished => match result.or(self.ask(pool, id).await?.result) {
+                Some(result) => Err(Error::AlreadyFinished { id: id.clone(), result: Box::new(result) }),
+                None => Err(Error::Gateway { code: error.code, message: error.message }),
+            },
             (Some(error), _) if error.code == Code::JobNotFound => Err(Error::NotFound { pool: pool.clone(), id: id.clone() }),
             (Some(error), _) => Err(Error::Gateway { code: error.code, message: error.message }),
             (None, Some(result)) => Ok(result),

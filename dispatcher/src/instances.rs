@@ -108,8 +108,15 @@ mod tests {
     #[test]
     fn a_heartbeat_that_was_seen_or_is_older_is_a_replay_also_after_a_restart() {
         use Verdict::{Fresh, Replay};
-        let (got, instances) =
-            verdicts(&[("a", 5, false), ("a", 5, false), ("a", 4, false), ("b", 1, false), ("a", 5, false), ("a", 1, true), ("b", 1, false)]);
+        let (got, instances) = verdicts(&[
+            ("a", 5, false),
+            ("a", 5, false),
+            ("a", 4, false),
+            ("b", 1, false),
+            ("a", 5, false),
+            ("a", 1, true),
+            ("b", 1, false),
+        ]);
         assert_eq!(got, [Fresh, Replay, Replay, Fresh, Replay, Replay, Replay]);
         assert!(!instances.in_conflict(noon()));
     }

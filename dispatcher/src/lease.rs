@@ -5,7 +5,7 @@
 //! *sent* the last write that was accepted, so it has stepped down before the key can vanish, whatever became of the answer. A write that
 //! was accepted on an earlier connection says nothing either: the broker may have been restarted, and the bucket is in memory.
 
-pub mod keeper;
+pub(crate) mod keeper;
 
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ impl Lease {
         if self.held.is_some_and(|held| now >= held.sent.at + HOLD) {
             self.held = None;
         }
-        let command = match event {
+        match event {
             Event::Tick if now < self.next => None,
             Event::Tick => Some(self.held.map_or(Command::Look, |held| Command::Write(held.revision))),
             Event::Stored(revision, sent) if now < sent.at + HOLD => {
@@ -116,8 +116,7 @@ impl Lease {
                 self.later(AGAIN_AFTER, now)
             }
             Event::Failed => self.later(if self.held.is_some() { AGAIN_AFTER } else { LOOK_EVERY }, now),
-        };
-        command
+        }
     }
 
     /// Until when, and on which connection, this process is the active one.

@@ -108,6 +108,16 @@ pub enum Source {
 impl Source {
     /// Every source.
     pub const ALL: [Self; 4] = [Self::Agents, Self::Standings, Self::Heartbeats, Self::Results];
+
+    /// What it is called in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agents => "agents",
+            Self::Standings => "standings",
+            Self::Heartbeats => "heartbeats",
+            Self::Results => "results",
+        }
+    }
 }
 
 /// Something that happened.

@@ -4,6 +4,8 @@
 pub const FRESH: &str = "Muster-Fresh";
 /// Where the submitter wants the stored result sent: a subject below `_INBOX.`. Copied by the agent from the job to the result.
 pub const REPLY_TO: &str = "reply_to";
+/// The id of the job whose result a message is, where the result is sent on to its submitter's inbox.
+pub const JOB_ID: &str = "Muster-Job-Id";
 /// W3C trace context of the submit; the agent's span continues it.
 pub const TRACEPARENT: &str = "traceparent";
 /// `application/msgpack` or `application/json`; informative, since the first byte of a body tells.

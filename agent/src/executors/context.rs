@@ -124,12 +124,13 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Passes a chunk on; waits for room at most `patience`, and skips the chunk then.
-    pub(super) async fn send(&self, chunk: Chunk, patience: Duration) -> Result<(), Skipped> {
-        if patience.is_zero() {
-            self.chunks.try_send(chunk).map_err(|_| Skipped)
-        } else {
-            self.chunks.send_timeout(chunk, patience).await.map_err(|_| Skipped)
+    /// Room for one chunk; waits for it at most `patience`. `None` when there is none, or nobody reads.
+    pub(super) async fn room(&self, patience: Duration) -> Option<mpsc::Permit<'_, Chunk>> {
+        match self.chunks.try_reserve() {
+            Ok(room) => Some(room),
+            Err(mpsc::error::TrySendError::Closed(())) => None,
+            Err(mpsc::error::TrySendError::Full(())) if patience.is_zero() => None,
+            Err(mpsc::error::TrySendError::Full(())) => tokio::time::timeout(patience, self.chunks.reserve()).await.ok()?.ok(),
         }
     }
 
@@ -141,10 +142,6 @@ impl Sender {
         self.progress.send_modify(|(number, progress)| (*number, *progress) = (*number + 1, newest));
     }
 }
-
-/// A chunk found no room in time, or nobody reads.
-#[derive(Debug)]
-pub(super) struct Skipped;
 
 #[cfg(test)]
 mod tests {
@@ -160,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn the_feed_ends_after_the_last_chunk_and_the_last_progress() {
         let (context, mut feed) = Context::new(CancellationToken::new());
-        context.sender.send(chunk(b"a"), PATIENCE).await.unwrap();
+        context.sender.room(PATIENCE).await.unwrap().send(chunk(b"a"));
         context.sender.progress(250, "done");
         drop(context);
         let mut seen = Vec::new();
@@ -175,19 +172,19 @@ mod tests {
     async fn a_feed_that_nobody_reads_skips_instead_of_blocking() {
         let (context, _feed) = Context::new(CancellationToken::new());
         for _ in 0..QUEUE {
-            context.sender.send(chunk(b"x"), PATIENCE).await.unwrap();
+            context.sender.room(PATIENCE).await.unwrap().send(chunk(b"x"));
         }
         let before = tokio::time::Instant::now();
-        assert!(context.sender.send(chunk(b"y"), PATIENCE).await.is_err());
+        assert!(context.sender.room(PATIENCE).await.is_none());
         assert_eq!(before.elapsed(), PATIENCE);
-        assert!(context.sender.send(chunk(b"z"), Duration::ZERO).await.is_err());
+        assert!(context.sender.room(Duration::ZERO).await.is_none());
     }
 
     #[tokio::test]
     async fn a_dropped_feed_skips_at_once() {
         let (context, feed) = Context::new(CancellationToken::new());
         drop(feed);
-        assert!(context.sender.send(chunk(b"x"), PATIENCE).await.is_err());
+        assert!(context.sender.room(PATIENCE).await.is_none());
         context.sender.progress(1, "");
     }
 

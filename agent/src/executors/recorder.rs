@@ -96,8 +96,10 @@ impl Recorder {
         self.flush().await;
         for stream in [Stream::Stdout, Stream::Stderr] {
             let skipped = self.lock().lane(stream).skipped;
-            if skipped > 0 {
-                let _nobody_reads = self.sender.send(Chunk { stream, bytes: Bytes::new(), skipped }, Duration::ZERO).await;
+            if skipped > 0
+                && let Some(room) = self.sender.room(PATIENCE_PER_CHUNK).await
+            {
+                room.send(Chunk { stream, bytes: Bytes::new(), skipped });
             }
         }
         let mut state = self.lock();
@@ -110,36 +112,34 @@ impl Recorder {
         }
     }
 
-    /// Passes on one chunk if at least `least` bytes wait; says whether it did. One at a time, so that a flush beside a
-    /// write cannot overtake it.
+    /// Passes on one chunk if at least `least` bytes wait; says whether it did. Bytes leave the queue only once there is
+    /// room for them, so that neither a write and a flush side by side nor an attempt that ends meanwhile can mix them up.
     async fn pass_on(&self, stream: Stream, least: usize) -> bool {
-        let (chunk, patience) = {
+        let patience = {
             let mut state = self.lock();
-            let left = state.log_left;
-            let patience = state.patience;
-            let lane = state.lane(stream);
-            if lane.pending.len() < least {
+            if state.lane(stream).pending.len() < least {
                 return false;
             }
-            let rest = lane.pending.split_off(lane.pending.len().min(CHUNK_BYTES));
-            let bytes = std::mem::replace(&mut lane.pending, rest);
-            let size = bytes.len() as u64;
-            if size > left {
-                lane.skipped += size;
-                return true;
-            }
-            let chunk = Chunk { stream, bytes: bytes.into(), skipped: std::mem::take(&mut lane.skipped) };
-            state.log_left -= size;
-            (chunk, patience.min(PATIENCE_PER_CHUNK))
+            if state.log_left == 0 { Duration::ZERO } else { state.patience.min(PATIENCE_PER_CHUNK) }
         };
-        let lost = chunk.skipped + chunk.bytes.len() as u64;
         let before = tokio::time::Instant::now();
-        let sent = self.sender.send(chunk, patience).await;
+        let room = self.sender.room(patience).await;
         let mut state = self.lock();
-        state.patience = state.patience.saturating_sub(before.elapsed());
-        if sent.is_err() {
-            state.patience = Duration::ZERO;
-            state.lane(stream).skipped += lost;
+        state.patience = if room.is_some() { state.patience.saturating_sub(before.elapsed()) } else { Duration::ZERO };
+        let left = state.log_left;
+        let lane = state.lane(stream);
+        let rest = lane.pending.split_off(lane.pending.len().min(CHUNK_BYTES));
+        let bytes = std::mem::replace(&mut lane.pending, rest);
+        let size = bytes.len() as u64;
+        match room {
+            Some(room) if size > 0 && size <= left => {
+                room.send(Chunk { stream, bytes: bytes.into(), skipped: std::mem::take(&mut lane.skipped) });
+                state.log_left = left - size;
+            }
+            _ => lane.skipped += size,
+        }
+        if size > left {
+            state.log_left = 0;
         }
         true
     }

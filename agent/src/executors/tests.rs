@@ -167,3 +167,14 @@ async fn data_that_would_not_fit_into_a_result_is_left_out_and_said() {
     let execution = run(&all, "probe.echo", json!({"floats": vec![1.5; 20_000]})).await;
     assert_eq!((execution.outcome, code(&execution), execution.data), (Outcome::Failed, Some(Code::ResultTooLarge), None));
 }
+
+#[tokio::test]
+async fn a_run_may_move_between_threads() {
+    fn send<T: Send>(value: T) -> T {
+        value
+    }
+    let all = registry(settings());
+    let (context, _feed) = Context::new(CancellationToken::new());
+    let prepared = all.check("probe.ping", &json!({})).unwrap();
+    assert_eq!(send(all.run(prepared, attempt(LONG), context)).await.outcome, Outcome::Succeeded);
+}

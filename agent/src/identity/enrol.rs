@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_runtime::config::Secret;
 use muster_schemas::{
     api::{
-        Problem,
+        One, Problem,
         agents::{Register, Registered},
     },
     code::Code,
@@ -115,9 +115,9 @@ fn is_final(status: StatusCode) -> bool {
     )
 }
 
-/// Every answer of the REST interface is `{"data": …}`.
+/// `{"data": …}`, as every answer of the REST interface, or the bare object.
 fn parse(bytes: &[u8]) -> serde_json::Result<Registered> {
-    serde_json::from_slice::<muster_schemas::api::One<Registered>>(bytes).map(|one| one.data)
+    serde_json::from_slice::<One<Registered>>(bytes).map(|one| one.data).or_else(|_| serde_json::from_slice(bytes))
 }
 
 fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -87,7 +87,7 @@ pub(crate) async fn stop(app: &App, queued: &Queued) -> Result<JobView, ApiError
 }
 
 /// Stores the `cancelled` result, and answers it or the one of an earlier cancel.
-async fn fence(app: &App, queued: &Queued) -> Result<JobResult, ApiError> {
+pub(crate) async fn fence(app: &App, queued: &Queued) -> Result<JobResult, ApiError> {
     let failed = |error: stored::StoreError| error.while_doing("store that the job is cancelled");
     let result = cancelled(queued, Timestamp::now());
     let ttl = queued.job.as_ref().map_or(RESULT_TTL, Job::result_ttl);
@@ -119,8 +119,8 @@ fn still_cancelled(id: &JobId, result: JobResult) -> Result<JobResult, ApiError>
 }
 
 async fn clear(app: &App, pool: &PoolName, subject: &str) -> Result<(), ApiError> {
-    let purged = stored::purge(&app.js, &topology::jobs_stream(pool), subject).await;
-    purged.map(drop).map_err(|error| error.while_doing("take the cancelled job out of its queue"))
+    let purged = stored::purge(&app.nats, &topology::jobs_stream(pool), subject).await;
+    purged.map_err(|error| error.while_doing("take the cancelled job out of its queue"))
 }
 
 /// Tells agents to stop the job. Nothing depends on it: an agent that misses it finds the stored result after its next reconnect, or its own

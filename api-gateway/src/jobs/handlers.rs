@@ -73,7 +73,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about("jobs", "Read a job's output", "What is stored of it: at most 512 chunks for a day. With `Accept: text/plain` the bytes alone, and the place of the last one in the header Muster-Log-Seq.")
             .query::<LogQuery>()
             .header("accept", "`application/json` (default) or `text/plain`.")
-            .answers::<Many<LogView>>(StatusCode::OK, "The chunks; send the page's cursor as `after` for what comes behind them.")
+            .answers::<Many<LogView>>(StatusCode::OK, "The chunks; send the last `seq` as `after` for what comes behind them.")
             .answers_other(StatusCode::OK, "The output as written.", "text/plain")
             .codes(&[Code::NameInvalid, Code::WaitInvalid, Code::JobNotFound, Code::JobAmbiguous]),
     ]
@@ -111,7 +111,8 @@ struct PoolQuery {
 struct LogQuery {
     /// The job's pool; needed only when several pools have a job of this id.
     pool: Option<String>,
-    /// Only what is stored behind the chunk with this `seq`.
+    /// Only what is stored behind the chunk with this `seq`. The cursor of a page is one, and may be sent as `cursor` as well.
+    #[serde(alias = "cursor")]
     after: Option<u64>,
     /// The most chunks: 1 to 512, default 100.
     limit: Option<usize>,

@@ -18,7 +18,6 @@ use tokio::time::{Instant, timeout_at};
 use super::{lookup, lookup::Found};
 use crate::{
     app::App,
-    page::Cursor,
     problem::ApiError,
     stored::{self, StoreError, Stored},
 };
@@ -89,9 +88,9 @@ fn show(stored: &Stored) -> Option<LogView> {
     Some(LogView { seq: stored.sequence, attempt: chunk.attempt, stream: chunk.stream, at: chunk.at, data: chunk.data })
 }
 
-/// The page of these chunks. The cursor is always there when there are chunks: more may be written.
+/// The page of these chunks. A full page has a cursor: there may be more behind it.
 pub(crate) fn page(chunks: Vec<LogView>, limit: usize) -> Many<LogView> {
-    let cursor = chunks.last().map(|last| last.seq.to_string());
+    let cursor = chunks.last().filter(|_| chunks.len() == limit).map(|last| last.seq.to_string());
     Many { data: chunks, meta: Meta { page: Page { limit: u32::try_from(limit).unwrap_or(u32::MAX), cursor } } }
 }
 

@@ -46,6 +46,9 @@ impl Broker {
     }
 }
 
+/// The longest line of the protocol that the server takes, in bytes.
+const MAX_CONTROL_LINE: usize = crate::creds::JWT_MAX + 4096;
+
 /// The server's word for "a free one".
 const ANY_PORT: i32 = -1;
 
@@ -60,7 +63,7 @@ fn quoted(text: &str) -> String {
 
 /// Renders the config. `preload` is the public key and the JWT of each account.
 pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, preload: &[(String, String)]) -> String {
-    let dir = |name: &str| quoted(&broker.store_dir.join(name).display().to_string());
+    let store = |path: PathBuf| quoted(&path.display().to_string());
     let mut text = String::from(
         "# Written by `muster init`, and written anew at each init: change its options, not this file.\n\
          server_name: muster\n",
@@ -76,7 +79,10 @@ pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, 
     }
     line(format_args!("\n# A client that takes nothing for this long is cut off, rather than holding up the others."));
     line(format_args!("write_deadline: \"10s\""));
-    line(format_args!("\njetstream {{\n  store_dir: {}", dir("jetstream")));
+    line(format_args!("# A client's JWT travels in one line; that of a service with many pools is longer than the default of 4096."));
+    line(format_args!("max_control_line: {MAX_CONTROL_LINE}"));
+    // The server makes a directory `jetstream` in it.
+    line(format_args!("\njetstream {{\n  store_dir: {}", store(broker.store_dir.clone())));
     line(format_args!("  # An acknowledged job or result is on disk. The default is one flush in two minutes."));
     line(format_args!("  sync_interval: always"));
     if let Some(most) = broker.max_file_store {
@@ -89,7 +95,7 @@ pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, 
     }
     line(format_args!("operator: {operator_jwt}\nsystem_account: {system_account}"));
     line(format_args!("# Accounts as updated later are kept in this directory; the newest of the two counts."));
-    line(format_args!("resolver: {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}", dir("accounts")));
+    line(format_args!("resolver: {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}", store(broker.store_dir.join("accounts"))));
     line(format_args!("resolver_preload: {{"));
     for (account, jwt) in preload {
         line(format_args!("  {account}: {jwt}"));
@@ -106,7 +112,7 @@ mod tests {
     fn a_path_with_quotes_and_spaces_stays_one_string() {
         let broker = Broker::local(None, "/tmp/a \"b\" \\c");
         let text = render(&broker, "jwt", "ASYS", &[("ACORE".into(), "jwt2".into())]);
-        assert!(text.contains(r#"store_dir: "/tmp/a \"b\" \\c/jetstream""#), "{text}");
+        assert!(text.contains(r#"store_dir: "/tmp/a \"b\" \\c""#), "{text}");
         assert!(text.contains("port: -1\n") && text.contains("sync_interval: always"), "{text}");
         assert!(!text.contains("http:") && !text.contains("websocket"), "{text}");
     }

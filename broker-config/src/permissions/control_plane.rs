@@ -26,12 +26,13 @@ fn shared() -> Vec<String> {
         // A cancelled or lost job leaves its queue. Shared streams are excepted by `protected`.
         StreamApi::Purge.any(),
         ConsumerApi::Create.any("*"),
+        broker::consumer_create_unnamed("*"),
         ConsumerApi::Info.any("*"),
+        ConsumerApi::Delete.any("*"),
     ];
-    // Only consumers of the shared streams can be pulled from and removed: pulling from a lane is the agents' part.
-    for stream in shared_streams() {
-        publish.extend([ConsumerApi::Next.any(&stream), ConsumerApi::Delete.any(&stream)]);
-    }
+    // Pulling from a lane is the agents' part.
+    let read = [topology::RESULTS, topology::EVENTS, topology::LOGS, topology::HEARTBEATS, topology::DEAD];
+    publish.extend(read.map(broker::pulls_of));
     publish
 }
 

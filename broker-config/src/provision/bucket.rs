@@ -1,14 +1,16 @@
 //! The few operations on buckets that provisioning needs.
 
-use async_nats::{Client, HeaderMap, jetstream};
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use futures_util::TryStreamExt;
 use muster_schemas::{
-    subjects::js,
+    subjects::{
+        broker::{self, StreamApi},
+        js,
+    },
     topology::bucket_stream,
     wire::{self, Body},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Error, api};
 
@@ -75,15 +77,13 @@ async fn publish(client: &Client, bucket: &str, key: &str, headers: HeaderMap, v
     Ok(api::unless(api::refusal(answer, operation), &[api::WRONG_LAST_SEQUENCE])?.is_some())
 }
 
-/// The keys of a bucket.
+/// The keys of a bucket, those of deleted entries included.
 pub(super) async fn keys(client: &Client, bucket: &str) -> Result<Vec<String>, Error> {
-    // An ordered consumer of its own is more than one request, so the client library does it.
-    let refused = |error: &dyn std::error::Error| Error::Refused {
-        operation: format!("list the keys of bucket {bucket}"),
-        code: 0,
-        description: error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
-    };
-    let store = jetstream::new(client.clone()).get_key_value(bucket).await.map_err(|error| refused(&error))?;
-    let keys = store.keys().await.map_err(|error| refused(&error))?;
-    keys.try_collect().await.map_err(|error| refused(&error))
+    let (stream, operation) = (bucket_stream(bucket), || format!("list the keys of bucket {bucket}"));
+    // The state then has the last subjects and how many messages each holds.
+    let body = json!({"subjects_filter": broker::keys_of(bucket)});
+    let info = api::call(client, StreamApi::Info.subject(&stream), &body, operation).await?;
+    let lead = js::key(bucket, "");
+    let subjects = info.pointer("/state/subjects").and_then(Value::as_object);
+    Ok(subjects.into_iter().flatten().filter_map(|(subject, _)| subject.strip_prefix(&lead).map(ToOwned::to_owned)).collect())
 }

@@ -124,7 +124,10 @@ fn fields(want: &impl serde::Serialize) -> Result<Map<String, Value>, Error> {
 }
 
 /// Makes the consumer, or updates it. The broker takes both as one request, and does nothing when nothing differs.
-pub(super) async fn ensure_consumer(client: &Client, stream: &str, want: &Consumer) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Refused`] by the broker, or [`Error::Unreachable`].
+pub async fn ensure_consumer(client: &Client, stream: &str, want: &Consumer) -> Result<(), Error> {
     let name = &want.durable_name;
     let operation = || format!("make consumer {name} of stream {stream}");
     let have = call(client, ConsumerApi::Info.subject(stream, name), &Value::Null, || format!("read consumer {name}")).await;

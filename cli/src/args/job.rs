@@ -47,7 +47,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long = "type", value_name = "TYPE", conflicts_with_all = ["command", "argv"])]
     pub(crate) job_type: Option<String>,
     /// What the type takes: a JSON object, @FILE, or - for standard input
-    #[arg(long, value_name = "JSON", requires = "job_type")]
+    #[arg(long, value_name = "JSON", requires = "job_type", conflicts_with_all = ["command", "argv"])]
     pub(crate) params: Option<String>,
     /// A line for the agent's shell
     #[arg(long, value_name = "LINE", conflicts_with = "argv")]

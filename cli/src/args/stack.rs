@@ -9,6 +9,7 @@ const UP_HELP: &str = "Examples:
 
 Everything listens on 127.0.0.1 only. Ctrl-C stops all of it in order, and the next `muster up` goes on with the same jobs,
 agents and key. The data is in --data-dir: `logs/` has one file per process, `deployment/` the keys.
+Agents take their settings from the environment: `MAX_CONCURRENT_JOBS=10 LOG_LEVEL=debug muster up`.
 With --json one line is printed once jobs run: {\"url\", \"nats_url\", \"api_key\", \"data_dir\", \"service_creds\"}.";
 
 /// `muster up`.

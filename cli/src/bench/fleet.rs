@@ -95,17 +95,17 @@ struct Idle {
 impl Fleet {
     async fn start(rig: &Rig, pool: &Pool, agents: usize) -> Result<Self> {
         let options = ConnectOptions::with_credentials_file(rig.layout.gateway_creds()).await?;
-        let core = options.custom_inbox_prefix(muster_broker_config::permissions::gateway_inbox("bench")).connect(&rig.nats_url).await?;
+        let core = options.custom_inbox_prefix(subjects::broker::gateway_inbox("bench")).connect(&rig.nats_url).await?;
         let records = async_nats::jetstream::new(core.clone()).get_key_value(topology::AGENTS).await?;
         let seed = std::fs::read_to_string(rig.layout.signing_key(Account::Fleet)).context("the deployment's keys")?;
-        let account = creds::account_of(&rig.layout, Account::Fleet)?;
+        let account = std::fs::read_to_string(rig.layout.fleet_account())?;
         let idle: Vec<Idle> = stream::iter(0..agents)
             .map(async |number| {
                 let id = AgentId::generate();
                 let record = record(&id, &pool.name, number)?;
                 records.put(keys::agent(&id), wire::encode(&record).into()).await?;
                 let user = nkeys::KeyPair::new_user();
-                let jwt = creds::mint_agent_jwt(seed.trim(), &account, &pool.name, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
+                let jwt = creds::mint_agent_jwt(seed.trim(), account.trim(), &pool.name, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
                 let user = Arc::new(user);
                 let login = ConnectOptions::with_jwt(jwt, move |nonce| {
                     let user = user.clone();

@@ -21,7 +21,7 @@ use muster_broker_config::{
     init::{self, Broker, InitOptions},
     layout::Account,
     provision,
-    server::Server,
+    server::{Places, Server, Start, find_binary},
 };
 use muster_runtime::tasks::Group;
 use muster_schemas::{
@@ -60,7 +60,8 @@ impl Floor {
             let folder = folder.clone();
             tokio::task::spawn_blocking(move || init::init(&folder, &options)).await??
         };
-        let server = Server::start(&deployment.layout.server_config(), &folder).await?;
+        let binary = find_binary(&Places::from_env()).await?;
+        let server = Server::start(Start::new(binary, deployment.layout.server_config(), folder.join("run"))).await?;
         let login = ConnectOptions::with_credentials_file(deployment.layout.gateway_creds()).await?;
         let core = login.custom_inbox_prefix(muster_schemas::subjects::broker::gateway_inbox("floor")).connect(server.url()).await?;
         for stream in topology::fixed_streams().into_iter().filter(|stream| stream.name == topology::RESULTS) {

@@ -1,9 +1,10 @@
 //! What a bench found, as a table and as JSON.
 
 use anyhow::Result;
-use comfy_table::Table;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+
+use crate::output;
 
 /// One figure, with the floor's beside it where there is one.
 #[derive(Debug, Clone)]
@@ -36,7 +37,6 @@ impl Report {
     ///
     /// # Errors
     /// When standard output is closed.
-    #[allow(clippy::print_stdout, reason = "the report is what the command is for")]
     pub(super) fn print(&self, as_json: bool) -> Result<()> {
         if as_json {
             let rows: Vec<Value> = self
@@ -44,17 +44,15 @@ impl Report {
                 .iter()
                 .map(|row| json!({"what": row.what, "unit": row.unit, "ours": row.ours, "floor": row.floor, "ratio": row.ratio(), "bar": row.bar}))
                 .collect();
-            println!("{}", json!({"bench": self.name, "setting": self.setting, "rows": rows}));
-            return Ok(());
+            return output::json(&json!({"bench": self.name, "setting": self.setting, "rows": rows}));
         }
-        let mut table = Table::new();
-        table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY).set_header(["", "unit", "muster", "bare broker", "ratio", "bar"]);
-        for row in &self.rows {
-            let optional = |value: Option<f64>| value.map(figure).unwrap_or_default();
-            table.add_row([&row.what, row.unit, &figure(row.ours), &optional(row.floor), &optional(row.ratio()), row.bar.unwrap_or_default()]);
-        }
-        println!("{} {}\n{table}", self.name, self.setting);
-        Ok(())
+        let optional = |value: Option<f64>| value.map(figure).unwrap_or_default();
+        let cells = |row: &Row| {
+            [row.what.clone(), row.unit.into(), figure(row.ours), optional(row.floor), optional(row.ratio()), row.bar.unwrap_or_default().into()]
+        };
+        let rows = self.rows.iter().map(cells).collect();
+        let table = output::table([self.name, "unit", "muster", "bare broker", "ratio", "bar"], rows, "nothing was measured");
+        Ok(output::line(&format!("{}\n{table}", self.setting))?)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use muster_broker_config::{creds, layout::Account, layout::Layout};
+use muster_broker_config::layout::Layout;
 use muster_client::Client;
 use muster_schemas::{
     api::BASE,
@@ -70,13 +70,10 @@ impl Rig {
     pub(super) async fn pool(&self, agents: usize, slots: usize) -> Result<Pool> {
         let name: PoolName = format!("bench-{}", std::process::id()).parse()?;
         self.call(reqwest::Method::PUT, &format!("/pools/{name}"), &json!({"executors": ["probe"]})).await?;
-        let signing = std::fs::read_to_string(self.layout.signing_key(Account::Core)).context("the deployment's keys")?;
-        let account = creds::account_of(&self.layout, Account::Core)?;
-        let service = creds::issue_service(signing.trim(), &account, "bench", std::slice::from_ref(&name))?;
         let folder = std::env::temp_dir().join(format!("muster-{name}"));
         std::fs::create_dir_all(&folder)?;
         let file = folder.join("service.creds");
-        std::fs::write(&file, service.to_text())?;
+        crate::commands::issue(&self.layout, "bench", std::slice::from_ref(&name), &file)?;
         let client = Client::connect(&self.nats_url, &file).await?;
         let mut end = PoolEnd { url: self.url.clone(), key: self.key.clone(), http: self.http.clone(), folder, agents: Vec::new() };
         if agents > 0 {

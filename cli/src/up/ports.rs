@@ -15,10 +15,15 @@ pub(super) struct Ports {
 }
 
 impl Ports {
+    /// The ports that were chosen last.
+    pub(super) fn last(memory: &Path) -> Option<Self> {
+        toml::from_str(&std::fs::read_to_string(memory).ok()?).ok()
+    }
+
     /// Chooses, and remembers the choice in `memory`.
     pub(super) fn choose(http: u16, nats: u16, memory: &Path) -> anyhow::Result<Self> {
         // A memory that is damaged is as good as none.
-        let last: Self = std::fs::read_to_string(memory).ok().and_then(|text| toml::from_str(&text).ok()).unwrap_or_default();
+        let last = Self::last(memory).unwrap_or_default();
         let (http, _held) = port(http, last.http, "--http-port")?;
         let (nats, _also_held) = port(nats, last.nats, "--nats-port")?;
         let ports = Self { http, nats };

@@ -56,8 +56,24 @@ pub(super) struct Program {
     pub(super) secrets: Vec<(&'static str, String)>,
 }
 
-/// Environment variables that would change what a part is told on its command line.
-const UNSET: [&str; 4] = ["MUSTER_CONFIG", "AGENT_API_KEY", "AGENT_JOIN_TOKEN", "MUSTER_API_KEY"];
+/// Environment variables that are meant for something else than a part of this stack. Others, such as `LOG_LEVEL` or
+/// `MAX_CONCURRENT_JOBS`, reach the parts.
+const UNSET: [&str; 14] = [
+    "MUSTER_CONFIG",
+    "MUSTER_API_KEY",
+    "MUSTER_DEPLOYMENT",
+    "MUSTER_AGENT_NATS_URL",
+    "MUSTER_GATEWAY_CREDENTIALS",
+    "MUSTER_DISPATCHER_CREDENTIALS",
+    "MUSTER_SIGNING_KEY",
+    "MUSTER_NATS_CA",
+    "AGENT_API_KEY",
+    "AGENT_JOIN_TOKEN",
+    "NATS_URL",
+    "NATS_CA",
+    "VAULT_PATH",
+    "ADMIN_TOKEN",
+];
 
 /// All parts, in the order of their start.
 #[derive(Debug)]

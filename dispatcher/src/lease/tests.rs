@@ -173,14 +173,14 @@ proptest! {
         let mut leases = [Lease::new(ms(0)), Lease::new(ms(0))];
         let mut taken_over = None;
         for now in 0..12_000 {
-            for who in 0..2 {
+            for (who, lease) in leases.iter_mut().enumerate() {
                 if who == 0 && now >= crash_at {
                     continue;
                 }
-                let mut command = leases[who].apply(Event::Tick, ms(now));
+                let mut command = lease.apply(Event::Tick, ms(now));
                 while let Some(asked) = command {
                     let event = bucket.answer(asked, who, now, now);
-                    command = leases[who].apply(event, ms(now));
+                    command = lease.apply(event, ms(now));
                 }
             }
             if now >= crash_at && taken_over.is_none() && leases[1].holds().is_some() {

@@ -136,6 +136,11 @@ pub fn consumer_create(stream: &str, consumer: &str, filter: &str) -> String {
     format!("{}.{filter}", ConsumerApi::Create.subject(stream, consumer))
 }
 
+/// Makes a consumer that the broker names, as client libraries do to watch a bucket or read a stream in order.
+pub fn consumer_create_unnamed(stream: &str) -> String {
+    format!("$JS.API.CONSUMER.CREATE.{stream}")
+}
+
 /// All pull requests to the consumers of a stream.
 pub fn pulls_of(stream: &str) -> String {
     ConsumerApi::Next.any(stream)

@@ -26,11 +26,13 @@ pub(crate) enum Change {
 /// # Errors
 /// Always, in the end: it says why the watch is over.
 pub(crate) async fn watch(broker: &Broker, bucket: &kv::Store, mut apply: impl FnMut(Change)) -> anyhow::Result<()> {
-    apply(Change::Restarted);
+    apply(Change::Restarted);eprintln!("W restarted");
     broker.connected().await;
     let connects = broker.status().connects;
+    eprintln!("W connected");
     let entries = bucket.status().await?.values();
     let mut watch = bucket.watch_all().await?;
+    eprintln!("W watching {entries}");
     let mut initial = entries > 0;
     if !initial {
         apply(Change::Complete);
@@ -41,6 +43,7 @@ pub(crate) async fn watch(broker: &Broker, bucket: &kv::Store, mut apply: impl F
             entry = watch.next() => entry.ok_or_else(|| anyhow::anyhow!("the watch of a bucket ended"))??,
             _ = &mut lost => anyhow::bail!("the connection was lost"),
         };
+        eprintln!("W entry {} {}", entry.key, entry.seen_current);
         let (last, revision) = (entry.seen_current, entry.revision);
         apply(match entry.operation {
             kv::Operation::Put => Change::Put { key: entry.key, value: entry.value, revision, initial },

@@ -1,0 +1,252 @@
+//! One delivery, from its arrival to its ack: is it a job, has it ended already, which attempt is it, run it, end it.
+//!
+//! The common case asks the broker nothing: a first delivery whose publisher made the id runs at once. What a delivery says is in
+//! [`delivery`], whether its body is a job in [`check`], which attempt it is in [`count`], what runs now in [`live`], and running itself in
+//! [`run`]. How it ends at the broker is in [`crate::finish`].
+
+pub(crate) mod check;
+pub(crate) mod count;
+pub(crate) mod delivery;
+mod end;
+pub(crate) mod live;
+mod run;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::Message;
+use muster_runtime::trace::TraceContext;
+use muster_schemas::{
+    event::Event,
+    headers,
+    job::Job,
+    lane::Lane,
+    names::JobId,
+    result::{JobResult, Outcome},
+    subjects::{self, About},
+    time::Timestamp,
+    topology,
+    wire,
+};
+use tracing::Instrument as _;
+
+use crate::{
+    core::Core,
+    finish::{Ending, events},
+    intake::Handle,
+};
+use check::{Verdict, check};
+use count::Past;
+use delivery::Delivery;
+use end::Step;
+use live::{Brake, Stop};
+
+/// A job that came to this agent.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) handle: Handle,
+    pub(crate) message: Message,
+    pub(crate) reply: String,
+    pub(crate) delivery: Delivery,
+    pub(crate) brake: Arc<Brake>,
+}
+
+/// The slot that an attempt takes; free again when this is dropped.
+pub(crate) trait Slot: Send + 'static {}
+impl<T: Send + 'static> Slot for T {}
+
+/// The look-ups of a delivery that is not plainly new are tried for this long; a broker that restarts is back by then.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Carries a delivery to its end. The slot is given back when the attempt is over, which is before its result is stored.
+pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: impl Slot) {
+    let trace = TraceContext::from_message(arrived.message.headers.as_ref());
+    let span = muster_runtime::span!(trace, "attempt", job_id = tracing::field::Empty, attempt = tracing::field::Empty);
+    async {
+        let step = decide(&core, &arrived, &trace).await;
+        // Never closed; and an agent without one would only be faster.
+        let _passage = core.finishing.acquire().await;
+        drop(slot);
+        end::perform(&core, &arrived, step).await;
+        core.live.remove(arrived.handle);
+    }
+    .instrument(span)
+    .await;
+}
+
+/// Gives back a job that found no slot.
+pub(crate) async fn release(core: Arc<Core>, arrived: Arrived, reason: &'static str) {
+    let step = match Address::of(&arrived) {
+        Some(Address { id: Ok(id), .. }) => match past(&core, &id, arrived.delivery, false).await {
+            Some(Seen::Now(past)) => {
+                let event = events::release(&core.id, None, &past, reason, None);
+                Step::Release { id, event, delay: Duration::ZERO }
+            }
+            Some(Seen::Ended) => Step::Forget,
+            None => Step::Abandon,
+        },
+        // Whoever gets it next will see what it is.
+        _ => Step::Abandon,
+    };
+    end::perform(&core, &arrived, step).await;
+    core.live.remove(arrived.handle);
+}
+
+/// Stops running jobs that have a stored result: after a reconnect or a long sleep, another agent may have ended them.
+pub(crate) async fn stop_finished(core: &Core) {
+    for id in core.live.ids() {
+        let stored = core.js.last(topology::RESULTS, &About::Result.job(&core.pool, &id)).await;
+        if matches!(stored, Ok(Some(_))) && core.live.stop(&id, Stop::Finished) {
+            tracing::warn!(job_id = %id, "this job has a stored result already; stopping it here");
+        }
+    }
+}
+
+/// What a delivery's subject says.
+struct Address {
+    lane: Lane,
+    /// `Err` holds the id under which a job without a valid one is rejected.
+    id: Result<JobId, JobId>,
+}
+
+impl Address {
+    fn of(arrived: &Arrived) -> Option<Self> {
+        let address = subjects::parse_job(arrived.message.subject.as_str())?;
+        let id = address.id.parse::<JobId>();
+        let substitute = || format!("rejected-{}", arrived.delivery.sequence).parse::<JobId>();
+        let id = match id {
+            Ok(id) => Ok(id),
+            Err(_) => Err(substitute().ok()?),
+        };
+        Some(Self { lane: address.lane, id })
+    }
+}
+
+/// What the broker knows of a job before this delivery.
+enum Seen {
+    /// It has a stored result.
+    Ended,
+    /// It is still to be run; this is its past.
+    Now(Past),
+}
+
+/// Decides what becomes of a delivery, running it if need be.
+async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
+    let Some(address) = Address::of(arrived) else {
+        tracing::error!(subject = %arrived.message.subject, "a delivery from a lane that is no job; dropped for good");
+        return Step::Terminate;
+    };
+    let now = Timestamp::now();
+    let (id, verdict) = match address.id {
+        Ok(id) => (id, check(&arrived.message.payload, &address.lane, &core.registry, now)),
+        Err(substitute) => {
+            let error = muster_schemas::result::ErrorInfo::new(
+                muster_schemas::code::Code::NameInvalid,
+                "the job's id is not 1 to 64 of A-Z, a-z, 0-9, _ and -",
+            );
+            (substitute, Verdict::End(Outcome::Rejected, error, None))
+        }
+    };
+    tracing::Span::current().record("job_id", id.as_str());
+    if core.live.was_cancelled(&id, Instant::now()) {
+        tracing::debug!("cancelled just before; dropped");
+        return Step::Forget;
+    }
+    if core.spool.holds(&id) {
+        // Its result is on its way, and acks the job; running it again would be for nothing.
+        return Step::Abandon;
+    }
+    // A job that may be attempted only once says so before it starts; see `count`.
+    let announced = matches!(&verdict, Verdict::Run(job, _) if job.retry.is_some_and(|retry| retry.max_attempts == 1));
+    let past = match past(core, &id, arrived.delivery, is_fresh(&arrived.message)).await {
+        Some(Seen::Now(past)) if !announced => past,
+        // What no event tells of has not begun.
+        Some(Seen::Now(past)) if past.releases == 0 && past.history.iter().all(|record| record.agent_id.is_none()) => {
+            Past::of(arrived.delivery.delivered, None, true)
+        }
+        Some(Seen::Now(past)) => past,
+        Some(Seen::Ended) => return Step::Forget,
+        None => return Step::Abandon,
+    };
+    let context = run::Context { core, arrived, trace, id: &id, lane: &address.lane, past: &past };
+    match verdict {
+        Verdict::End(outcome, error, job) => {
+            tracing::info!(%outcome, code = %error.code, "a job ended without an attempt: {}", error.message);
+            core.figures.ended(outcome);
+            let result = context.without_attempt(outcome, error, job.as_deref());
+            Step::Store(Box::new(context.ending(&result, job.as_deref())))
+        }
+        Verdict::Later(job, start) => {
+            let event = events::release(&core.id, Some(job.job_type.clone()), &past, "its time has not come", Some(start));
+            Step::Release { id, event, delay: start.since(now) }
+        }
+        Verdict::Run(job, prepared) => context.run(*job, prepared, announced).await,
+    }
+}
+
+fn is_fresh(message: &Message) -> bool {
+    message.headers.as_ref().is_some_and(|headers| headers.get(headers::FRESH).is_some())
+}
+
+/// Looks up what happened to a job before, as far as this delivery needs it. `None` when the broker does not say.
+async fn past(core: &Core, id: &JobId, delivery: Delivery, fresh: bool) -> Option<Seen> {
+    let first = delivery.delivered == 1;
+    if first && fresh {
+        return Some(Seen::Now(Past::default()));
+    }
+    let until = Instant::now() + LOOKUP_PATIENCE;
+    loop {
+        match look_up(core, id, delivery).await {
+            Ok(seen) => return Some(seen),
+            Err(error) if Instant::now() >= until => {
+                tracing::warn!(%error, "can't tell what happened to this job before; leaving it to its lease");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+        }
+    }
+}
+
+async fn look_up(core: &Core, id: &JobId, delivery: Delivery) -> Result<Seen, crate::js::LookupError> {
+    let subject = About::Result.job(&core.pool, id);
+    let result = core.js.last(topology::RESULTS, &subject);
+    if delivery.delivered == 1 {
+        return Ok(if result.await?.is_some() { Seen::Ended } else { Seen::Now(Past::default()) });
+    }
+    let subject = About::Event.job(&core.pool, id);
+    let (result, last) = tokio::join!(result, core.js.last(topology::EVENTS, &subject));
+    if result?.is_some() {
+        return Ok(Seen::Ended);
+    }
+    // The broker's own "queued" has no body; then no agent has told anything yet.
+    let last = last?.filter(|message| !message.payload.is_empty()).and_then(|message| {
+        wire::decode::<Event>(&message.payload).inspect_err(|error| tracing::error!(%error, "can't read this job's last event")).ok()
+    });
+    Ok(Seen::Now(Past::of(delivery.delivered, last.as_ref(), false)))
+}
+
+impl run::Context<'_> {
+    /// The result of a job that ends without another attempt.
+    fn without_attempt(&self, outcome: Outcome, error: muster_schemas::result::ErrorInfo, job: Option<&Job>) -> JobResult {
+        let past = self.past;
+        crate::finish::result::without_attempt(
+            outcome,
+            error,
+            job,
+            self.lane.priority,
+            past.history.clone(),
+            past.attempts,
+            self.arrived.delivery.stored_at,
+        )
+    }
+
+    /// A result, ready to be sent.
+    fn ending(&self, result: &JobResult, job: Option<&Job>) -> Ending {
+        let ttl = job.map_or(topology::RESULT_TTL, Job::result_ttl).as_secs();
+        let headers = self.arrived.message.headers.as_ref();
+        let reply_to = headers.and_then(|headers| headers.get(headers::REPLY_TO)).map(|value| value.as_str());
+        Ending::new(self.id.clone(), &self.arrived.reply, result, ttl, self.trace.to_header(), reply_to)
+    }
+}

@@ -1,0 +1,93 @@
+//! The last step of a delivery: a result stored, a job given back, or nothing at all.
+
+use std::time::Duration;
+
+use muster_schemas::{event::Event, names::JobId};
+
+use super::{Arrived, delivery};
+use crate::{
+    core::Core,
+    finish::{Ending, Received, events},
+    js::StoreError,
+};
+
+/// What becomes of a delivery.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Store what ends the job, then ack.
+    Store(Box<Ending>),
+    /// Record that another attempt follows, then give it back for later.
+    Retry { id: JobId, event: Event, delay: Duration },
+    /// Record that it is given back without an attempt, then do so.
+    Release { id: JobId, event: Event, delay: Duration },
+    /// The job ended elsewhere while it ran here: tell, and ack.
+    Superseded { id: JobId, event: Event },
+    /// The job has ended: ack.
+    Forget,
+    /// Leave it to its lease: the broker gives it out again.
+    Abandon,
+    /// It is no job: never again.
+    Terminate,
+}
+
+/// How long an attempt waits for room in a full spool before it looks again.
+const FULL_WAIT: Duration = Duration::from_secs(1);
+
+pub(super) async fn perform(core: &Core, arrived: &Arrived, step: Step) {
+    let answer = |word: Vec<u8>| core.js.answer(arrived.reply.clone(), word);
+    match step {
+        Step::Store(ending) => store(core, *ending).await,
+        Step::Retry { id, event, delay } => {
+            // Not recorded: the lease runs out, and whoever gets the job next counts this attempt by its deliveries.
+            if recorded(core, &id, &event).await {
+                answer(delivery::nak(delay)).await;
+            }
+        }
+        Step::Release { id, event, delay } => {
+            if recorded(core, &id, &event).await {
+                core.figures.releases.inc();
+                answer(delivery::nak(delay)).await;
+            }
+        }
+        Step::Superseded { id, event } => {
+            core.figures.superseded.inc();
+            events::tell(&core.js, &core.pool, &id, &event).await;
+            answer(delivery::ACK.to_vec()).await;
+        }
+        Step::Forget => answer(delivery::ACK.to_vec()).await,
+        Step::Abandon => {}
+        Step::Terminate => answer(delivery::TERM.to_vec()).await,
+    }
+}
+
+async fn recorded(core: &Core, id: &JobId, event: &Event) -> bool {
+    let recorded = events::record(&core.js, &core.pool, id, event).await;
+    if let Err(error) = &recorded {
+        tracing::warn!(job_id = %id, %error, kind = ?event.kind, "can't record an event; leaving the job to its lease");
+    }
+    recorded.is_ok()
+}
+
+/// Stores the result at the broker, or in the spool. The lease is kept until one of them has it.
+async fn store(core: &Core, ending: Ending) {
+    match ending.send(&core.js, &core.pool).await {
+        Ok(Received::Stored) => return,
+        Ok(Received::Superseded) => {
+            core.figures.superseded.inc();
+            tracing::warn!("another result of this job was stored first; this one does not count");
+            return;
+        }
+        Err(error) => {
+            core.figures.error(format!("a result was not stored: {error}"));
+            tracing::warn!(%error, "the broker did not take a result; it goes to the spool");
+        }
+    }
+    while let Err(error) = core.spool.put(ending.clone()).await {
+        core.figures.error(format!("a result was not kept: {error}"));
+        tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't keep a result in the spool; trying both again");
+        tokio::time::sleep(FULL_WAIT).await;
+        if let Ok(_) | Err(StoreError::Invalid(_)) = ending.send(&core.js, &core.pool).await {
+            return;
+        }
+    }
+}

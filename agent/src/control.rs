@@ -1,0 +1,125 @@
+//! What others tell this agent: its standing, orders to stop a job, and requests that it answers.
+//!
+//! Its subscriptions live as long as the agent; async-nats makes them anew after a reconnect.
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::Context as _;
+use async_nats::Message;
+use futures_util::StreamExt as _;
+use muster_runtime::shutdown::Shutdown;
+use muster_schemas::{
+    control::{Order, Pong, What},
+    headers,
+    records::keys,
+    standing::{PULL_PRIORITY_UNKNOWN, Standing},
+    subjects::{self, js},
+    time::Timestamp,
+    topology,
+    wire::{self, V},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    attempt::{self, live::Stop},
+    core::Core,
+    intake::Event,
+};
+
+/// The header of a key-value bucket's message that is not a value: the key was deleted.
+const OPERATION: &str = "KV-Operation";
+
+/// Listens for ever.
+pub(crate) async fn run(core: Arc<Core>, intake: mpsc::Sender<Event>, shutdown: Shutdown) -> anyhow::Result<()> {
+    let client = core.js.client();
+    let standing_subject = js::key(topology::STANDINGS, &keys::standing(&core.pool, &core.id));
+    let mut orders = client.subscribe(subjects::control(&core.id)).await.context("can't listen for orders")?;
+    let mut requests = client.subscribe(subjects::rpc_of(&core.id)).await.context("can't listen for requests")?;
+    let mut standings = client.subscribe(standing_subject.clone()).await.context("can't listen for the standing")?;
+    let mut link = core.link.clone();
+    let mut newest: Option<Timestamp> = None;
+    loop {
+        let standing = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            Some(order) = orders.next() => { obey(&core, &order); None }
+            Some(request) = requests.next() => { answer(&core, &request).await; None }
+            Some(message) = standings.next() => Some(read_standing(&message)),
+            up = link.changed() => {
+                up?;
+                let now = *link.borrow_and_update();
+                // What was said while we were away.
+                if now.up { missed(&core, &standing_subject).await.filter(|(_, at)| *at >= newest) } else { None }
+            }
+            else => anyhow::bail!("the subscriptions ended"),
+        };
+        if let Some((event, at)) = standing {
+            newest = at.or(newest);
+            intake.send(event).await?;
+        }
+    }
+}
+
+/// Looks up what may have been missed: our standing, and whether running jobs have ended elsewhere.
+async fn missed(core: &Arc<Core>, standing_subject: &str) -> Option<(Event, Option<Timestamp>)> {
+    let checked = Arc::clone(core);
+    drop(core.group.spawn(async move { attempt::stop_finished(&checked).await }));
+    match core.js.last(&topology::bucket_stream(topology::STANDINGS), standing_subject).await {
+        Ok(Some(message)) => Some(read_standing(&message)),
+        Ok(None) => Some((unknown(), None)),
+        Err(error) => {
+            tracing::warn!(%error, "can't look up this agent's standing");
+            None
+        }
+    }
+}
+
+/// The standing, and when it was said.
+fn read_standing(message: &Message) -> (Event, Option<Timestamp>) {
+    let deleted = message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some());
+    if deleted || message.payload.is_empty() {
+        return (unknown(), None);
+    }
+    match wire::decode::<Standing>(&message.payload) {
+        Ok(standing) => {
+            let priority = standing.pull_priority.min(9);
+            tracing::debug!(priority, standing.accepting, reason = standing.reason, "standing");
+            (Event::Standing { accepting: standing.accepting, priority }, Some(standing.at))
+        }
+        Err(error) => {
+            tracing::error!(%error, "can't read this agent's standing; going on as if it were unknown");
+            (unknown(), None)
+        }
+    }
+}
+
+fn unknown() -> Event {
+    Event::Standing { accepting: true, priority: PULL_PRIORITY_UNKNOWN }
+}
+
+fn obey(core: &Core, message: &Message) {
+    match wire::decode::<Order>(&message.payload) {
+        Ok(Order { what: What::Cancel { job_id }, .. }) => {
+            let here = core.live.stop(&job_id, Stop::Cancelled);
+            tracing::info!(%job_id, here, "told to cancel a job");
+            core.live.cancelled(job_id, Instant::now());
+        }
+        Err(error) => tracing::warn!(%error, "an order can't be understood"),
+    }
+}
+
+async fn answer(core: &Core, message: &Message) {
+    let Some(reply) = message.reply.clone() else { return };
+    let pong = Pong { v: V, agent_id: core.id.clone(), instance: core.instance.clone() };
+    if message.subject.as_str() == subjects::rpc(&core.id, PING) {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(headers::CONTENT_TYPE, headers::MSGPACK);
+        if let Err(error) = core.js.client().publish_with_headers(reply, headers, wire::encode(&pong).into()).await {
+            tracing::debug!(%error, "could not answer a request");
+        }
+    } else {
+        tracing::warn!(subject = %message.subject, "a request that this build does not know");
+    }
+}
+
+/// The one verb that this build answers.
+const PING: &str = "ping";

@@ -1,0 +1,33 @@
+//! What every part of a running agent shares.
+
+use muster_runtime::tasks::Group;
+use muster_schemas::{
+    names::{AgentId, AgentName, PoolName},
+    time::Timestamp,
+};
+use tokio::sync::{Semaphore, watch};
+
+use crate::{attempt::live::Live, executors::Registry, figures::Figures, js::Js, link::Link, logs::Logs, spool::Spool};
+
+/// The agent, shared by its parts. It holds no lock of its own and no job's state.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) id: AgentId,
+    pub(crate) pool: PoolName,
+    pub(crate) name: AgentName,
+    /// Which run of the agent this is: random at each start.
+    pub(crate) instance: String,
+    pub(crate) started_at: Timestamp,
+    pub(crate) slots: u32,
+    pub(crate) registry: Registry,
+    pub(crate) js: Js,
+    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) live: Live,
+    pub(crate) spool: Spool,
+    pub(crate) logs: Logs,
+    pub(crate) figures: Figures,
+    /// Results on their way: an ended attempt keeps its slot until one of these is free, so that a slow broker slows the agent down.
+    pub(crate) finishing: Semaphore,
+    /// Attempts, releases and whatever else takes a moment.
+    pub(crate) group: Group,
+}

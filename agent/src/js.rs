@@ -1,0 +1,140 @@
+//! The few things an agent asks of JetStream: store a message, read the last one under a subject, answer a delivery.
+//!
+//! Nothing is tried twice here, and nothing is sent while the broker is away: async-nats would keep it and send it after a reconnect, when
+//! the caller has long done something else about it.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
+use bytes::Bytes;
+use muster_runtime::nats::Broker;
+use muster_schemas::subjects::js;
+use serde::Deserialize;
+
+/// How long the broker may take to store or look up a message. It stores in milliseconds; a disk that stalls is worth waiting for.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `JSStreamStoreFailed`: also what a second message on a subject is refused with.
+const STORE_FAILED: u32 = 10077;
+
+/// A message that was not stored, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The stream refused it: there may be one under its subject already, or the stream has no room.
+    #[error("the broker refused it: {0}")]
+    Refused(String),
+    /// The stream refused it, and will again.
+    #[error("the broker refused it for good: {0}")]
+    Invalid(String),
+    /// There is no answer. It may have been stored.
+    #[error("the broker did not answer: {0}")]
+    Unanswered(String),
+}
+
+/// A look-up without an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the broker did not answer a look-up: {0}")]
+pub(crate) struct LookupError(String);
+
+/// The agent's side of JetStream; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Js {
+    broker: Broker,
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    error: Option<PubAckError>,
+}
+
+#[derive(Deserialize)]
+struct PubAckError {
+    err_code: u32,
+    #[serde(default)]
+    description: String,
+}
+
+impl Js {
+    pub(crate) fn new(broker: Broker) -> Self {
+        Self { broker }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        self.broker.client()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client().connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Publishes to a stream's subject and waits for the stream to say that it is stored.
+    pub(crate) async fn store(&self, subject: String, headers: Option<HeaderMap>, body: Bytes) -> Result<(), StoreError> {
+        if !self.is_connected() {
+            return Err(StoreError::Unanswered("no connection".to_owned()));
+        }
+        let mut request = Request::new().payload(body).timeout(Some(TIMEOUT));
+        if let Some(headers) = headers {
+            request = request.headers(headers);
+        }
+        let answer = self.client().send_request(subject, request).await.map_err(|error| match error.kind() {
+            async_nats::RequestErrorKind::MaxPayloadExceeded | async_nats::RequestErrorKind::InvalidSubject => StoreError::Invalid(error.to_string()),
+            _ => StoreError::Unanswered(error.to_string()),
+        })?;
+        let ack: PubAck = serde_json::from_slice(&answer.payload).map_err(|error| StoreError::Unanswered(format!("no PubAck: {error}")))?;
+        match ack.error {
+            None => Ok(()),
+            Some(error) if error.err_code == STORE_FAILED => Err(StoreError::Refused(error.description)),
+            // For example a stream in the middle of a leader election, or one that is not there (yet).
+            Some(error) if error.err_code == MESSAGE_TOO_LARGE => Err(StoreError::Invalid(error.description)),
+            Some(error) => Err(StoreError::Unanswered(format!("{} ({})", error.description, error.err_code))),
+        }
+    }
+
+    /// The last message under a subject, if there is one.
+    pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Message>, LookupError> {
+        if !self.is_connected() {
+            return Err(LookupError("no connection".to_owned()));
+        }
+        let request = Request::new().timeout(Some(TIMEOUT));
+        let answer = self.client().send_request(js::direct_get(stream, subject), request).await;
+        let message = answer.map_err(|error| LookupError(error.to_string()))?;
+        match message.status {
+            None => Ok(Some(message)),
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(LookupError(format!("status {status} {}", message.description.unwrap_or_default()))),
+        }
+    }
+
+    /// Sends something that nobody waits for. Lost when there is no connection.
+    pub(crate) async fn send(&self, subject: impl async_nats::subject::ToSubject, body: Bytes) {
+        if self.is_connected()
+            && let Err(error) = self.client().publish(subject, body).await
+        {
+            tracing::debug!(%error, "could not send");
+        }
+    }
+
+    /// Answers a delivery. While the broker is away, an answer waits for the reconnect: it is as true then.
+    pub(crate) async fn answer(&self, reply: impl async_nats::subject::ToSubject, word: impl Into<Bytes>) {
+        if let Err(error) = self.client().publish(reply, word.into()).await {
+            tracing::debug!(%error, "could not answer a delivery");
+        }
+    }
+}
+
+/// `JSStreamMessageExceedsMaximumErr`: no other try can end otherwise.
+const MESSAGE_TOO_LARGE: u32 = 10054;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_and_a_refusal_are_told_apart() {
+        let read = |text: &str| serde_json::from_str::<PubAck>(text).unwrap().error.map(|error| error.err_code);
+        assert_eq!(read(r#"{"stream":"RESULTS","seq":7}"#), None);
+        let refusal = r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages per subject exceeded"},"stream":"RESULTS","seq":0}"#;
+        assert_eq!(read(refusal), Some(STORE_FAILED));
+    }
+}

@@ -1,0 +1,91 @@
+//! How an agent is shown: its record, its standing and its last heartbeat put together. Pure.
+
+use muster_schemas::{
+    api::{AgentHealth, AgentStatus, AgentView},
+    heartbeat::{Heartbeat, Load, Slots},
+    records::{AgentRecord, AgentState},
+    standing::{Standing, Status},
+};
+
+/// Where an agent is: what an operator decided comes before what the dispatcher saw.
+pub(super) fn status(state: AgentState, standing: Option<&Standing>) -> AgentStatus {
+    match (state, standing.map(|standing| standing.status)) {
+        (AgentState::Pending, _) => AgentStatus::Pending,
+        (AgentState::Disabled, _) => AgentStatus::Disabled,
+        (AgentState::Revoked, _) => AgentStatus::Revoked,
+        (AgentState::Active | AgentState::Draining, Some(Status::Online)) => AgentStatus::Online,
+        (AgentState::Active | AgentState::Draining, Some(Status::Degraded)) => AgentStatus::Degraded,
+        (AgentState::Active | AgentState::Draining, Some(Status::Offline) | None) => AgentStatus::Offline,
+    }
+}
+
+pub(super) fn agent(record: AgentRecord, standing: Option<Standing>) -> AgentView {
+    AgentView {
+        status: status(record.state, standing.as_ref()),
+        id: record.id,
+        name: record.name,
+        pool: record.pool,
+        description: record.description,
+        tags: record.tags,
+        labels: record.labels,
+        capabilities: record.capabilities,
+        version: record.version,
+        os: record.os,
+        arch: record.arch,
+        hostname: record.hostname,
+        created_at: record.created_at,
+        registered_at: record.registered_at,
+        remote_ip: record.remote_ip,
+        standing,
+    }
+}
+
+pub(super) fn health(agent: AgentView, beat: Option<Heartbeat>) -> AgentHealth {
+    let beat = beat.as_ref();
+    AgentHealth {
+        agent_id: agent.id,
+        status: agent.status,
+        standing: agent.standing,
+        heartbeat_at: beat.map(|beat| beat.at),
+        started_at: beat.map(|beat| beat.started_at),
+        load: beat.map_or_else(Load::default, |beat| beat.load),
+        slots: beat.map_or_else(Slots::default, |beat| beat.slots),
+        spooled: beat.map_or(0, |beat| beat.spooled),
+        last_error: beat.and_then(|beat| beat.fault.clone().or_else(|| beat.last_error.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_schemas::{time::Timestamp, wire::V};
+
+    use super::*;
+
+    fn standing(status: Status) -> Standing {
+        Standing {
+            v: V,
+            score: 0.0,
+            heartbeat_part: 0.0,
+            success_part: 0.0,
+            status,
+            rank: 0,
+            pull_priority: 0,
+            accepting: true,
+            reason: None,
+            at: Timestamp::from_secs(0),
+        }
+    }
+
+    #[test]
+    fn what_an_operator_decided_comes_first_and_no_standing_is_offline() {
+        let online = standing(Status::Online);
+        assert_eq!(status(AgentState::Active, Some(&online)), AgentStatus::Online);
+        assert_eq!(status(AgentState::Draining, Some(&online)), AgentStatus::Online);
+        assert_eq!(status(AgentState::Active, Some(&standing(Status::Degraded))), AgentStatus::Degraded);
+        assert_eq!(status(AgentState::Active, Some(&standing(Status::Offline))), AgentStatus::Offline);
+        assert_eq!(status(AgentState::Active, None), AgentStatus::Offline);
+        assert_eq!(status(AgentState::Disabled, Some(&online)), AgentStatus::Disabled);
+        assert_eq!(status(AgentState::Revoked, Some(&online)), AgentStatus::Revoked);
+        assert_eq!(status(AgentState::Pending, None), AgentStatus::Pending);
+    }
+}

@@ -1,0 +1,138 @@
+//! Endpoints of pools: what each takes, answers and refuses.
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use muster_schemas::{
+    api::{Many, One, PoolHealth, PoolView, PutPool},
+    code::Code,
+    names::PoolName,
+    records::{PoolRecord, Role},
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{health, put, queue, remove};
+use crate::{
+    app::App,
+    endpoint::{Access, Endpoint},
+    extract::{Json, Path, Query},
+    page,
+    problem::ApiError,
+};
+
+/// How many queues are looked at side by side for a list.
+const AT_ONCE: usize = 8;
+
+/// The endpoints.
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::put("/api/v1/pools/{name}", Access::Role(Role::Admin), save)
+            .about(
+                "pools",
+                "Make or change a pool",
+                "What is left out keeps its value. Lanes are only added; an empty list of executors adds none, and makes a new pool with `probe` alone.",
+            )
+            .body::<PutPool>()
+            .answers::<One<PoolView>>(StatusCode::OK, "The pool as it is now.")
+            .answers::<One<PoolView>>(StatusCode::CREATED, "The pool is made.")
+            .codes(&[Code::NameInvalid]),
+        Endpoint::get("/api/v1/pools", Access::Role(Role::Viewer), list)
+            .about("pools", "List pools", "By name.")
+            .query::<ListQuery>()
+            .answers::<Many<PoolView>>(StatusCode::OK, "A page of pools."),
+        Endpoint::get("/api/v1/pools/{name}", Access::Role(Role::Viewer), get)
+            .about("pools", "Look up a pool", "With what is in its queue now. A job that waits for its next attempt counts as running.")
+            .answers::<One<PoolView>>(StatusCode::OK, "The pool.")
+            .codes(&[Code::NameInvalid, Code::PoolNotFound]),
+        Endpoint::delete("/api/v1/pools/{name}", Access::Role(Role::Admin), delete)
+            .about(
+                "pools",
+                "Remove a pool",
+                "Refused while it has jobs or agents. With `force`, its jobs are cancelled (each gets its result), and only agents that are there are in the way.",
+            )
+            .query::<DeleteQuery>()
+            .answers_other(StatusCode::NO_CONTENT, "The pool is gone.", "")
+            .codes(&[Code::NameInvalid, Code::PoolNotFound, Code::PoolNotEmpty]),
+        Endpoint::get("/api/v1/pools/{name}/health", Access::Role(Role::Viewer), health)
+            .about("pools", "A pool's health", "Whether jobs of it run, by its agents' standings.")
+            .answers::<One<PoolHealth>>(StatusCode::OK, "Its health.")
+            .codes(&[Code::NameInvalid, Code::PoolNotFound]),
+    ]
+}
+
+/// Query of the list.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// The most pools: 1 to 500, default 50.
+    limit: Option<u32>,
+    /// The cursor of the page before.
+    cursor: Option<String>,
+}
+
+/// Query of a removal.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct DeleteQuery {
+    /// Cancel the pool's jobs, and take no account of agents that are offline.
+    force: Option<bool>,
+}
+
+async fn view(app: &App, record: &PoolRecord) -> Result<PoolView, ApiError> {
+    let queue = queue::look(app, record).await.map_err(|error| error.while_doing("look at the pool's queue"))?;
+    Ok(PoolView {
+        name: record.name.clone(),
+        description: record.description.clone(),
+        executors: record.executors.clone(),
+        limits: record.limits,
+        created_at: record.created_at,
+        queue,
+    })
+}
+
+async fn save(State(app): State<App>, Path(name): Path<PoolName>, Json(body): Json<PutPool>) -> Result<Response, ApiError> {
+    let wanted = put::Wanted::check(body)?;
+    let (record, new) = put::put(&app, &name, &wanted).await?;
+    let data = view(&app, &record).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, axum::Json(One { data })).into_response())
+}
+
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<axum::Json<Many<PoolView>>, ApiError> {
+    let limit = page::limit(query.limit)?;
+    let after = query.cursor.as_deref().map(page::Cursor::decode).transpose()?;
+    let pools = app.mirror.pools.all().into_iter();
+    let behind = pools.filter(|(name, _)| after.as_deref().is_none_or(|after| name.as_str() > after));
+    let page = page::cut(behind, limit, |(name, _)| name.to_string());
+    let views = stream::iter(page.data).map(|(_, record)| {
+        let app = app.clone();
+        async move { view(&app, &record).await }
+    });
+    let data = views.buffered(AT_ONCE).try_collect().await?;
+    Ok(axum::Json(Many { data, meta: page.meta }))
+}
+
+async fn get(State(app): State<App>, Path(name): Path<PoolName>) -> Result<axum::Json<One<PoolView>>, ApiError> {
+    let record = app.buckets.pool(&name).await?.record;
+    let data = view(&app, &record).await?;
+    Ok(axum::Json(One { data }))
+}
+
+async fn delete(State(app): State<App>, Path(name): Path<PoolName>, Query(query): Query<DeleteQuery>) -> Result<StatusCode, ApiError> {
+    remove::remove(&app, &name, query.force.unwrap_or(false)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn health(State(app): State<App>, Path(name): Path<PoolName>) -> Result<axum::Json<One<PoolHealth>>, ApiError> {
+    let record = app.buckets.pool(&name).await?.record;
+    let queue = queue::look(&app, &record).await.map_err(|error| error.while_doing("look at the pool's queue"))?;
+    let members: Vec<_> = app.mirror.agents.all().into_iter().filter(|(_, agent)| agent.pool == name).collect();
+    let standings: Vec<_> = members.iter().map(|(id, _)| app.mirror.standings.get(id)).collect();
+    let agents = members.iter().zip(&standings).map(|((_, agent), standing)| (agent.as_ref(), standing.as_deref()));
+    let (counts, fit) = health::count(agents);
+    Ok(axum::Json(One { data: health::judge(name, counts, fit, queue) }))
+}

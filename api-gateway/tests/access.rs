@@ -1,0 +1,181 @@
+//! Who may do what: every route against every role, and what becomes of keys.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+#[path = "stack/stack.rs"]
+mod stack;
+
+use std::time::Duration;
+
+use muster_schemas::time::Timestamp;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use stack::{Stack, eventually, send};
+
+/// A path whose parameters are filled in with names that parse and that nothing has.
+fn filled(path: &str) -> String {
+    let id = match path {
+        path if path.contains("/agents/") => "agt_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        path if path.contains("/api-keys/") => "key_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        _ => "nothing-has-this",
+    };
+    path.replace("{id}", id).replace("{name}", "nothing-has-this").replace("{prefix}", "aaaaaaaaaa")
+}
+
+#[tokio::test]
+async fn every_route_lets_in_exactly_the_roles_that_its_document_says() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(&[]).await;
+    let admin = stack.admin(&gateway);
+    let key = async |role| gateway.with_key(admin.new_key(role).await["key"].as_str().unwrap());
+    let callers = [("none", gateway.anybody()), ("viewer", key("viewer").await), ("operator", key("operator").await), ("admin", admin.clone())];
+    let document = gateway.anybody().get("/openapi.json").await;
+    let mut checked = 0;
+    for (path, operations) in document.body["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let needed = operation["x-access"].as_str().unwrap();
+            for (role, caller) in &callers {
+                let answer = send(caller.request(method.to_uppercase().parse().unwrap(), &filled(path))).await;
+                let place = |role: &str| ["none", "viewer", "operator", "admin"].iter().position(|known| *known == role).unwrap();
+                let expected = match needed {
+                    "public" => None,
+                    "agent" if *role == "none" => Some("unauthenticated"),
+                    "agent" => Some("forbidden"),
+                    _ if *role == "none" => Some("unauthenticated"),
+                    needed if place(role) < place(needed) => Some("forbidden"),
+                    _ => None,
+                };
+                match expected {
+                    Some(code) => assert_eq!(answer.code(), code, "{method} {path} as {role}"),
+                    None => assert!(!matches!(answer.status.as_u16(), 401 | 403), "{method} {path} as {role}: {}", answer.text),
+                }
+                checked += 1;
+            }
+            let unknown = send(admin.request(Method::PATCH, &filled(path))).await;
+            assert_eq!(unknown.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            assert_eq!(unknown.code(), "method_not_allowed");
+            assert!(unknown.header("allow").contains(&method.to_uppercase()), "{path}: {:?}", unknown.headers);
+        }
+    }
+    assert!(checked > 60, "{checked}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_wrong_expired_or_of_an_agent_is_refused_with_its_own_sentence() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(&[]).await;
+    let admin = stack.admin(&gateway);
+    let list = "/api/v1/agents";
+    assert_eq!(admin.get(list).await.status, StatusCode::OK);
+
+    let good = stack.admin_key();
+    let mut other_secret = good.clone();
+    other_secret.replace_range(good.len() - 1.., if good.ends_with('a') { "b" } else { "a" });
+    let wrong = ["", "x", "mst_", &good[..good.len() - 1], &other_secret, &good.to_uppercase(), &stack.join_token(), &"a".repeat(5000)];
+    for key in wrong {
+        // A second time it is remembered, and answered alike.
+        for _ in 0..2 {
+            let answer = gateway.with_key(key).get(list).await;
+            assert_eq!(answer.code(), "unauthenticated", "{key}");
+            assert!(answer.header("www-authenticate").starts_with("Bearer"));
+            assert!(!answer.text.contains(&good[15..]), "the answer repeats a secret");
+        }
+    }
+    let twice = send(gateway.with_key(&good).request(Method::GET, list).header("x-api-key", &good)).await;
+    assert_eq!(twice.code(), "header_invalid");
+    let other_header = send(gateway.anybody().request(Method::GET, list).header("X-API-Key", &good)).await;
+    assert_eq!(other_header.status, StatusCode::OK);
+
+    let soon = Timestamp::now() + Duration::from_millis(900);
+    let made = admin.post("/api/v1/api-keys", &json!({"name": "short", "role": "viewer", "expires_at": soon})).await.data(201).clone();
+    let short = gateway.with_key(made["key"].as_str().unwrap());
+    assert_eq!(short.get(list).await.status, StatusCode::OK);
+    let expired = eventually("the key expires", Duration::from_secs(5), async || Some(short.get(list).await).filter(|answer| answer.status != 200)).await;
+    assert!(expired.code() == "unauthenticated" && expired.body["detail"].as_str().unwrap().contains("expired"), "{}", expired.text);
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_at_one_gateway_stops_working_at_another_within_a_second() {
+    let stack = Stack::start().await;
+    let (one, other) = (stack.gateway(&[]).await, stack.gateway(&[]).await);
+    let admin = stack.admin(&one);
+    let made = admin.new_key("viewer").await;
+    let (here, there) = (one.with_key(made["key"].as_str().unwrap()), other.with_key(made["key"].as_str().unwrap()));
+    for caller in [&here, &there, &here, &there] {
+        assert_eq!(caller.get("/api/v1/agents").await.status, StatusCode::OK);
+    }
+    assert_eq!(admin.delete(&format!("/api/v1/api-keys/{}", made["id"].as_str().unwrap())).await.status, StatusCode::NO_CONTENT);
+    let refused = here.get("/api/v1/agents").await;
+    assert_eq!(refused.code(), "unauthenticated", "at the gateway that revoked it, at once");
+    assert!(refused.body["detail"].as_str().unwrap().contains("revoked"));
+    eventually("the other gateway refuses it", Duration::from_secs(1), async || {
+        Some(there.get("/api/v1/agents").await).filter(|answer| answer.status == StatusCode::UNAUTHORIZED)
+    })
+    .await;
+    let again = admin.delete(&format!("/api/v1/api-keys/{}", made["id"].as_str().unwrap())).await;
+    assert_eq!(again.status, StatusCode::NO_CONTENT, "revoking again changes nothing");
+}
+
+#[tokio::test]
+async fn keys_are_listed_without_their_secrets_at_every_gateway_alike() {
+    let stack = Stack::start().await;
+    let (one, other) = (stack.gateway(&[]).await, stack.gateway(&[]).await);
+    let admin = stack.admin(&one);
+    let mut made = Vec::new();
+    for role in ["viewer", "operator", "admin"] {
+        made.push(admin.new_key(role).await);
+    }
+    let first = admin.get("/api/v1/api-keys?limit=2").await;
+    let ids: Vec<_> = first.data(200).as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids[0], made[2]["id"].as_str().unwrap(), "newest first");
+    let cursor = first.body["meta"]["page"]["cursor"].as_str().unwrap();
+    let second = admin.get(&format!("/api/v1/api-keys?limit=2&cursor={cursor}")).await;
+    assert_eq!(second.data(200).as_array().unwrap().len(), 2, "three and the first admin's");
+    assert!(second.body["meta"]["page"]["cursor"].is_null());
+    for key in &made {
+        let secret = key["key"].as_str().unwrap().rsplit('_').next().unwrap().to_owned();
+        assert!(!first.text.contains(&secret) && !second.text.contains(&secret) && !first.text.contains("$2b$"));
+    }
+    eventually("both gateways answer alike", Duration::from_secs(1), async || {
+        let there = stack.admin(&other).get("/api/v1/api-keys?limit=2").await;
+        (there.body == admin.get("/api/v1/api-keys?limit=2").await.body).then_some(())
+    })
+    .await;
+    for (body, code) in [
+        (json!({"name": "", "role": "viewer"}), "field_invalid"),
+        (json!({"name": "a\nb", "role": "viewer"}), "field_invalid"),
+        (json!({"name": "x", "role": "root"}), "field_invalid"),
+        (json!({"name": "x", "role": "viewer", "expires_at": "2020-01-01T00:00:00Z"}), "time_invalid"),
+        (json!({"name": "x", "role": "viewer", "admin": true}), "field_invalid"),
+    ] {
+        assert_eq!(admin.post("/api/v1/api-keys", &body).await.code(), code, "{body}");
+    }
+    assert_eq!(admin.delete("/api/v1/api-keys/key_01ARZ3NDEKTSV4RRFFQ69G5FAV").await.code(), "key_not_found");
+    assert_eq!(admin.delete("/api/v1/api-keys/*").await.code(), "name_invalid");
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_per_address_and_good_keys_in_use_go_on() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(&[("refusals_per_minute", "20")]).await;
+    let admin = stack.admin(&gateway);
+    assert_eq!(admin.get("/api/v1/agents").await.status, StatusCode::OK);
+    // Fifty at once, each with another key of a prefix that exists: none may slip through because the others are not counted yet.
+    let prefix = &stack.admin_key()[..15];
+    let guesses = (0..50u8).map(|n| {
+        let secret: String = std::iter::repeat_n(char::from(b'a' + n % 26), 16).chain(std::iter::repeat_n(char::from(b'b' + n / 26), 16)).collect();
+        let caller = gateway.with_key(&format!("{prefix}{secret}"));
+        // The header that proxies set is not believed.
+        async move { send(caller.request(Method::GET, "/api/v1/agents").header("x-forwarded-for", format!("10.0.0.{n}"))).await }
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let count = |code: &str| answers.iter().filter(|answer| answer.code() == code).count();
+    assert_eq!(count("unauthenticated") + count("rate_limited"), 50);
+    assert!((20..=23).contains(&count("unauthenticated")), "{}", count("unauthenticated"));
+    let limited = answers.iter().find(|answer| answer.code() == "rate_limited").unwrap();
+    assert!((1..=60).contains(&limited.header("retry-after").parse::<u32>().unwrap()));
+    assert_eq!(admin.get("/api/v1/agents").await.status, StatusCode::OK, "a key that was checked before still works");
+    let token = send(gateway.anybody().request(Method::POST, "/api/v1/agents/register").header("x-agent-token", "mst_join_x")).await;
+    assert_eq!(token.code(), "rate_limited", "tokens are counted with keys");
+}

@@ -1,0 +1,99 @@
+//! Cancelling a job wherever it is.
+
+use async_nats::HeaderMap;
+use futures_util::StreamExt as _;
+use muster_schemas::{
+    control::{Order, What},
+    event::EventKind,
+    subjects,
+    wire,
+};
+use serde_json::json;
+
+use crate::world::{SOON, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queued_job_that_is_cancelled_never_runs() {
+    let world = World::with_gateways(2).await;
+    let agent = world.agent("default").await;
+    let id = world.rest().submit(json!({"labels": {"a": "b"}, "priority": "normal"})).await.data(202)["id"].as_str().unwrap().to_owned();
+    let cancelled = world.gateways[1].rest.cancel(&id).await.data(200);
+    assert_eq!((&cancelled["state"], &cancelled["labels"]["a"], &cancelled["attempt"]), (&json!("cancelled"), &json!("b"), &json!(0)));
+    assert_eq!(cancelled["result"]["error"]["code"], "cancelled");
+    assert!(agent.finds_nothing().await);
+    assert_eq!(world.rest().get(&format!("/jobs/{id}")).await.data(200), cancelled);
+    assert_eq!(world.rest().cancel(&id).await.data(200), cancelled, "again is no error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_is_fenced_and_its_agent_told_to_stop_it() {
+    let world = World::start().await;
+    let agent = world.agent("default").await;
+    let mut orders = agent.client.subscribe(subjects::control(&agent.id)).await.unwrap();
+    agent.client.flush().await.unwrap();
+    let id = world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned();
+    let taken = agent.take().await;
+    agent.tell(&taken.id, EventKind::Started, 1).await;
+    let cancelled = world.rest().cancel(&id).await.data(200);
+    assert_eq!((&cancelled["state"], &cancelled["agent_id"], &cancelled["attempt"]), (&json!("cancelled"), &json!(agent.id), &json!(1)));
+    let order = tokio::time::timeout(SOON, orders.next()).await.unwrap().unwrap();
+    assert_eq!(wire::decode::<Order>(&order.payload).unwrap().what, What::Cancel { job_id: taken.id.clone() });
+    assert!(!agent.finish(&taken, "late").await, "the first result stands");
+    assert_eq!(world.rest().get(&format!("/jobs/{id}")).await.data(200), cancelled);
+    assert!(agent.finds_nothing().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_job_is_not_cancelled() {
+    let world = World::start().await;
+    let agent = world.agent("default").await;
+    let id = world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned();
+    let taken = agent.take().await;
+    // Its result is stored and its message still in the queue: what a cancel in the last moment finds.
+    assert!(agent.store(&agent.pool, &taken.id, wire::encode(&agent.result(&taken, "won")), HeaderMap::new()).await);
+    for _ in 0..2 {
+        let refused = world.rest().cancel(&id).await;
+        assert_eq!(refused.code(409), "job_finished");
+        assert!(refused.body["detail"].as_str().unwrap().contains("succeeded"), "{}", refused.body);
+        agent.ack(&taken).await;
+    }
+    assert_eq!(world.rest().get(&format!("/jobs/{id}")).await.data(200)["result"]["stdout"], "won");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_and_a_finish_at_the_same_moment_leave_one_result_that_both_saw() {
+    let world = World::start().await;
+    let agent = world.agent("default").await;
+    for _ in 0..30 {
+        let id = world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned();
+        let taken = agent.take().await;
+        let (cancelled, finished) = tokio::join!(world.rest().cancel(&id), agent.finish(&taken, "x"));
+        let state = world.rest().state(&id).await;
+        match state.as_str() {
+            "cancelled" => assert!(cancelled.status == 200 && !finished, "{cancelled:?}"),
+            "succeeded" => assert!(cancelled.status == 409 && finished, "{cancelled:?}"),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(agent.finds_nothing().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_stays_cancelled_when_its_id_is_submitted_again() {
+    let world = World::start().await;
+    let agent = world.agent("default").await;
+    world.rest().submit(json!({"id": "mine", "result_ttl_s": 600})).await.data(202);
+    world.rest().cancel("mine").await.data(200);
+    assert_eq!(world.rest().submit(json!({"id": "mine"})).await.data(200)["state"], "cancelled");
+    assert!(agent.finds_nothing().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_when_the_job_is_cancelled() {
+    let world = World::with_gateways(2).await;
+    let id = world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned();
+    let waiting = world.gateways[1].rest.clone();
+    let path = format!("/jobs/{id}?wait=20s");
+    let (seen, _) = tokio::join!(waiting.get(&path), world.rest().cancel(&id));
+    assert_eq!(seen.data(200)["state"], "cancelled");
+}

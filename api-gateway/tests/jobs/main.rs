@@ -1,0 +1,14 @@
+//! Jobs and pools over REST, against a real nats-server: each test has its own broker, its own gateways and agents in the agents' account.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod agent;
+mod batch;
+mod cancel;
+mod faults;
+mod logs;
+mod lookup;
+mod pools;
+mod queries;
+mod replies;
+mod submit;
+mod world;

@@ -1,0 +1,55 @@
+//! The deployment of a stack: its keys and credentials, made by the same code as `muster init`, in the stack's folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use muster_broker_config::{
+    init::{self, Broker, Deployment, InitOptions},
+    server::{Places, find_binary},
+};
+use muster_schemas::names::PoolName;
+
+use super::{folder::Folder, ports::Ports};
+use crate::{
+    commands::issue,
+    failure::Failure,
+    profile::{LOCAL, Profiles, path},
+};
+
+/// What the parts are started with.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) deployment: Deployment,
+    pub(super) nats_server: PathBuf,
+    pub(super) admin_key: String,
+    pub(super) service_creds: PathBuf,
+}
+
+/// Makes everything, or finds it as it was made before.
+pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName) -> anyhow::Result<Made> {
+    let nats_server = find_binary(&Places::from_env()).await?;
+    let options = InitOptions { broker: Broker::local(Some(ports.nats), folder.store()), pool: pool.clone() };
+    // It blocks, and nothing else is going on yet.
+    let deployment = init::init(&folder.deployment(), &options).context("can't make the deployment")?;
+    let admin_key = match &deployment.admin_key {
+        Some(key) => key.to_string(),
+        None => known_key(folder.root()).ok_or_else(|| lost_key(&deployment.layout.admin_key()))?,
+    };
+    let service_creds = deployment.layout.service_creds(pool.as_str());
+    if !service_creds.exists() {
+        issue(&deployment.layout, pool.as_str(), std::slice::from_ref(pool), &service_creds)?;
+    }
+    Ok(Made { nats_server, admin_key, service_creds, deployment })
+}
+
+/// The key that an earlier `up` on this folder left in the profile.
+fn known_key(root: &Path) -> Option<String> {
+    let profiles = Profiles::load(&path().ok()?).ok()?;
+    let local = profiles.profiles.get(LOCAL)?;
+    local.api_key.clone().filter(|_| local.data_dir.as_deref() == Some(root))
+}
+
+fn lost_key(path: &Path) -> Failure {
+    Failure::new(format!("the administrator's key is not in {} any more", path.display()))
+        .hint("put it back there, or start afresh with another --data-dir")
+}

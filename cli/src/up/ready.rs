@@ -1,0 +1,89 @@
+//! When a part is ready: asked from outside, as a user would. A part that keeps dying ends the wait, with the end of its log.
+
+use std::{future::Future, time::Duration};
+
+use muster_schemas::{
+    api::{JobState, JobView, Submit},
+    names::PoolName,
+};
+use reqwest::Method;
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::Instant};
+
+use super::{
+    folder::Folder,
+    process::{Supervisor, last_lines},
+};
+use crate::{api::Api, failure::Failure};
+
+/// How long a part has. A broker with a large store takes a while.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often to ask.
+const LOOK: Duration = Duration::from_millis(25);
+/// A part that has died this often in a row will not come up by itself.
+const DEATHS: u32 = 4;
+/// How long the first job has. It is asked for again and again, since agents are only just registering.
+const JOB_WAIT: Duration = Duration::from_secs(10);
+/// Lines of a log that are shown.
+const LINES: usize = 8;
+
+/// Waits for parts.
+#[derive(Debug)]
+pub(super) struct Ready {
+    folder: Folder,
+}
+
+impl Ready {
+    pub(super) fn new(folder: Folder) -> Self {
+        Self { folder }
+    }
+
+    /// Until the broker greets.
+    pub(super) async fn broker(&self, port: u16, supervisor: &Supervisor) -> anyhow::Result<()> {
+        self.until("the broker", supervisor, async || {
+            let mut greeting = [0; 5];
+            let greeted = async { TcpStream::connect(("127.0.0.1", port)).await?.read_exact(&mut greeting).await };
+            matches!(tokio::time::timeout(Duration::from_secs(1), greeted).await, Ok(Ok(_))) && greeting == *b"INFO "
+        })
+        .await
+    }
+
+    /// Until the gateway says that it is ready.
+    pub(super) async fn gateway(&self, api: &Api, supervisor: &Supervisor) -> anyhow::Result<()> {
+        self.until("the gateway", supervisor, async || api.is_ready().await).await
+    }
+
+    /// Until a job has gone all the way through.
+    pub(super) async fn job(&self, api: &Api, pool: &PoolName, supervisor: &Supervisor) -> anyhow::Result<()> {
+        let ping = Submit { pool: pool.to_string(), job_type: "probe.ping".into(), result_ttl_s: Some(60), ..Submit::default() };
+        let tried = async {
+            loop {
+                match api.send::<JobView>(Method::POST, "/jobs", &ping, JOB_WAIT).await {
+                    Ok(job) if job.state == JobState::Succeeded => return,
+                    _ => tokio::time::sleep(LOOK).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = tried => Ok(()),
+            // Only looks for parts that die, and at the clock.
+            failed = self.until("a first job", supervisor, async || false) => failed,
+        }
+    }
+
+    async fn until<F: Future<Output = bool>>(&self, what: &str, supervisor: &Supervisor, check: impl Fn() -> F) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !check().await {
+            if let Some(part) = supervisor.failing(DEATHS) {
+                let log = self.folder.log(part);
+                let message = format!("{part} does not start; its log ends:\n{}", last_lines(&log, LINES));
+                return Err(Failure::new(message).hint(format!("the whole log is {}", log.display())).into());
+            }
+            if Instant::now() >= deadline {
+                let message = format!("{what} is not ready after {} s", PATIENCE.as_secs());
+                return Err(Failure::new(message).hint(format!("the logs in {} may say why", self.folder.logs().display())).into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! The parts of the stack, in the order of their start, with the settings that join them.
+//!
+//! Settings go on the command line, where they win over whatever the environment says; secrets go through the environment,
+//! since command lines are visible to everybody on the machine.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use muster_schemas::{
+    api::{CreateJoinToken, JoinTokenView, PoolView, PutPool},
+    code::Code,
+    names::PoolName,
+};
+use reqwest::Method;
+
+use super::{
+    deployment::{self, Made},
+    folder::Folder,
+    ports::Ports,
+    process::{Program, Supervisor},
+    ready::Ready,
+};
+use crate::{
+    api::Api,
+    args::UpArgs,
+    failure::Refused,
+    profile::{self, LOCAL, Profile, Profiles},
+    target::Target,
+};
+
+/// How long the join token of a start works: its agents use it within seconds.
+const TOKEN_TTL_S: i64 = 600;
+/// Executors of the agents. It is the user's own machine and the user's own jobs, so the shell is on.
+const EXECUTORS: &str = "shell,http";
+
+/// A stack that runs.
+#[derive(Debug)]
+pub(super) struct Stack {
+    pub(super) url: String,
+    pub(super) nats_url: String,
+    pub(super) api_key: String,
+    pub(super) data_dir: PathBuf,
+    pub(super) service_creds: PathBuf,
+    pub(super) pool: PoolName,
+    pub(super) agents: u16,
+}
+
+/// Starts everything, and returns when jobs run.
+pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Supervisor) -> anyhow::Result<Stack> {
+    let ports = Ports::choose(args.http_port, args.nats_port, &folder.ports())?;
+    let made = deployment::make(folder, ports, &args.pool).await?;
+    let (url, nats_url) = (format!("http://127.0.0.1:{}", ports.http), format!("nats://127.0.0.1:{}", ports.nats));
+    let ready = Ready::new(folder.clone());
+
+    supervisor.start(broker(&made));
+    ready.broker(ports.nats, supervisor).await?;
+    supervisor.start(gateway(&made, ports, &nats_url));
+    supervisor.start(dispatcher(&made, &nats_url));
+    let api = Api::new(Target { url: url.clone(), api_key: Some(made.admin_key.clone()) })?;
+    ready.gateway(&api, supervisor).await?;
+    ensure_pool(&api, &args.pool).await?;
+    if args.agents > 0 {
+        let token = join_token(&api, &args.pool, args.agents).await?;
+        for number in 1..=args.agents {
+            supervisor.start(agent(folder, number, &url, &token));
+        }
+        ready.job(&api, &args.pool, supervisor).await?;
+    }
+    remember(&url, &made.admin_key, folder)?;
+    Ok(Stack {
+        url,
+        nats_url,
+        api_key: made.admin_key,
+        data_dir: folder.root().to_owned(),
+        service_creds: made.service_creds,
+        pool: args.pool.clone(),
+        agents: args.agents,
+    })
+}
+
+/// The arguments that make this binary a service, and its settings.
+fn service<const N: usize>(name: &str, settings: [(&str, String); N]) -> Vec<OsString> {
+    let set = settings.into_iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]);
+    ["service".to_owned(), name.to_owned()].into_iter().chain(set).map(OsString::from).collect()
+}
+
+fn broker(made: &Made) -> Program {
+    let mut args = service("broker", []);
+    args.extend(["--binary".into(), made.nats_server.clone().into_os_string()]);
+    args.extend(["--config".into(), made.deployment.layout.server_config().into_os_string()]);
+    Program { name: "broker".into(), args, secrets: Vec::new() }
+}
+
+fn gateway(made: &Made, ports: Ports, nats_url: &str) -> Program {
+    let layout = &made.deployment.layout;
+    let settings = [
+        ("listen", format!("127.0.0.1:{}", ports.http)),
+        ("nats_urls", nats_url.to_owned()),
+        ("agent_nats_urls", nats_url.to_owned()),
+        ("deployment", layout.root().display().to_string()),
+    ];
+    Program { name: "gateway".into(), args: service("gateway", settings), secrets: Vec::new() }
+}
+
+fn dispatcher(made: &Made, nats_url: &str) -> Program {
+    let creds = made.deployment.layout.dispatcher_creds();
+    let settings = [("nats_urls", nats_url.to_owned()), ("credentials", creds.display().to_string()), ("listen", "127.0.0.1:0".to_owned())];
+    Program { name: "dispatcher".into(), args: service("dispatcher", settings), secrets: Vec::new() }
+}
+
+fn agent(folder: &Folder, number: u16, url: &str, token: &str) -> Program {
+    let name = format!("agent-{number}");
+    let settings = [
+        ("api_url", url.to_owned()),
+        ("name", name.clone()),
+        ("state_dir", folder.agents().join(&name).display().to_string()),
+        // Nobody looks for it, and several agents share this machine.
+        ("admin_port", "0".to_owned()),
+        ("executors", EXECUTORS.to_owned()),
+    ];
+    Program { name, args: service("agent", settings), secrets: vec![("AGENT_JOIN_TOKEN", token.to_owned())] }
+}
+
+/// Makes the pool unless it is there; one that is there stays as it is.
+async fn ensure_pool(api: &Api, pool: &PoolName) -> anyhow::Result<()> {
+    let path = format!("/pools/{pool}");
+    let Err(error) = api.get::<PoolView>(&path, &[]).await else { return Ok(()) };
+    match error.downcast_ref::<Refused>() {
+        Some(refused) if refused.problem.code == Code::PoolNotFound => {
+            api.send::<PoolView>(Method::PUT, &path, &PutPool::default(), std::time::Duration::ZERO).await.map(drop)
+        }
+        _ => Err(error),
+    }
+}
+
+async fn join_token(api: &Api, pool: &PoolName, agents: u16) -> anyhow::Result<String> {
+    let create = CreateJoinToken { pool: pool.to_string(), uses: Some(agents.into()), ttl_s: Some(TOKEN_TTL_S) };
+    let made: JoinTokenView = api.send(Method::POST, "/join-tokens", &create, std::time::Duration::ZERO).await?;
+    made.token.ok_or_else(|| anyhow::anyhow!("the gateway did not say the join token"))
+}
+
+/// Leaves the profile by which the command line finds this stack.
+fn remember(url: &str, api_key: &str, folder: &Folder) -> anyhow::Result<()> {
+    let path = profile::path()?;
+    let mut profiles = Profiles::load(&path)?;
+    let local = Profile { url: url.to_owned(), api_key: Some(api_key.to_owned()), data_dir: Some(folder.root().to_owned()) };
+    profiles.profiles.insert(LOCAL.to_owned(), local);
+    profiles.save(&path)
+}

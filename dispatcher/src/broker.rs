@@ -1,0 +1,298 @@
+//! The requests that the dispatcher makes of the broker, each with its answer as plain values.
+//!
+//! It decides nothing and keeps nothing. Streams and consumers are followed in [`crate::intake`]; lanes are made by `broker-config`.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, Request, RequestErrorKind, StatusCode, header, jetstream};
+use bytes::Bytes;
+use muster_schemas::{
+    headers,
+    subjects::{
+        broker::{self, ConsumerApi, StreamApi},
+        js,
+    },
+    time::Timestamp,
+    topology::{Nanos, bucket_stream},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// How long an answer may take, unless said otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// On an entry that stands for a deleted one.
+pub(crate) const KV_OPERATION: &str = "KV-Operation";
+/// The operation that deletes.
+const DELETE: &str = "DEL";
+
+/// There is no such stream.
+const STREAM_NOT_FOUND: u64 = 10059;
+/// There is no such consumer.
+const CONSUMER_NOT_FOUND: u64 = 10014;
+/// The key is at another revision.
+const WRONG_LAST_SEQUENCE: u64 = 10071;
+
+/// Why there is no answer to use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokerError {
+    /// The stream, consumer or bucket does not exist.
+    #[error("{0} does not exist")]
+    Missing(String),
+    /// No answer came.
+    #[error("no answer about {what}")]
+    Silent {
+        /// What was asked.
+        what: String,
+        /// Why.
+        source: async_nats::RequestError,
+    },
+    /// The answer was no.
+    #[error("the broker refused {what}: {why}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// In the broker's words.
+        why: String,
+    },
+    /// The answer can't be understood.
+    #[error("the broker's answer about {what} can't be understood: {problem}")]
+    Malformed {
+        /// What was asked.
+        what: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The subscription or the connection ended.
+    #[error("reading {what} was interrupted: {why}")]
+    Interrupted {
+        /// What was read.
+        what: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A stream, as far as is needed here.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct StreamInfo {
+    /// When it was made: tells a stream from a later one of the same name.
+    pub(crate) created: Timestamp,
+    /// The broker's clock when it answered.
+    pub(crate) ts: Option<Timestamp>,
+    pub(crate) state: StreamState,
+}
+
+/// What a stream holds.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct StreamState {
+    pub(crate) messages: u64,
+    pub(crate) last_seq: u64,
+}
+
+/// A consumer, as far as is needed here.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ConsumerInfo {
+    /// Not given out yet.
+    pub(crate) num_pending: u64,
+    /// Given out and not acked.
+    pub(crate) num_ack_pending: u64,
+    /// Of those, given out more than once.
+    pub(crate) num_redelivered: u64,
+}
+
+/// Where a consumer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// With the last message of each subject.
+    Latest,
+    /// With what was stored at this time.
+    Time(Timestamp),
+    /// With this sequence.
+    Sequence(u64),
+}
+
+/// A consumer of our own: in memory, without acknowledgements, removed by the broker when nobody pulls.
+#[derive(Debug, Serialize)]
+struct Wanted<'a> {
+    name: &'a str,
+    filter_subject: &'a str,
+    deliver_policy: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opt_start_seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opt_start_time: Option<Timestamp>,
+    ack_policy: &'static str,
+    mem_storage: bool,
+    num_replicas: u8,
+    inactive_threshold: Nanos,
+}
+
+/// What became of a write that named a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// It is there, at this revision.
+    Stored(u64),
+    /// The key is at another revision.
+    Refused,
+}
+
+/// An entry of a bucket.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) revision: u64,
+    /// `None` when it was deleted.
+    pub(crate) value: Option<Bytes>,
+}
+
+/// Asks what a stream holds. Missing is an error.
+pub(crate) async fn stream_info(client: &Client, stream: &str) -> Result<StreamInfo, BrokerError> {
+    api(client, StreamApi::Info.subject(stream), Bytes::new(), stream).await
+}
+
+/// Asks what a consumer has to give. Missing is an error.
+pub(crate) async fn consumer_info(client: &Client, stream: &str, consumer: &str) -> Result<ConsumerInfo, BrokerError> {
+    api(client, ConsumerApi::Info.subject(stream, consumer), Bytes::new(), consumer).await
+}
+
+/// Makes a consumer of our own, which lives as long as somebody pulls from it.
+pub(crate) async fn make_consumer(
+    client: &Client,
+    stream: &str,
+    name: &str,
+    filter: &str,
+    from: From,
+) -> Result<ConsumerInfo, BrokerError> {
+    let (deliver_policy, opt_start_seq, opt_start_time) = match from {
+        From::Latest => ("last_per_subject", None, None),
+        From::Time(at) => ("by_start_time", None, Some(at)),
+        From::Sequence(sequence) => ("by_start_sequence", Some(sequence), None),
+    };
+    let config = Wanted {
+        name,
+        filter_subject: filter,
+        deliver_policy,
+        opt_start_seq,
+        opt_start_time,
+        ack_policy: "none",
+        mem_storage: true,
+        num_replicas: 1,
+        inactive_threshold: Duration::from_secs(30).into(),
+    };
+    let body = serde_json::json!({ "stream_name": stream, "config": config, "action": "create" });
+    api(client, broker::consumer_create(stream, name, filter), body.to_string().into(), stream).await
+}
+
+/// Removes a consumer of our own. It would vanish by itself, so nothing depends on it.
+pub(crate) async fn remove_consumer(client: &Client, stream: &str, name: &str) {
+    let _ = api::<serde_json::Value>(client, ConsumerApi::Delete.subject(stream, name), Bytes::new(), name).await;
+}
+
+/// Reads an entry. `None` when the key was never written, or its entry vanished with age. A missing bucket is an error.
+pub(crate) async fn entry(client: &Client, bucket: &str, key: &str, patience: Duration) -> Result<Option<Entry>, BrokerError> {
+    let subject = js::direct_get(&bucket_stream(bucket), &js::key(bucket, key));
+    let what = format!("{key} in bucket {bucket}");
+    let message = client
+        .send_request(subject, Request::new().payload(Bytes::new()).timeout(Some(patience)))
+        .await
+        .map_err(|source| unanswered(&what, source))?;
+    match message.status {
+        None | Some(StatusCode::OK) => {}
+        Some(StatusCode::NOT_FOUND) => return Ok(None),
+        Some(status) => {
+            return Err(BrokerError::Refused { what, why: format!("{status} {}", message.description.as_deref().unwrap_or_default()) });
+        }
+    }
+    let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(header::HeaderValue::as_str);
+    let revision = header(headers::SEQUENCE)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| BrokerError::Malformed { what, problem: "it has no sequence".into() })?;
+    let deleted = header(KV_OPERATION).is_some();
+    Ok(Some(Entry { revision, value: (!deleted).then_some(message.payload) }))
+}
+
+/// Writes an entry, or deletes it when there is no value, if its key is still at `revision`; 0 is "never written".
+pub(crate) async fn write(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    value: Option<Vec<u8>>,
+    revision: u64,
+    patience: Duration,
+) -> Result<Write, BrokerError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
+    if value.is_none() {
+        headers.insert(KV_OPERATION, DELETE);
+    }
+    let what = format!("{key} in bucket {bucket}");
+    let request = Request::new().headers(headers).payload(value.unwrap_or_default().into()).timeout(Some(patience));
+    let answer = client.send_request(js::key(bucket, key), request).await.map_err(|source| unanswered(&what, source))?;
+    match answered::<Ack>(&answer.payload, &what)? {
+        Answer::Ok(Ack { seq }) => Ok(Write::Stored(seq)),
+        Answer::Error { error } if error.err_code == WRONG_LAST_SEQUENCE => Ok(Write::Refused),
+        Answer::Error { error } => Err(BrokerError::Refused { what, why: error.description }),
+    }
+}
+
+/// Where a message stands in its stream, from the subject that its acknowledgement would go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) sequence: u64,
+    /// When the broker stored it.
+    pub(crate) stored: Timestamp,
+    /// How many the consumer has after it.
+    pub(crate) pending: u64,
+    /// Its number in what the consumer gave out.
+    pub(crate) number: u64,
+}
+
+/// Reads a message's place. `None` when it did not come from a consumer.
+pub(crate) fn place(message: &jetstream::Message) -> Option<Place> {
+    let info = message.info().ok()?;
+    let stored = Timestamp::from_nanos(i64::try_from(info.published.unix_timestamp_nanos()).ok()?);
+    Some(Place { sequence: info.stream_sequence, stored, pending: info.pending, number: info.consumer_sequence })
+}
+
+#[derive(Deserialize)]
+struct Ack {
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer<T> {
+    Error { error: ApiError },
+    Ok(T),
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+async fn api<T: DeserializeOwned>(client: &Client, subject: String, body: Bytes, what: &str) -> Result<T, BrokerError> {
+    let request = Request::new().payload(body).timeout(Some(PATIENCE));
+    let answer = client.send_request(subject, request).await.map_err(|source| unanswered(what, source))?;
+    match answered(&answer.payload, what)? {
+        Answer::Ok(answer) => Ok(answer),
+        Answer::Error { error } if [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND].contains(&error.err_code) => {
+            Err(BrokerError::Missing(what.to_owned()))
+        }
+        Answer::Error { error } => Err(BrokerError::Refused { what: what.to_owned(), why: error.description }),
+    }
+}
+
+fn answered<T: DeserializeOwned>(payload: &[u8], what: &str) -> Result<Answer<T>, BrokerError> {
+    serde_json::from_slice(payload).map_err(|error| BrokerError::Malformed { what: what.to_owned(), problem: error.to_string() })
+}
+
+/// Nobody listens on a key's subject, or on a stream's direct gets, when the stream does not exist.
+fn unanswered(what: &str, source: async_nats::RequestError) -> BrokerError {
+    match source.kind() {
+        RequestErrorKind::NoResponders => BrokerError::Missing(what.to_owned()),
+        _ => BrokerError::Silent { what: what.to_owned(), source },
+    }
+}

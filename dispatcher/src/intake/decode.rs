@@ -1,0 +1,267 @@
+//! Keys and bodies into events. What does not decode is counted and skipped: bad input never stops anything, and a log line for each
+//! would let a stranger fill the disk.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use muster_schemas::{
+    heartbeat::Heartbeat,
+    names::{AgentId, PoolName},
+    records::{self, AgentRecord, PoolRecord},
+    result::{self, AttemptRecord, Outcome},
+    standing::Standing,
+    subjects::{self, About, js},
+    time::Timestamp,
+    topology,
+    wire::{self, Body, V, WireError},
+};
+use serde::Deserialize;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Input, KnownPools,
+    follow::{Heard, Listener, Message},
+};
+use crate::{
+    broker::KV_OPERATION,
+    figures::{Figures, Ignored},
+    lease::keeper::Leadership,
+    state::{Beat, Enlisted, Event, Feed, Key, Source},
+};
+
+/// Makes an event of what was heard, if it is one.
+pub(crate) trait Decode: FnMut(Heard<'_>) -> Option<Event> + Send {}
+impl<F: FnMut(Heard<'_>) -> Option<Event> + Send> Decode for F {}
+
+/// Decodes, and tells the core.
+pub(crate) struct Teller {
+    inputs: mpsc::Sender<Input>,
+    decode: Box<dyn Decode>,
+}
+
+impl Teller {
+    pub(crate) fn new(inputs: mpsc::Sender<Input>, decode: Box<dyn Decode>) -> Self {
+        Self { inputs, decode }
+    }
+}
+
+async fn tell(inputs: &mpsc::Sender<Input>, input: Input) {
+    // Refused only when the core has ended, and then the process ends.
+    let _ = inputs.send(input).await;
+}
+
+impl Listener for Teller {
+    async fn hear(&mut self, heard: Heard<'_>) {
+        if let Some(event) = (self.decode)(heard) {
+            tell(&self.inputs, Input::Event(event)).await;
+        }
+    }
+
+    async fn clock(&mut self, now: Timestamp) {
+        tell(&self.inputs, Input::BrokerClock(now, Instant::now())).await;
+    }
+}
+
+/// Records of agents.
+pub(crate) fn agents(figures: Figures) -> impl Decode {
+    move |heard: Heard<'_>| {
+        bucket(heard, topology::AGENTS, |key, value| {
+            let id: AgentId = key.strip_prefix(records::keys::AGENTS.trim_end_matches('*'))?.parse().ok()?;
+            let record =
+                value.map(|value| decode::<AgentRecord>(value, Ignored::Record, key, &figures)).map_or(Some(None), |r| r.map(Some))?;
+            // A record under another one's key would be a second agent with the same id.
+            let fits = record.as_ref().is_none_or(|record| record.id == id);
+            fits.then(|| (id, record.map(Enlisted::from)))
+        })
+        .map(Event::Agents)
+    }
+}
+
+/// Standings as written. One that can't be read is there all the same, to be replaced.
+pub(crate) fn standings(figures: Figures) -> impl Decode {
+    move |heard: Heard<'_>| {
+        bucket(heard, topology::STANDINGS, |key, value| {
+            let (pool, agent) = key.split_once('.')?;
+            let place = Key { pool: pool.parse().ok()?, agent: agent.parse().ok()? };
+            Some((place, value.map(|value| decode::<Standing>(value, Ignored::Record, key, &figures))))
+        })
+        .map(Event::Standings)
+    }
+}
+
+/// The pools as they are known: replaced as a whole, so that readers never see half of a reading.
+pub(crate) struct Pools {
+    known: watch::Sender<Arc<BTreeMap<PoolName, PoolRecord>>>,
+    reading: Option<BTreeMap<PoolName, PoolRecord>>,
+}
+
+impl Pools {
+    pub(crate) fn new(known: watch::Sender<Arc<BTreeMap<PoolName, PoolRecord>>>) -> Self {
+        Self { known, reading: None }
+    }
+
+    fn follow(&mut self, feed: Feed<PoolName, PoolRecord>) {
+        let change = |pools: &mut BTreeMap<PoolName, PoolRecord>, feed| match feed {
+            Feed::Put(name, record, _) => drop(pools.insert(name, record)),
+            Feed::Gone(name, _) => drop(pools.remove(&name)),
+            Feed::Begin | Feed::End => {}
+        };
+        match (feed, &mut self.reading) {
+            (Feed::Begin, reading) => *reading = Some(BTreeMap::new()),
+            (Feed::End, reading) => drop(self.known.send_replace(Arc::new(reading.take().unwrap_or_default()))),
+            (feed, Some(reading)) => change(reading, feed),
+            (feed, None) => self.known.send_modify(|known| change(Arc::make_mut(known), feed)),
+        }
+    }
+}
+
+/// Records of pools. No event: they are looked at where they are needed.
+pub(crate) fn pools(mut pools: Pools, figures: Figures) -> impl Decode {
+    move |heard: Heard<'_>| {
+        let feed = bucket(heard, topology::POOLS, |key, value| {
+            let record =
+                value.map(|value| decode::<PoolRecord>(value, Ignored::Record, key, &figures)).map_or(Some(None), |r| r.map(Some))?;
+            Some((key.parse().ok()?, record))
+        });
+        feed.into_iter().for_each(|feed| pools.follow(feed));
+        None
+    }
+}
+
+/// Heartbeats. The time that counts is the broker's.
+pub(crate) fn heartbeats(figures: Figures) -> impl Decode {
+    move |heard: Heard<'_>| match heard {
+        Heard::Begin(made) => Some(Event::HeartbeatsSince(made)),
+        Heard::CaughtUp => Some(Event::CaughtUp(Source::Heartbeats)),
+        Heard::Message(message) => {
+            let Some((pool, agent)) = subjects::parse_heartbeat(&message.subject) else {
+                figures.ignored(Ignored::Heartbeat);
+                return None;
+            };
+            let beat = decode::<Heartbeat>(&message.payload, Ignored::Heartbeat, &message.subject, &figures)?;
+            Some(Event::Heartbeat(Key { pool, agent }, Beat::from(beat), message.stored))
+        }
+    }
+}
+
+/// What is needed of a result. The output, which is most of it, is skipped unread.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ended {
+    /// Version of the body.
+    #[serde(default, rename = "v")]
+    _v: V,
+    pub(crate) outcome: Outcome,
+    #[serde(default)]
+    pub(crate) agent_id: Option<AgentId>,
+    pub(crate) queued_at: Timestamp,
+    #[serde(default)]
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) finished_at: Timestamp,
+    #[serde(default)]
+    pub(crate) history: Vec<AttemptRecord>,
+}
+
+impl Ended {
+    /// Earlier attempts whose agent was lost, and with it the lease.
+    pub(crate) fn leases_lost(&self) -> usize {
+        self.history.iter().filter(|attempt| attempt.outcome.is_none()).count()
+    }
+}
+
+/// Results. While this process leads, what is stored goes into the metrics too.
+pub(crate) fn results(figures: Figures, leadership: Leadership, pools: KnownPools) -> impl Decode {
+    // What was there before is counted for scores, not for metrics: a restart must not count it a second time.
+    let mut live = false;
+    move |heard: Heard<'_>| match heard {
+        Heard::Begin(_) => None,
+        Heard::CaughtUp => {
+            live = true;
+            Some(Event::CaughtUp(Source::Results))
+        }
+        Heard::Message(message) => {
+            let Some((pool, _)) = About::Result.parse(&message.subject) else {
+                figures.ignored(Ignored::Result);
+                return None;
+            };
+            let ended = wire::decode_within::<Ended>(&message.payload, result::LIMIT);
+            let ended = or_ignored(ended, Ignored::Result, &message.subject, &figures)?;
+            if live && leadership.is_mine() {
+                figures.ended(pools.borrow().contains_key(&pool).then_some(&pool), &ended);
+            }
+            Some(Event::Finished(pool, ended.agent_id, ended.outcome, message.stored))
+        }
+    }
+}
+
+/// What was heard of a bucket. `read` makes a key and a value of an entry's key and bytes; without bytes it was deleted.
+fn bucket<K, T>(heard: Heard<'_>, name: &str, read: impl FnOnce(&str, Option<&[u8]>) -> Option<(K, Option<T>)>) -> Option<Feed<K, T>> {
+    let Message { subject, headers, payload, sequence, .. } = match heard {
+        Heard::Begin(_) => return Some(Feed::Begin),
+        Heard::CaughtUp => return Some(Feed::End),
+        Heard::Message(message) => message,
+    };
+    let key = subject.strip_prefix(&js::key(name, ""))?;
+    let value = headers.get(KV_OPERATION).is_none().then_some(&payload[..]);
+    Some(match read(key, value)? {
+        (key, Some(value)) => Feed::Put(key, value, *sequence),
+        (key, None) => Feed::Gone(key, *sequence),
+    })
+}
+
+fn decode<T: Body>(bytes: &[u8], kind: Ignored, from: &str, figures: &Figures) -> Option<T> {
+    or_ignored(wire::decode(bytes), kind, from, figures)
+}
+
+fn or_ignored<T>(decoded: Result<T, WireError>, kind: Ignored, from: &str, figures: &Figures) -> Option<T> {
+    decoded
+        .inspect_err(|error| {
+            figures.ignored(kind);
+            tracing::debug!(%error, from, "a body that can't be decoded");
+        })
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use muster_schemas::{
+        code::Code,
+        result::{ErrorInfo, JobResult},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_is_needed_of_a_result_is_read_from_a_whole_one() {
+        let at = Timestamp::from_secs(1_800_000_000);
+        let mut result = JobResult::never_ran(Outcome::Failed, ErrorInfo::new(Code::Internal, "x"), at, at);
+        let agent = AgentId::generate();
+        (result.agent_id, result.started_at) = (Some(agent.clone()), Some(at));
+        let lost =
+            AttemptRecord { attempt: 1, agent_id: None, started_at: None, finished_at: None, outcome: None, exit_code: None, error: None };
+        result.history = vec![lost.clone(), AttemptRecord { outcome: Some(Outcome::Failed), ..lost }];
+        let ended: Ended = wire::decode_within(&wire::encode(&result), result::LIMIT).unwrap();
+        assert_eq!((ended.outcome, ended.agent_id.as_ref(), ended.started_at), (Outcome::Failed, Some(&agent), Some(at)));
+        assert_eq!(ended.leases_lost(), 1);
+    }
+
+    #[test]
+    fn pools_are_replaced_as_a_whole_and_changed_one_by_one() {
+        let (sender, known) = watch::channel(Arc::default());
+        let mut pools = Pools::new(sender);
+        let record = |name: &str| muster_broker_config::provision::default_pool(name.parse().unwrap(), Timestamp::from_secs(0));
+        let put = |name: &str| Feed::Put(name.parse().unwrap(), record(name), 1);
+        let names = || known.borrow().keys().map(ToString::to_string).collect::<Vec<_>>();
+        for feed in [Feed::Begin, put("p"), put("q"), Feed::End] {
+            pools.follow(feed);
+        }
+        assert_eq!(names(), ["p", "q"]);
+        pools.follow(Feed::Begin);
+        pools.follow(put("r"));
+        assert_eq!(names(), ["p", "q"]);
+        pools.follow(Feed::End);
+        assert_eq!(names(), ["r"]);
+        pools.follow(put("s"));
+        pools.follow(Feed::Gone("r".parse().unwrap(), 2));
+        assert_eq!(names(), ["s"]);
+    }
+}
