@@ -36,6 +36,7 @@ use crate::{
     core::Core,
     finish::{Ending, events},
     intake::Handle,
+    pull::Slot,
 };
 use check::{Verdict, check};
 use count::Past;
@@ -53,15 +54,11 @@ pub(crate) struct Arrived {
     pub(crate) brake: Arc<Brake>,
 }
 
-/// The slot that an attempt takes; free again when this is dropped.
-pub(crate) trait Slot: Send + 'static {}
-impl<T: Send + 'static> Slot for T {}
-
 /// The look-ups of a delivery that is not plainly new are tried for this long; a broker that restarts is back by then.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Carries a delivery to its end. The slot is given back when the attempt is over, which is before its result is stored.
-pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: impl Slot) {
+pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: Slot) {
     let trace = TraceContext::from_message(arrived.message.headers.as_ref());
     let span = muster_runtime::span!(trace, "attempt", job_id = tracing::field::Empty, attempt = tracing::field::Empty);
     async {
@@ -78,8 +75,9 @@ pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: impl Slot) {
 
 /// Gives back a job that found no slot.
 pub(crate) async fn release(core: Arc<Core>, arrived: Arrived, reason: &'static str) {
+    let announced = Job::decode(&arrived.message.payload).is_ok_and(|job| is_announced(&job));
     let step = match Address::of(&arrived) {
-        Some(Address { id: Ok(id), .. }) => match past(&core, &id, arrived.delivery, false).await {
+        Some(Address { id: Ok(id), .. }) => match past(&core, &id, &arrived, announced).await {
             Some(Seen::Now(past)) => {
                 let event = events::release(&core.id, None, &past, reason, None);
                 Step::Release { id, event, delay: Duration::ZERO }
@@ -158,14 +156,8 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
         // Its result is on its way, and acks the job; running it again would be for nothing.
         return Step::Abandon;
     }
-    // A job that may be attempted only once says so before it starts; see `count`.
-    let announced = matches!(&verdict, Verdict::Run(job, _) if job.retry.is_some_and(|retry| retry.max_attempts == 1));
-    let past = match past(core, &id, arrived.delivery, is_fresh(&arrived.message)).await {
-        Some(Seen::Now(past)) if !announced => past,
-        // What no event tells of has not begun.
-        Some(Seen::Now(past)) if past.releases == 0 && past.history.iter().all(|record| record.agent_id.is_none()) => {
-            Past::of(arrived.delivery.delivered, None, true)
-        }
+    let announced = matches!(&verdict, Verdict::Run(job, _) if is_announced(job));
+    let past = match past(core, &id, arrived, announced).await {
         Some(Seen::Now(past)) => past,
         Some(Seen::Ended) => return Step::Forget,
         None => return Step::Abandon,
@@ -190,15 +182,19 @@ fn is_fresh(message: &Message) -> bool {
     message.headers.as_ref().is_some_and(|headers| headers.get(headers::FRESH).is_some())
 }
 
+/// Whether even the first attempt begins only once its event is stored: so it is for a job that may be attempted only once. See [`count`].
+fn is_announced(job: &Job) -> bool {
+    job.retry.is_some_and(|retry| retry.max_attempts == 1)
+}
+
 /// Looks up what happened to a job before, as far as this delivery needs it. `None` when the broker does not say.
-async fn past(core: &Core, id: &JobId, delivery: Delivery, fresh: bool) -> Option<Seen> {
-    let first = delivery.delivered == 1;
-    if first && fresh {
+async fn past(core: &Core, id: &JobId, arrived: &Arrived, announced: bool) -> Option<Seen> {
+    if arrived.delivery.delivered == 1 && is_fresh(&arrived.message) {
         return Some(Seen::Now(Past::default()));
     }
     let until = Instant::now() + LOOKUP_PATIENCE;
     loop {
-        match look_up(core, id, delivery).await {
+        match look_up(core, id, arrived.delivery, announced).await {
             Ok(seen) => return Some(seen),
             Err(error) if Instant::now() >= until => {
                 tracing::warn!(%error, "can't tell what happened to this job before; leaving it to its lease");
@@ -209,7 +205,7 @@ async fn past(core: &Core, id: &JobId, delivery: Delivery, fresh: bool) -> Optio
     }
 }
 
-async fn look_up(core: &Core, id: &JobId, delivery: Delivery) -> Result<Seen, crate::js::LookupError> {
+async fn look_up(core: &Core, id: &JobId, delivery: Delivery, announced: bool) -> Result<Seen, crate::js::LookupError> {
     let subject = About::Result.job(&core.pool, id);
     let result = core.js.last(topology::RESULTS, &subject);
     if delivery.delivered == 1 {
@@ -224,7 +220,7 @@ async fn look_up(core: &Core, id: &JobId, delivery: Delivery) -> Result<Seen, cr
     let last = last?.filter(|message| !message.payload.is_empty()).and_then(|message| {
         wire::decode::<Event>(&message.payload).inspect_err(|error| tracing::error!(%error, "can't read this job's last event")).ok()
     });
-    Ok(Seen::Now(Past::of(delivery.delivered, last.as_ref(), false)))
+    Ok(Seen::Now(Past::of(delivery.delivered, last.as_ref(), announced)))
 }
 
 impl run::Context<'_> {

@@ -104,26 +104,30 @@ impl Pulse {
 
 /// Measures the machine: two small files of /proc and one system call each time.
 struct Meter {
-    system: System,
+    /// Absent where the machine can't be measured.
+    system: Option<System>,
     state_dir: PathBuf,
 }
 
 impl Meter {
     fn new(state_dir: PathBuf) -> Self {
-        let kinds = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing().with_cpu_usage()).with_memory(MemoryRefreshKind::nothing().with_ram());
-        Self { system: System::new_with_specifics(kinds), state_dir }
+        let kinds = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing().with_usage()).with_memory(MemoryRefreshKind::nothing().with_ram());
+        Self { system: System::new_with_specifics(kinds).ok(), state_dir }
     }
 
     fn load(&mut self) -> Load {
-        self.system.refresh_cpu_usage();
-        self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        if let Some(system) = &mut self.system {
+            system.refresh_cpu_usage();
+            system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        }
+        let system = self.system.as_ref();
         let disk = nix::sys::statvfs::statvfs(&self.state_dir).ok();
         let bytes = |blocks: u64| disk.map_or(0, |disk| blocks.saturating_mul(disk.fragment_size()));
         let (total, free) = disk.map_or((0, 0), |disk| (disk.blocks(), disk.blocks_free()));
         Load {
-            cpu_pct: self.system.global_cpu_usage().clamp(0.0, 100.0),
-            memory_used: self.system.used_memory(),
-            memory_total: self.system.total_memory(),
+            cpu_pct: system.map_or(0.0, System::global_cpu_usage).clamp(0.0, 100.0),
+            memory_used: system.map_or(0, System::used_memory),
+            memory_total: system.map_or(0, System::total_memory),
             disk_used: bytes(total.saturating_sub(free)),
             disk_total: bytes(total),
         }

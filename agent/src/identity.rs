@@ -5,7 +5,7 @@
 //! The private key is made here and never leaves this machine.
 
 pub(crate) mod enrol;
-mod file;
+pub(crate) mod file;
 pub(crate) mod jwt;
 pub(crate) mod renew;
 
@@ -20,14 +20,16 @@ use muster_runtime::{
     nats::{Broker, Identity as NatsIdentity, IdentityError, Login},
 };
 use muster_schemas::{
-    api::agents::Registered,
+    api::Registered,
     names::{AgentId, PoolName},
     time::Timestamp,
 };
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 
+pub use enrol::EnrolError;
 pub use file::FileError;
+pub(crate) use file::claim as file_claim;
 
 /// The name of the file in the state directory.
 pub const FILE: &str = "identity.json";
@@ -200,6 +202,11 @@ impl Identity {
     /// Lets refusals of this connection slow down the login.
     pub(crate) fn watch(&self, broker: &Broker) {
         *self.0.broker.lock().unwrap_or_else(PoisonError::into_inner) = Some(broker.clone());
+    }
+
+    /// Lets go of the connection.
+    pub(crate) fn unwatch(&self) {
+        *self.0.broker.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn refusals(&self) -> u64 {

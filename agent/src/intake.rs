@@ -4,17 +4,25 @@
 //! in [`crate::pull`]. What is known of a single lane is in [`lane`], how free slots become pull requests in [`plan`].
 //!
 //! The rules, made precise:
-//! - Each lane has *credits*: jobs asked for and not yet given. While a slot is free, an idle lane holds as many credits as slots are
-//!   free, asked for again when half of them are gone.
+//! - Each lane has *credits*: jobs asked for and not yet given. While a slot is free, an idle lane has one. A lane that gives as many
+//!   jobs as it may owe soon may owe twice as many, up to the free slots; one that has given nothing for [`Settings::settled`] begins
+//!   again with one.
+//!   So an agent gets what it can run, but is owed little where nothing happens, and has little to withdraw.
 //! - A lane that gave a job is *hot* until its credits went unanswered for [`Settings::patience`]. While a lane is hot, lanes of a lower
 //!   priority get no new credits, and hot lanes of one priority share the free slots instead of each asking for all of them.
-//! - A job without a free slot is held. No slot free for [`Settings::hold`] → all lanes are drained; then jobs held that long are
-//!   released. While a job is held, nothing is pulled.
+//! - A job without a free slot is held, and while one is held nothing is pulled. Held for [`Settings::hold`], it is released as soon as
+//!   its lane has no credits left, so that the broker can't send it straight back.
+//! - Credits that are no longer wanted (no slot free for [`Settings::hold`], not accepting, a worse pull priority) are withdrawn by
+//!   draining the lane, but only once it has been quiet for a while; a lane that gives uses them up by itself. The reason: a job
+//!   that the broker gives out in the very moment in which an inbox goes away is lost until its lease ends, and the broker does not
+//!   notice [measured on 2.15.1: 138 of 3 000 jobs stored within 0.6 ms of it across accounts, 36 within one account].
+//! - A better pull priority withdraws nothing: new pulls are added, which the broker serves before the old ones, and those expire.
 
 mod lane;
 mod plan;
 
 use std::{
+    cmp::Ordering,
     collections::BTreeSet,
     time::{Duration, Instant},
 };
@@ -33,8 +41,11 @@ pub(crate) type LaneIndex = usize;
 pub(crate) struct Settings {
     /// How many jobs may run at once.
     pub(crate) slots: u32,
-    /// How long a job may wait for a slot here, and how long all slots may be taken before the lanes are drained.
+    /// How long a job may wait for a slot here, how long all slots may be taken before the lanes are drained, and how long a lane must have
+    /// been quiet before it is drained because the agent may take nothing more.
     pub(crate) hold: Duration,
+    /// How long a lane must have been quiet to begin again with one credit, and before it is drained for any lesser reason.
+    pub(crate) settled: Duration,
     /// How long a hot lane's pull may stay unanswered before lower lanes are pulled.
     pub(crate) patience: Duration,
     /// How long a pull request waits at the broker.
@@ -47,6 +58,8 @@ impl Settings {
         Self {
             slots,
             hold: Duration::from_millis(200),
+            // Long against any round trip; and with less than a job a second, the moment in which a drain may lose one is not hit.
+            settled: Duration::from_secs(1),
             // Ten times the round trip to a broker in the same data centre; a broker with a backlog answers within one.
             patience: Duration::from_millis(10),
             // Across accounts the server forgets an idle reply mapping after 2 min.
@@ -100,6 +113,7 @@ pub(crate) enum Command {
 struct Held {
     tier: u8,
     order: u64,
+    lane: LaneIndex,
     since: Instant,
     handle: Handle,
 }
@@ -171,11 +185,11 @@ impl Intake {
             }
             Event::Arrived { lane, handle } => {
                 let tier = self.lanes.get_mut(lane).map_or(u8::MAX, |lane| {
-                    lane.gave(now);
+                    lane.gave(&self.settings, now);
                     lane.tier
                 });
                 self.arrivals += 1;
-                self.held.insert(Held { tier, order: self.arrivals, since: now, handle });
+                self.held.insert(Held { tier, order: self.arrivals, lane, since: now, handle });
                 self.fill(now, commands);
             }
             Event::SlotFreed => {
@@ -187,11 +201,13 @@ impl Intake {
             Event::Refused { lane, epoch, why } => self.in_epoch(lane, epoch, |lane| lane.refused(why, now)),
             Event::Drained { lane, epoch } => self.in_epoch(lane, epoch, Lane::drained),
             Event::Standing { accepting, priority } => {
-                if priority != self.priority {
-                    self.priority = priority;
-                    // Pulls that wait at the broker carry the old priority.
-                    self.drain_all(commands);
+                // Pulls that wait at the broker carry the old priority.
+                match priority.cmp(&self.priority) {
+                    Ordering::Less => self.lanes.iter_mut().for_each(Lane::promoted),
+                    Ordering::Greater => self.lanes.iter_mut().for_each(Lane::demoted),
+                    Ordering::Equal => {}
                 }
+                self.priority = priority;
                 self.accepting = accepting;
             }
             Event::Blocked(blocked) => self.blocked = blocked,
@@ -216,14 +232,6 @@ impl Intake {
         }
         if self.running >= self.settings.slots && self.full_since.is_none() {
             self.full_since = Some(now);
-        }
-    }
-
-    fn drain_all(&mut self, commands: &mut Vec<Command>) {
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if let Some(epoch) = lane.drain() {
-                commands.push(Command::Drain { lane: index, epoch });
-            }
         }
     }
 }

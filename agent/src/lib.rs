@@ -1,4 +1,78 @@
-//! The agent.
+//! The agent: takes jobs of its pool from the broker, runs them, and stores their results. It listens on loopback only.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | settings and flags | [`config`], `default.toml` |
+//! | start to end: the parts and how they hang together | [`service`], [`start`], `shutdown` |
+//! | who the agent is, enrolment, renewal | [`identity`] |
+//! | which lanes are pulled, which job starts next | `intake` (pure), `pull` (the shell around it) |
+//! | a delivery from arrival to ack | `attempt`; how it ends at the broker: `finish` |
+//! | results that wait for the broker | `spool` |
+//! | running the work itself | [`executors`] |
+//! | output on its way to the log | `logs` |
+//! | standing, cancel, ping | `control` |
+//! | heartbeats | `heartbeat` |
+//! | what all parts share; the broker's few services; the connection | `core`, `js`, `link` |
+//!
+//! Deliberately absent: any decision about which agent runs a job (the broker's), and any look into a job outside `attempt` and `executors`.
+
+mod attempt;
 pub mod config;
+mod control;
+mod core;
 pub mod executors;
+mod figures;
+mod finish;
+mod heartbeat;
+pub mod identity;
 mod intake;
+mod js;
+mod link;
+mod logs;
+mod pull;
+pub mod service;
+mod shutdown;
+mod spool;
+pub mod start;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+use muster_runtime::{config::Loaded, process};
+
+pub use config::Config;
+pub use service::{Listeners, run};
+
+/// Two threads do: one agent runs at most 50 jobs, whose work is done by other processes or waits for the network.
+const WORKER_THREADS: usize = 2;
+
+/// What the binary does: settings, logs, signals, [`run`]. Exit code 64 for wrong settings, [`start::EXIT_REFUSED`] for an agent that can't
+/// start until somebody does something about it.
+pub fn main_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    const NAME: &str = "muster-agent";
+    process::run_main(NAME, || {
+        let args = config::args::Args::try_parse_from(args)?;
+        let loaded: Loaded<Config> = args.config.load(args.overrides())?;
+        if args.config.printed(&loaded)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = loaded.settings;
+        let options = process::Options {
+            log_filter: config.log_level.clone(),
+            log_format: config.log_format,
+            worker_threads: Some(WORKER_THREADS),
+        };
+        let ended = process::block_on(&options, |shutdown| async move {
+            let listeners = Listeners::bind(&config).await?;
+            run(config, listeners, shutdown).await
+        });
+        match ended {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) if error.downcast_ref::<start::StartError>().is_some() => {
+                process::report(NAME, &error);
+                Ok(ExitCode::from(start::EXIT_REFUSED))
+            }
+            Err(error) => Err(error),
+        }
+    })
+}

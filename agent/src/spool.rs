@@ -37,7 +37,7 @@ impl Default for Limits {
 
 /// The spool can't do what it should.
 #[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
+pub(crate) enum SpoolError {
     /// Its folder or its database.
     #[error("the spool in {path} can't be used")]
     Open {

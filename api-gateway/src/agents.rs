@@ -109,7 +109,9 @@ async fn heartbeat(app: &App, agent: &AgentView) -> Result<Option<Heartbeat>, Ap
     let failed = |error: &dyn std::fmt::Display| ApiError::broker("read a heartbeat", error);
     let stream = app.js.get_stream_no_info(topology::HEARTBEATS).await.map_err(|error| failed(&error))?;
     match stream.direct_get_last_for_subject(subjects::heartbeat(&agent.pool, &agent.id)).await {
-        Ok(message) => Ok(wire::decode(&message.payload).inspect_err(|error| tracing::warn!(agent = %agent.id, %error, "bad heartbeat")).ok()),
+        Ok(message) => {
+            Ok(wire::decode(&message.payload).inspect_err(|error| tracing::warn!(agent = %agent.id, %error, "bad heartbeat")).ok())
+        }
         Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(&error)),
     }

@@ -12,7 +12,7 @@ use std::{
 use async_nats::jetstream;
 use axum::Router;
 use bytes::Bytes;
-use muster_runtime::{metrics::Metrics, nats::Broker, tasks::Tasks};
+use muster_runtime::{nats::Broker, shutdown::Shutdown, tasks::Tasks};
 
 pub(crate) use buckets::{Buckets, Held, create, read, update};
 pub(crate) use figures::Figures;
@@ -38,8 +38,10 @@ pub(crate) struct Shared {
     pub(crate) minter: Minter,
     pub(crate) waiters: Waiters,
     pub(crate) desk: Desk,
+    /// Its shutdown is the process's: what waits for long ends early then.
     pub(crate) tasks: Tasks,
-    pub(crate) metrics: Metrics,
+    /// Requested once the last request is answered: background work goes on until then, since requests need it.
+    pub(crate) drained: Shutdown,
     pub(crate) figures: Arc<Figures>,
     /// Health and metrics, as every process has them.
     pub(crate) ops: Router,

@@ -75,8 +75,6 @@ pub(crate) struct Caller {
     pub(crate) key_id: String,
     /// The key's name, for people.
     pub(crate) name: String,
-    /// What it may do.
-    pub(crate) role: Role,
 }
 
 /// Whoever wants to join or come back as an agent, with the proof of it checked. Handlers behind [`Access::AgentOrToken`] can ask for it.
@@ -121,7 +119,10 @@ pub(crate) async fn gate(
         Access::Public => {}
         Access::Role(needed) => {
             let key = api_key(request.headers())?.ok_or_else(|| {
-                ApiError::new(Code::Unauthenticated, "an API key is needed: send the header `Authorization: Bearer mst_…` or `X-API-Key: mst_…`")
+                ApiError::new(
+                    Code::Unauthenticated,
+                    "an API key is needed: send the header `Authorization: Bearer mst_…` or `X-API-Key: mst_…`",
+                )
             })?;
             let known = app.auth.key(key, remote).await?;
             let caller = allowed(&known, needed)?;
@@ -137,7 +138,7 @@ pub(crate) async fn gate(
 
 fn allowed(known: &Known, needed: Role) -> Result<Caller, ApiError> {
     match known.owner {
-        KeyOwner::Role(role) if role >= needed => Ok(Caller { key_id: known.key_id.clone(), name: known.name.clone(), role }),
+        KeyOwner::Role(role) if role >= needed => Ok(Caller { key_id: known.key_id.clone(), name: known.name.clone() }),
         KeyOwner::Role(role) => {
             Err(ApiError::new(Code::Forbidden, format!("this takes the role {needed}; the key `{}` has the role {role}", known.name)))
         }
@@ -152,7 +153,8 @@ async fn joiner(app: &App, headers: &HeaderMap, remote: std::net::IpAddr) -> Res
         return Ok(Joiner::Token(app.auth.token(token, remote).await?));
     }
     let key = api_key(headers)?.ok_or_else(|| {
-        let needed = "a join token or an agent's key is needed: send the header `X-Agent-Token: mst_join_…` or `Authorization: Bearer mst_agent_…`";
+        let needed =
+            "a join token or an agent's key is needed: send the header `X-Agent-Token: mst_join_…` or `Authorization: Bearer mst_agent_…`";
         ApiError::new(Code::Unauthenticated, needed)
     })?;
     match &app.auth.key(key, remote).await?.owner {
@@ -180,7 +182,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ApiEr
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => {
-            let text = value.to_str().map_err(|_| ApiError::new(Code::HeaderInvalid, format!("the header {name} holds bytes that are no text")));
+            let text =
+                value.to_str().map_err(|_| ApiError::new(Code::HeaderInvalid, format!("the header {name} holds bytes that are no text")));
             text.map(Some)
         }
         (Some(_), Some(_)) => Err(ApiError::new(Code::HeaderInvalid, format!("the header {name} may come once"))),

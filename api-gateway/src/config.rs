@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn a_value_out_of_its_range_is_refused() {
-        for (key, value) in [("bcrypt_cost", "3"), ("refusals_per_minute", "0"), ("header_timeout", "0s"), ("nats_urls", "[]"), ("listen", "x")] {
+        for (key, value) in
+            [("bcrypt_cost", "3"), ("refusals_per_minute", "0"), ("header_timeout", "0s"), ("nats_urls", "[]"), ("listen", "x")]
+        {
             let flags = Overrides::new().set("--set", key, Some(value));
             assert!(load::<Config>(&Sources { flags, ..Sources::default() }).is_err(), "{key}");
         }

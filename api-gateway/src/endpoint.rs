@@ -99,7 +99,8 @@ impl Endpoint {
 
     /// Query parameters: the fields of a flat struct.
     pub(crate) fn query<T: JsonSchema>(mut self) -> Self {
-        self.query = Some(|generator| generator.subschema_for::<T>());
+        // Not by reference: its fields are listed one by one, and nothing else points to it.
+        self.query = Some(|generator| T::json_schema(generator));
         self
     }
 

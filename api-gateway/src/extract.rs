@@ -16,7 +16,7 @@ use muster_schemas::code::Code;
 
 use crate::problem::ApiError;
 
-pub(crate) use json::{BATCH_LIMIT, BODY_LIMIT, JOB_LIMIT, Json, parse};
+pub(crate) use json::{BATCH_LIMIT, JOB_LIMIT, Json};
 pub(crate) use query::Query;
 
 /// The request's id: the caller's own `X-Request-Id` when it is fit, else a made one. In every answer, problem and log line.

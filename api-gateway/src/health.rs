@@ -1,4 +1,6 @@
 //! `/healthz`, `/readyz`, `/metrics`, and the task that keeps the checks behind `/readyz` up to date.
+//!
+//! The task also makes the broker's streams again where one is missing: those in memory are gone whenever the broker was started anew.
 
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use muster_broker_config::provision;
 use muster_runtime::{http::Readiness, nats};
 use muster_schemas::topology;
 use tower::ServiceExt as _;
@@ -30,7 +33,11 @@ const LOOKS_PER_STREAM_CHECK: u32 = 60;
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     let ops = |path, summary, description, what, content_type| {
-        Endpoint::get(path, Access::Public, forward).about("operations", summary, description).answers_other(StatusCode::OK, what, content_type)
+        Endpoint::get(path, Access::Public, forward).about("operations", summary, description).answers_other(
+            StatusCode::OK,
+            what,
+            content_type,
+        )
     };
     vec![
         ops("/healthz", "Whether the process lives", "Needs nothing but the process itself.", "It does.", "application/json"),
@@ -40,7 +47,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             "503 with the failing check while the broker, its streams or the watch of keys is missing.",
             "They can.",
             "application/json",
-        ),
+        )
+        .answers_other(StatusCode::SERVICE_UNAVAILABLE, "They cannot; the failing check says why.", "application/json"),
         ops("/metrics", "Metrics in Prometheus form", "", "The metrics.", "text/plain; version=0.0.4"),
     ]
 }
@@ -52,20 +60,23 @@ async fn forward(State(app): State<App>, request: Request) -> Result<Response, A
 
 /// Keeps the checks up to date, for ever.
 pub(crate) async fn watch(app: App, readiness: Readiness) -> anyhow::Result<()> {
-    let mut look = 0_u32;
+    let (mut looks, mut connects) = (0_u32, 0);
     loop {
-        let connected = app.broker.status().connected;
-        readiness.set(BROKER, if connected { version(&app) } else { Err("the broker is away".into()) });
+        let status = app.broker.status();
+        readiness.set(BROKER, if status.connected { version(&app) } else { Err("the broker is away".into()) });
         readiness.set(KEYS, if app.auth.listening() { Ok(()) } else { Err("changes of keys are not heard of".into()) });
-        if !connected {
-            look = 0;
-        } else if look.is_multiple_of(LOOKS_PER_STREAM_CHECK) {
-            let streams = streams(&app).await;
-            // A missing one is looked for at every turn.
-            look = u32::from(streams.is_ok());
-            readiness.set(STREAMS, streams);
-        } else {
-            look += 1;
+        if !status.connected || status.connects != connects {
+            looks = 0;
+        }
+        if status.connected {
+            if looks.is_multiple_of(LOOKS_PER_STREAM_CHECK) {
+                let streams = streams(&app).await;
+                looks = u32::from(streams.is_ok());
+                readiness.set(STREAMS, streams);
+            } else {
+                looks += 1;
+            }
+            connects = status.connects;
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -76,13 +87,23 @@ fn version(app: &App) -> Result<(), String> {
     nats::check_server_version(&info, nats::MIN_SERVER_VERSION).map_err(|error| error.to_string())
 }
 
+/// Looks for the streams, and makes them if one is missing.
 async fn streams(app: &App) -> Result<(), String> {
+    let Some(missing) = missing(app).await else { return Ok(()) };
+    tracing::warn!(missing, "a stream of the broker is missing; making it");
+    match provision::provision_fixed(&app.nats).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(format!("{missing}, and cannot be made: {error}")),
+    }
+}
+
+async fn missing(app: &App) -> Option<String> {
     let fixed = topology::fixed_streams().into_iter().map(|stream| stream.name);
     let buckets = topology::BUCKETS.iter().map(|bucket| topology::bucket_stream(bucket.name));
     for name in fixed.chain(buckets) {
         if let Err(error) = app.js.get_stream(&name).await {
-            return Err(format!("the stream {name} is not there: {error}"));
+            return Some(format!("the stream {name} is not there: {error}"));
         }
     }
-    Ok(())
+    None
 }

@@ -22,11 +22,7 @@ use muster_schemas::{
     wire::{self, V},
 };
 
-use crate::{
-    app::App,
-    config::Files,
-    problem::ApiError,
-};
+use crate::{app::App, config::Files, problem::ApiError};
 
 /// The gateways share the work.
 const QUEUE: &str = "identity";

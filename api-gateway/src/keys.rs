@@ -63,16 +63,22 @@ pub(crate) struct ListQuery {
     cursor: Option<String>,
 }
 
-/// A key's id: `key_` and a ULID.
+/// A key's id: `key_` and a ULID, or what `muster init` called the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct KeyId(String);
 
 impl FromStr for KeyId {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let fits = text.strip_prefix("key_").is_some_and(|ulid| ulid.len() == 26 && ulid.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        let fits = text
+            .strip_prefix("key_")
+            .is_some_and(|rest| (1..=32).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         let given = || text.chars().take(64).flat_map(char::escape_debug).collect();
-        fits.then(|| Self(text.into())).ok_or_else(|| NameError { what: "a key's id", rule: "key_ and 26 of 0-9 and A-Z", given: given() })
+        fits.then(|| Self(text.into())).ok_or_else(|| NameError {
+            what: "a key's id",
+            rule: "key_ and 1 to 32 letters and digits",
+            given: given(),
+        })
     }
 }
 
@@ -125,10 +131,14 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     let before = query.cursor.as_deref().map(page::Cursor::decode).transpose()?;
     let records = app.mirror.api_keys.all();
     let mut views: Vec<KeyView> = records.iter().filter_map(|(_, record)| Some(view(record, role(record)?))).collect();
-    // Ids begin with the time of their making.
-    views.sort_unstable_by(|a, b| b.id.cmp(&a.id));
-    let behind = views.into_iter().filter(|view| before.as_ref().is_none_or(|before| view.id < *before));
-    Ok(Answer(page::cut(behind, limit, |view| view.id.clone())))
+    views.sort_unstable_by_key(|view| std::cmp::Reverse(place(view)));
+    let behind = views.into_iter().filter(|view| before.as_ref().is_none_or(|before| place(view) < *before));
+    Ok(Answer(page::cut(behind, limit, place)))
+}
+
+/// Where a key is in the list: by the time of its making, then by its id.
+fn place(view: &KeyView) -> String {
+    format!("{:020} {}", view.created_at.micros(), view.id)
 }
 
 async fn revoke(State(app): State<App>, caller: Caller, Path(id): Path<KeyId>) -> Result<StatusCode, ApiError> {
@@ -181,7 +191,9 @@ mod tests {
     #[test]
     fn a_made_id_parses_and_others_do_not() {
         assert!(fresh_id(Timestamp::now()).parse::<KeyId>().is_ok());
-        for wrong in ["", "key_", "key_*", "agt_01ARZ3NDEKTSV4RRFFQ69G5FAV", "key_01ARZ3NDEKTSV4RRFFQ69G5FA.", "key_01ARZ3NDEKTSV4RRFFQ69G5FAVX"] {
+        for wrong in
+            ["", "key_", "key_*", "agt_01ARZ3NDEKTSV4RRFFQ69G5FAV", "key_01ARZ3NDEKTSV4RRFFQ69G5FA.", &format!("key_{}", "a".repeat(33))]
+        {
             assert!(wrong.parse::<KeyId>().is_err(), "{wrong}");
         }
     }

@@ -22,9 +22,11 @@ const NONCE: &str = "NONCE";
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/openapi.json", Access::Public, text)
-            .about("documentation", "This document", "")
-            .answers_other(StatusCode::OK, "The API's document.", "application/json"),
+        Endpoint::get("/openapi.json", Access::Public, text).about("documentation", "This document", "").answers_other(
+            StatusCode::OK,
+            "The API's document.",
+            "application/json",
+        ),
         Endpoint::get("/docs", Access::Public, page)
             .about("documentation", "The API as a page", "Shows this document, with a form to try each endpoint.")
             .answers_other(StatusCode::OK, "The page.", "text/html"),

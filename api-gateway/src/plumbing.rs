@@ -144,3 +144,48 @@ pub(crate) async fn not_found() -> ApiError {
 pub(crate) async fn method_not_allowed(method: Method) -> ApiError {
     ApiError::new(Code::MethodNotAllowed, format!("this path does not take {method}; the header Allow lists what it takes"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+    use http_body_util::BodyExt as _;
+    use muster_schemas::api::Problem;
+
+    use super::*;
+
+    async fn problem(mut response: Response) -> Problem {
+        finish(&mut response, "req_1");
+        assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), PROBLEM_JSON);
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_problem_that_does_not_say_what_the_panic_said() {
+        let answer = problem(caught(async { panic!("secret") }).await).await;
+        assert_eq!((answer.code, answer.status, answer.request_id.as_str()), (Code::Internal, 500, "req_1"));
+        assert!(!answer.detail.contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn an_error_in_plain_text_becomes_a_problem_and_one_in_json_stays() {
+        let foreign = problem((StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded").into_response()).await;
+        assert_eq!((foreign.code, foreign.status), (Code::BodyTooLarge, 413));
+        let mut own = (StatusCode::SERVICE_UNAVAILABLE, axum::Json(serde_json::json!({"ready": false}))).into_response();
+        finish(&mut own, "req_1");
+        assert_eq!(own.headers().get(header::CONTENT_TYPE).unwrap(), "application/json");
+    }
+
+    #[test]
+    fn a_request_id_is_taken_over_only_when_it_is_plain() {
+        let given = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(&*given("abc-1_2.3"), "abc-1_2.3");
+        for unfit in ["", "a b", "é", "a\"b", &"a".repeat(65)] {
+            assert!(given(unfit).starts_with("req_"), "{unfit}");
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+}

@@ -124,3 +124,37 @@ pub fn status(code: Code) -> StatusCode {
         _ => StatusCode::BAD_REQUEST,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_the_status_of_an_error() {
+        for code in Code::ALL {
+            let status = status(*code);
+            assert!(status.is_client_error() || status.is_server_error(), "{code}: {status}");
+        }
+    }
+
+    #[test]
+    fn a_caller_who_is_put_off_learns_for_how_long_and_one_without_a_key_learns_how_to_show_it() {
+        let header = |error: ApiError, name: header::HeaderName| error.into_response().headers().get(name).cloned();
+        let limited = ApiError::new(Code::RateLimited, "x");
+        assert_eq!(
+            header(limited.clone().retry_after(Duration::from_millis(2_100)), header::RETRY_AFTER),
+            Some(HeaderValue::from_static("3"))
+        );
+        assert_eq!(header(limited, header::RETRY_AFTER), Some(HeaderValue::from_static("1")));
+        assert_eq!(header(ApiError::new(Code::NotFound, "x"), header::RETRY_AFTER), None);
+        assert!(header(ApiError::new(Code::Unauthenticated, "x"), header::WWW_AUTHENTICATE).is_some());
+    }
+
+    #[test]
+    fn what_went_wrong_inside_does_not_reach_the_caller() {
+        for error in [ApiError::broker("store the job", "secret"), ApiError::internal("store the job", "secret")] {
+            assert!(!error.problem("req_1").detail.contains("secret"));
+        }
+        assert_eq!(ApiError::new(Code::NotFound, "x".repeat(5_000)).problem("req_1").detail.len(), DETAIL_MAX);
+    }
+}

@@ -61,8 +61,11 @@ async fn answer(app: &App, verb: Query, message: Message) {
         Some((pool, id)) => ask(app, verb, &pool, &id).await,
         None => Err(ApiError::new(Code::NameInvalid, "the subject names no pool and job id")),
     };
-    let answer = outcome.unwrap_or_else(|error| {
-        QueryAnswer { v: V, result: None, error: Some(ErrorInfo::new(error.code, error.detail)), queued: false }
+    let answer = outcome.unwrap_or_else(|error| QueryAnswer {
+        v: V,
+        result: None,
+        error: Some(ErrorInfo::new(error.code, error.detail)),
+        queued: false,
     });
     count(answer.error.as_ref().map_or("answered", |error| error.code.as_str()));
     if let Err(error) = app.nats.publish(reply, wire::encode(&answer).into()).await {

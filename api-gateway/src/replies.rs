@@ -80,7 +80,9 @@ mod tests {
     #[test]
     fn nothing_goes_anywhere_else() {
         let long = format!("_INBOX.{}", "a".repeat(300));
-        for reply_to in ["jobs.q.normal.shell.evil", "_INBOX", "_INBOX.>", "_INBOX.*", "_INBOX.a b", "_INBOX..a", "_INBOX.", "$JS.ACK.x", "", &long] {
+        for reply_to in
+            ["jobs.q.normal.shell.evil", "_INBOX", "_INBOX.>", "_INBOX.*", "_INBOX.a b", "_INBOX..a", "_INBOX.", "$JS.ACK.x", "", &long]
+        {
             assert!(answer(&message("done.p.j", Some(reply_to))).is_none(), "{reply_to}");
         }
         assert!(answer(&message("done.p.j", None)).is_none());

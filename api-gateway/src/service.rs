@@ -30,8 +30,8 @@ use crate::{
     waiters::{self, Waiters},
 };
 
-/// How long the start may take once the broker is there.
-const START: Duration = Duration::from_secs(30);
+/// How long the start may take once the broker is there. Going over the lanes of a thousand pools takes some ten seconds.
+const START: Duration = Duration::from_secs(120);
 /// How long to wait before a task that failed is started again.
 const RESTART: OnFailure = OnFailure::Restart { delay: Duration::from_millis(200) };
 /// How long background tasks may take to end.
@@ -82,36 +82,42 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// When the settings can't be used, the broker refuses the credentials' permissions or is too old, or its streams differ from what is
 /// needed. A broker that is away is waited for.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> anyhow::Result<()> {
-    let tasks = Tasks::new(shutdown.clone());
-    let started = tokio::select! {
-        started = start(config, &tasks) => started?,
-        () = shutdown.requested() => return Ok(()),
-    };
-    let (app, limits) = started;
-    let router = routes::router(&app, routes::table());
-    tracing::info!(address = %listeners.http.local_addr()?, instance = app.instance, "serving");
-    server::serve(listeners.http, router, limits, shutdown.clone()).await;
-    // The server only ends with the shutdown.
+    let (tasks, drained) = (Tasks::new(shutdown.clone()), Shutdown::new());
+    let served = serve(config, listeners, &tasks, &drained).await;
+    drained.trigger("the last request is answered");
     let left = tasks.join(TASKS_GRACE).await;
     if !left.is_empty() {
         tracing::warn!(?left, "tasks did not end in time");
     }
-    // What was published is sent before the process ends.
-    if tokio::time::timeout(TASKS_GRACE, app.nats.flush()).await.is_err() {
-        tracing::warn!("the broker did not take the last messages in time");
+    served
+}
+
+async fn serve(config: Config, listeners: Listeners, tasks: &Tasks, drained: &Shutdown) -> anyhow::Result<()> {
+    let shutdown = tasks.shutdown().clone();
+    let (app, limits) = tokio::select! {
+        started = start(config, tasks, drained) => started?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    let router = routes::router(&app, routes::table());
+    tracing::info!(address = %listeners.http.local_addr()?, instance = app.instance, "serving");
+    server::serve(listeners.http, router, limits, shutdown).await;
+    // What was begun for others, and what was published, goes out before the process ends.
+    let last = async {
+        app.desk.group().idle().await;
+        app.nats.flush().await
+    };
+    if tokio::time::timeout(TASKS_GRACE, last).await.is_err() {
+        tracing::warn!("the last messages did not go out in time");
     }
     Ok(())
 }
 
-async fn start(config: Config, tasks: &Tasks) -> anyhow::Result<(App, Limits)> {
-    let limits = Limits {
-        connections: config.max_connections,
-        header_timeout: config.header_timeout.get(),
-        grace: config.shutdown_grace.get(),
-    };
+async fn start(config: Config, tasks: &Tasks, drained: &Shutdown) -> anyhow::Result<(App, Limits)> {
+    let limits =
+        Limits { connections: config.max_connections, header_timeout: config.header_timeout.get(), grace: config.shutdown_grace.get() };
     let instance = format!("{:016x}", rand::random::<u64>());
     let broker = connect(&config, &instance).await?;
-    let app = tokio::time::timeout(START, prepare(config, instance, broker, tasks)).await;
+    let app = tokio::time::timeout(START, prepare(config, instance, broker, tasks, drained)).await;
     Ok((app.context("the broker does not answer")??, limits))
 }
 
@@ -128,7 +134,7 @@ async fn connect(config: &Config, instance: &str) -> anyhow::Result<Broker> {
 }
 
 /// Makes the state and starts the background work, and returns once all of it is up to date.
-async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks) -> anyhow::Result<App> {
+async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks, drained: &Shutdown) -> anyhow::Result<App> {
     let files = config.files();
     let nats = broker.client().clone();
     match &files.bootstrap {
@@ -148,6 +154,7 @@ async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks
         mirror: Mirror::default(),
         ops: Ops::new(readiness.clone(), metrics.registry().clone()).router(),
         tasks: tasks.clone(),
+        drained: drained.clone(),
         openapi: std::sync::OnceLock::new(),
         config,
         instance,
@@ -155,12 +162,9 @@ async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks
         nats,
         js,
         buckets,
-        metrics,
         figures,
     });
     mirrors(&app);
-    let health = readiness.clone();
-    background(&app, "health", move |app| health::watch(app, health.clone()));
     background(&app, "identity", identity::run);
     background(&app, "waiters", waiters::run);
     background(&app, "queries", queries::run);
@@ -175,21 +179,23 @@ async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks
         mirror.join_tokens.synced(),
         app.waiters.ready()
     );
+    // Last, so that its first look finds everything in place.
+    background(&app, "health", move |app| health::watch(app, readiness.clone()));
     Ok(app)
 }
 
-/// Starts a task that runs until the shutdown, and again whenever it fails.
+/// Starts a task that runs until the last request is answered, and again whenever it fails.
 fn background<Fut>(app: &App, name: &'static str, run: impl Fn(App) -> Fut + Send + 'static)
 where
     Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let (again, shutdown) = (app.clone(), app.tasks.shutdown().clone());
+    let again = app.clone();
     app.tasks.start(name, RESTART, move || {
-        let (run, shutdown) = (run(again.clone()), shutdown.clone());
+        let (run, drained) = (run(again.clone()), again.drained.clone());
         async move {
             tokio::select! {
                 outcome = run => outcome,
-                () = shutdown.requested() => Ok(()),
+                () = drained.requested() => Ok(()),
             }
         }
     });

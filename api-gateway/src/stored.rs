@@ -248,7 +248,9 @@ mod tests {
 
     #[test]
     fn acknowledgements_are_told_apart_by_their_texts() {
-        let refused = |text: &str| read_ack(format!(r#"{{"error":{{"code":503,"err_code":10077,"description":"{text}"}},"seq":0}}"#).as_bytes()).unwrap();
+        let refused = |text: &str| {
+            read_ack(format!(r#"{{"error":{{"code":503,"err_code":10077,"description":"{text}"}},"seq":0}}"#).as_bytes()).unwrap()
+        };
         assert_eq!(read_ack(br#"{"stream":"S","seq":2}"#).unwrap(), Kept::Stored);
         assert_eq!(read_ack(br#"{"stream":"S","seq":2,"duplicate": true}"#).unwrap(), Kept::Taken);
         assert_eq!(refused("maximum messages per subject exceeded"), Kept::Taken);

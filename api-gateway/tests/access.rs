@@ -7,6 +7,7 @@ mod stack;
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use muster_schemas::time::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -28,7 +29,8 @@ async fn every_route_lets_in_exactly_the_roles_that_its_document_says() {
     let gateway = stack.gateway(&[]).await;
     let admin = stack.admin(&gateway);
     let key = async |role| gateway.with_key(admin.new_key(role).await["key"].as_str().unwrap());
-    let callers = [("none", gateway.anybody()), ("viewer", key("viewer").await), ("operator", key("operator").await), ("admin", admin.clone())];
+    let callers =
+        [("none", gateway.anybody()), ("viewer", key("viewer").await), ("operator", key("operator").await), ("admin", admin.clone())];
     let document = gateway.anybody().get("/openapi.json").await;
     let mut checked = 0;
     for (path, operations) in document.body["paths"].as_object().unwrap() {
@@ -90,7 +92,9 @@ async fn a_key_that_is_wrong_expired_or_of_an_agent_is_refused_with_its_own_sent
     let made = admin.post("/api/v1/api-keys", &json!({"name": "short", "role": "viewer", "expires_at": soon})).await.data(201).clone();
     let short = gateway.with_key(made["key"].as_str().unwrap());
     assert_eq!(short.get(list).await.status, StatusCode::OK);
-    let expired = eventually("the key expires", Duration::from_secs(5), async || Some(short.get(list).await).filter(|answer| answer.status != 200)).await;
+    let expired =
+        eventually("the key expires", Duration::from_secs(5), async || Some(short.get(list).await).filter(|answer| answer.status != 200))
+            .await;
     assert!(expired.code() == "unauthenticated" && expired.body["detail"].as_str().unwrap().contains("expired"), "{}", expired.text);
 }
 
@@ -159,17 +163,19 @@ async fn keys_are_listed_without_their_secrets_at_every_gateway_alike() {
 async fn guessing_is_slowed_down_per_address_and_good_keys_in_use_go_on() {
     let stack = Stack::start().await;
     let gateway = stack.gateway(&[("refusals_per_minute", "20")]).await;
+    let other = stack.gateway(&[("refusals_per_minute", "5")]).await;
     let admin = stack.admin(&gateway);
     assert_eq!(admin.get("/api/v1/agents").await.status, StatusCode::OK);
     // Fifty at once, each with another key of a prefix that exists: none may slip through because the others are not counted yet.
     let prefix = &stack.admin_key()[..15];
     let guesses = (0..50u8).map(|n| {
-        let secret: String = std::iter::repeat_n(char::from(b'a' + n % 26), 16).chain(std::iter::repeat_n(char::from(b'b' + n / 26), 16)).collect();
+        let secret: String =
+            std::iter::repeat_n(char::from(b'a' + n % 26), 16).chain(std::iter::repeat_n(char::from(b'b' + n / 26), 16)).collect();
         let caller = gateway.with_key(&format!("{prefix}{secret}"));
         // The header that proxies set is not believed.
         async move { send(caller.request(Method::GET, "/api/v1/agents").header("x-forwarded-for", format!("10.0.0.{n}"))).await }
     });
-    let answers = futures_util::future::join_all(guesses).await;
+    let answers = join_all(guesses).await;
     let count = |code: &str| answers.iter().filter(|answer| answer.code() == code).count();
     assert_eq!(count("unauthenticated") + count("rate_limited"), 50);
     assert!((20..=23).contains(&count("unauthenticated")), "{}", count("unauthenticated"));
@@ -178,4 +184,17 @@ async fn guessing_is_slowed_down_per_address_and_good_keys_in_use_go_on() {
     assert_eq!(admin.get("/api/v1/agents").await.status, StatusCode::OK, "a key that was checked before still works");
     let token = send(gateway.anybody().request(Method::POST, "/api/v1/agents/register").header("x-agent-token", "mst_join_x")).await;
     assert_eq!(token.code(), "rate_limited", "tokens are counted with keys");
+
+    let good = join_all((0..30).map(async |n| {
+        let agent = json!({"name": format!("agent-{n}"), "public_key": nkeys::KeyPair::new_user().public_key()});
+        let request =
+            other.anybody().request(Method::POST, "/api/v1/agents/register").header("x-agent-token", stack.join_token()).json(&agent);
+        send(request).await.data(201)["api_key"].as_str().unwrap().to_owned()
+    }))
+    .await;
+    let backs = join_all(good.iter().map(async |key| {
+        let agent = json!({"name": "x", "public_key": nkeys::KeyPair::new_user().public_key()});
+        other.with_key(key).post("/api/v1/agents/register", &agent).await.status
+    }));
+    assert!(backs.await.iter().all(|status| *status == StatusCode::OK), "many good tokens and keys at once are no guessing");
 }

@@ -46,7 +46,8 @@ impl std::fmt::Debug for Creds {
 impl Creds {
     /// The text of a `.creds` file, as every NATS client reads it.
     pub fn to_text(&self) -> String {
-        let warning = "************************* IMPORTANT *************************\nWhoever has this seed can act as this user. Keep it secret.";
+        let warning =
+            "************************* IMPORTANT *************************\nWhoever has this seed can act as this user. Keep it secret.";
         format!("{JWT_BEGIN}\n{}\n{JWT_END}\n\n{warning}\n\n{SEED_BEGIN}\n{}\n{SEED_END}\n", self.jwt, self.seed.as_str())
     }
 

@@ -80,11 +80,15 @@ pub struct Deployment {
 
 impl std::fmt::Debug for Deployment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deployment").field("layout", &self.layout).field("core", &self.core).field("fleet", &self.fleet).finish_non_exhaustive()
+        f.debug_struct("Deployment")
+            .field("layout", &self.layout)
+            .field("core", &self.core)
+            .field("fleet", &self.fleet)
+            .finish_non_exhaustive()
     }
 }
 
-/// Makes the deployment in `dir`, or completes it. Blocks for the lock and for half a second of hashing at the first time: call it from
+/// Makes the deployment in `dir`, or completes it. Blocks for the lock, and at the first time for the hash of the admin key: call it from
 /// `main` or from a blocking thread.
 ///
 /// # Errors

@@ -81,7 +81,7 @@ impl Permissions {
 /// Subscriptions of one agent: an inbox per lane of up to 32 executors × 3 priorities, its own subjects, and room.
 pub const AGENT_SUBSCRIPTIONS_MAX: u32 = 256;
 
-/// What answers need: a gateway or agent answers at once, and a request of ours waits for at most 30 s.
+/// Room for answers in several parts, well above the seconds that a request waits; a reply subject is of no use to the requester later.
 const RESPONSES: Responses = Responses { max: 64, ttl: Duration::from_secs(60) };
 
 impl Role {
@@ -92,11 +92,9 @@ impl Role {
             Self::Gateway => control_plane::gateway(),
             Self::Dispatcher => control_plane::dispatcher(),
             Self::Service { pools } => service(pools),
-            Self::System => Permissions {
-                publish: vec![broker::SYSTEM.into()],
-                subscribe: vec![broker::INBOXES.into()],
-                ..Permissions::default()
-            },
+            Self::System => {
+                Permissions { publish: vec![broker::SYSTEM.into()], subscribe: vec![broker::INBOXES.into()], ..Permissions::default() }
+            }
         }
     }
 
@@ -117,6 +115,8 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
         broker::direct_gets_about(topology::RESULTS, About::Result, pool),
         broker::direct_gets_about(topology::EVENTS, About::Event, pool),
         js::direct_get(&bucket_stream(topology::STANDINGS), &standing),
+        // Messages to itself, with which it ends an inbox without losing a job (tests/broker/drain.rs).
+        broker::agent_inboxes(id),
     ];
     publish.extend(broker::acks_of(&jobs));
     publish.extend(broker::acks_of_consumer(topology::COMMANDS, id.as_str()));

@@ -30,7 +30,8 @@ impl Api {
     pub(crate) fn new(target: Target) -> anyhow::Result<Self> {
         // Fails only when it was done before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")));
+        let mut builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")));
         if is_local(&target.url) {
             // A proxy of the environment leads out, not to this machine.
             builder = builder.no_proxy();
@@ -78,7 +79,13 @@ impl Api {
     }
 
     /// Sends a body and gets one thing back; the gateway may wait for up to `wait` before it answers.
-    pub(crate) async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize, wait: Duration) -> anyhow::Result<T> {
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        wait: Duration,
+    ) -> anyhow::Result<T> {
         let mut request = self.request(method, path).json(body).timeout(TIMEOUT + wait);
         if !wait.is_zero() {
             request = request.query(&[("wait", seconds(wait))]);
@@ -112,7 +119,8 @@ impl Api {
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
         let bytes = self.response(request).await?.bytes().await.map_err(|error| self.unreachable(&error))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("can't understand the answer of {}; is it a gateway of this version?", self.target.url))
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("can't understand the answer of {}; is it a gateway of this version?", self.target.url))
     }
 
     async fn response(&self, request: RequestBuilder) -> anyhow::Result<Response> {
@@ -138,7 +146,9 @@ impl Api {
         while let Some(inner) = cause.source() {
             cause = inner;
         }
-        Failure::new(format!("can't reach the gateway at {url}: {cause}")).hint("is it running? `muster up` starts one on this machine").into()
+        Failure::new(format!("can't reach the gateway at {url}: {cause}"))
+            .hint("is it running? `muster up` starts one on this machine")
+            .into()
     }
 
     fn stranger(&self, status: StatusCode) -> Failure {

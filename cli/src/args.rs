@@ -112,3 +112,25 @@ pub(crate) enum Command {
         which: ServiceCommand,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_and_flag_is_well_formed_and_has_a_help() {
+        Cli::command().debug_assert();
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            assert!(command.get_about().is_some(), "{} says nothing about itself", command.get_name());
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let name = argument.get_id();
+                let known = ["help", "version"].contains(&name.as_str());
+                assert!(known || argument.get_help().is_some(), "{} of {} has no help", name, command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

@@ -51,12 +51,15 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
     let refused = error.chain().find_map(|cause| cause.downcast_ref::<Refused>());
     // Whoever reads has closed the pipe (`muster … | head`): nothing to say, and nobody to say it to.
-    let closed = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
+    let closed =
+        error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
     let exit = failure.map_or(1, |failure| failure.exit);
     if closed {
         return ExitCode::from(exit);
     }
-    let hint = failure.and_then(|failure| failure.hint.clone()).or_else(|| refused.and_then(|refused| hint(refused.problem.code).map(str::to_owned)));
+    let hint = failure
+        .and_then(|failure| failure.hint.clone())
+        .or_else(|| refused.and_then(|refused| hint(refused.problem.code).map(str::to_owned)));
     let message = muster_runtime::process::chain(error);
     let text = if json {
         let problem = refused.map(|refused| &refused.problem);

@@ -27,12 +27,13 @@ impl std::fmt::Debug for Target {
 
 /// Finds the gateway.
 pub(crate) fn find(global: &Global) -> anyhow::Result<Target> {
-    let path = profile::path()?;
-    if profile::is_open_to_others(&path) {
-        crate::output::warn(&format!("others can read the keys in {}; run: chmod 600 {0}", path.display()));
-    }
+    let profiles = profile::path().and_then(|path| {
+        if profile::is_open_to_others(&path) {
+            crate::output::warn(&format!("others can read the keys in {}; run: chmod 600 {0}", path.display()));
+        }
+        Profiles::load(&path)
+    });
     // Profiles that cannot be read matter only to whoever needs one.
-    let profiles = Profiles::load(&path);
     match (&global.url, &global.profile) {
         (Some(_), None) => choose(global, &profiles.unwrap_or_default()),
         _ => choose(global, &profiles?),
@@ -60,9 +61,10 @@ fn choose(global: &Global, profiles: &Profiles) -> anyhow::Result<Target> {
             Ok(Target { api_key: key.or_else(|| fitting.and_then(of_profile)), url: trimmed(&url)? })
         }
         (None, Some(profile)) => Ok(Target { api_key: key.or_else(|| of_profile(profile)), url: trimmed(&profile.url)? }),
-        (None, None) => bail!(Failure::new("no gateway is given").hint(
-            "start one here with `muster up`, or say which: --url and --api-key, MUSTER_URL and MUSTER_API_KEY, or a --profile"
-        )),
+        (None, None) => bail!(
+            Failure::new("no gateway is given")
+                .hint("start one here with `muster up`, or say which: --url and --api-key, MUSTER_URL and MUSTER_API_KEY, or a --profile")
+        ),
     }
 }
 
@@ -92,7 +94,8 @@ mod tests {
     fn profiles() -> Profiles {
         let profile = |url: &str, key: &str| Profile { url: url.into(), api_key: Some(key.into()), data_dir: None };
         Profiles {
-            profiles: [(LOCAL.to_owned(), profile("http://l:1", "local-key")), ("prod".to_owned(), profile("https://p", "prod-key"))].into(),
+            profiles: [(LOCAL.to_owned(), profile("http://l:1", "local-key")), ("prod".to_owned(), profile("https://p", "prod-key"))]
+                .into(),
         }
     }
 

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderValue, Message, Request, RequestErrorKind, jetstream::publish::PublishAck, jetstream::response::Response};
+use async_nats::{
+    HeaderMap, HeaderValue, Message, Request, RequestErrorKind, jetstream::publish::PublishAck, jetstream::response::Response,
+};
 use muster_schemas::{
     headers,
     names::{JobId, PoolName},

@@ -84,8 +84,10 @@ impl Waiters {
         }
         let subject = About::Done.pool(pool);
         let subscriber = self.nats.subscribe(subject).await.map_err(|error| Error::Closed(error.to_string()))?;
-        let listener =
-            Arc::new(Listener { waiting: Mutex::default(), connects: watch::channel(self.nats.statistics().connects.load(Ordering::Relaxed)).0 });
+        let listener = Arc::new(Listener {
+            waiting: Mutex::default(),
+            connects: watch::channel(self.nats.statistics().connects.load(Ordering::Relaxed)).0,
+        });
         let ticket = listener.join(id)?;
         lock(&self.pools).insert(pool.clone(), Arc::clone(&listener));
         drop(opening);

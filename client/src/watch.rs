@@ -65,7 +65,8 @@ impl Client {
     /// [`Error::Closed`] when the connection is closed for good. What the credentials do not allow shows in [`Watch::next`].
     pub async fn watch(&self, pool: &PoolName, id: &JobId) -> Result<Watch, Error> {
         let denials = self.listen();
-        let subscribe = async |about: About| self.nats.subscribe(about.job(pool, id)).await.map_err(|error| Error::Closed(error.to_string()));
+        let subscribe =
+            async |about: About| self.nats.subscribe(about.job(pool, id)).await.map_err(|error| Error::Closed(error.to_string()));
         let (events, logs, done) = (subscribe(About::Event).await?, subscribe(About::Log).await?, subscribe(About::Done).await?);
         let (client, pool, id, look) = (self.clone(), pool.clone(), id.clone(), Instant::now());
         Ok(Watch { client, pool, id, denials, events, logs, done, look, unknown: false, ended: false })

@@ -1,5 +1,5 @@
-//! Brings the lanes of every pool to what its record and its agents' capabilities say: at the start, whenever an agent with a new
-//! capability appears, and every half minute, so that a lane that somebody removed comes back.
+//! Brings the lanes of every pool to what its record and its agents' capabilities say: at the start, whenever a pool's record changes or
+//! an agent with a new capability appears, and every half minute, so that a lane that somebody removed comes back.
 //!
 //! A reconciler: what it is told is only a hint of where to look first, and losing one costs half a minute. How a lane is made is known to
 //! `muster_broker_config::provision`, which the gateway uses too. Only the active dispatcher does this.
@@ -12,7 +12,10 @@ use std::{
 
 use muster_broker_config::provision;
 use muster_runtime::{nats::Broker, shutdown::Shutdown};
-use muster_schemas::names::{ExecutorName, PoolName};
+use muster_schemas::{
+    names::{ExecutorName, PoolName},
+    records::PoolRecord,
+};
 use tokio::sync::Notify;
 
 use crate::{fixed::Fixed, intake::KnownPools, lease::keeper::Leadership};
@@ -67,11 +70,15 @@ pub(crate) struct Reconciler {
 impl Reconciler {
     /// Runs until the shutdown.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let (mut led, mut all_at) = (false, Instant::now());
+        let (mut led, mut all_at, mut seen) = (false, Instant::now(), Arc::default());
         loop {
             let all = tokio::select! {
                 () = shutdown.requested() => return Ok(()),
                 () = self.lanes.hints.some.notified() => false,
+                Ok(()) = self.pools.changed() => {
+                    self.look_for_changes(&mut seen);
+                    false
+                }
                 () = tokio::time::sleep_until(all_at.into()) => true,
                 () = self.leadership.changed() => !led && self.leadership.is_mine(),
             };
@@ -87,6 +94,15 @@ impl Reconciler {
                 () = shutdown.requested() => return Ok(()),
             }
         }
+    }
+
+    /// Asks for the lanes of pools whose record is new or has changed.
+    fn look_for_changes(&mut self, seen: &mut Arc<BTreeMap<PoolName, PoolRecord>>) {
+        let pools = Arc::clone(&self.pools.borrow_and_update());
+        for (name, _) in pools.iter().filter(|(name, record)| seen.get(*name) != Some(record)) {
+            self.lanes.want_later(name.clone(), BTreeSet::new());
+        }
+        *seen = pools;
     }
 
     async fn reconcile(&self, all: bool) {

@@ -26,6 +26,7 @@ pub const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// One thing: `{"data": …}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "{T}Answer")]
 pub struct One<T> {
     /// The thing.
     pub data: T,
@@ -33,6 +34,7 @@ pub struct One<T> {
 
 /// A page of things: `{"data": […], "meta": {"page": …}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "{T}Page")]
 pub struct Many<T> {
     /// The things.
     pub data: Vec<T>,

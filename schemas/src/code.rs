@@ -50,7 +50,6 @@ codes! {
     LabelsInvalid "labels_invalid" "The labels are too many, too long or malformed."
     PoolNotFound "pool_not_found" "There is no pool of that name."
     PoolNotEmpty "pool_not_empty" "The pool still has jobs, agents or both."
-    PoolPaused "pool_paused" "The pool takes no jobs while it is paused."
     QueueFull "queue_full" "The pool's queue has reached its limit."
     JobNotFound "job_not_found" "No job of that id is known, or it is older than results are kept."
     JobFinished "job_finished" "The job has already ended."
@@ -63,7 +62,6 @@ codes! {
     NameTaken "name_taken" "Another agent has this name."
     AgentNotFound "agent_not_found" "There is no agent of that id."
     AgentRevoked "agent_revoked" "The agent has been revoked."
-    AgentDeleted "agent_deleted" "The agent was deleted before it ran the command."
     KeyNotFound "key_not_found" "There is no API key of that id."
     NotFound "not_found" "There is nothing at that path."
     MethodNotAllowed "method_not_allowed" "The path exists, but not for that method."
@@ -80,7 +78,7 @@ codes! {
     StatusUnexpected "status_unexpected" "The HTTP answer has another status than expected."
     RedirectRefused "redirect_refused" "The HTTP answer redirects to where the agent does not follow."
     ProbeFailed "probe_failed" "The probe was told to fail, and did."
-    ResultTooLarge "result_too_large" "The result had more bytes than a result may have; it was cut."
+    ResultTooLarge "result_too_large" "The result had more bytes than a result may have, and lost what did not fit."
 }
 
 impl std::fmt::Display for Code {

@@ -198,7 +198,7 @@ impl Stack {
     }
 
     fn process(&self, name: &str, command: &mut Command) -> Process {
-        command.env("LOG_LEVEL", "info").env("MUSTER_DIE_WITH_PARENT", std::process::id().to_string());
+        command.env("MUSTER_DIE_WITH_PARENT", std::process::id().to_string());
         Process::start(name, self.folder(), command)
     }
 

@@ -93,7 +93,11 @@ async fn a_queued_job_that_is_cancelled_never_runs_and_a_running_one_is_stopped_
     let cancelled = stack.rest.post(&format!("/jobs/{id}/cancel"), &json!({})).await;
     assert_eq!((cancelled.status, cancelled.text("/data/state")), (StatusCode::OK, "cancelled"), "{cancelled:?}");
     let again = stack.rest.post(&format!("/jobs/{id}/cancel"), &json!({})).await;
-    assert_eq!((again.status, again.code()), (StatusCode::CONFLICT, "job_finished"));
+    assert_eq!((again.status, again.data()), (StatusCode::OK, cancelled.data()), "a cancel is safe to repeat");
+    let done = stack.rest.submit("probe.ping", json!({})).await;
+    stack.rest.finished(&done, 20).await;
+    let late = stack.rest.post(&format!("/jobs/{done}/cancel"), &json!({})).await;
+    assert_eq!((late.status, late.code()), (StatusCode::CONFLICT, "job_finished"), "{late:?}");
 
     let pids = stack.folder().join("pids");
     let tree = format!("echo $$ >> {0}; (setsid sh -c 'echo $$ >> {0}; sleep 300') & sleep 300", pids.display());
@@ -173,7 +177,8 @@ async fn two_gateways_side_by_side_answer_alike() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_of_a_submit_reaches_the_agents_log() {
-    let stack = Stack::usual().await;
+    let options = muster_tests::StackOptions { agent_env: vec![("LOG_LEVEL", "debug".into())], ..Default::default() };
+    let stack = Stack::start(options).await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let request = stack.rest.request(reqwest::Method::POST, "/jobs?wait=20s").header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
     let answer = stack.rest.send(request.json(&json!({"pool": POOL, "type": "probe.ping"}))).await;

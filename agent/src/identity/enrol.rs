@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use muster_runtime::config::Secret;
 use muster_schemas::{
-    api::{
-        One, Problem,
-        agents::{Register, Registered},
-    },
+    api::{self, One, Problem, Register, Registered},
     code::Code,
 };
 use reqwest::StatusCode;
@@ -64,12 +61,12 @@ impl Gateway {
 
     /// Registers, once.
     pub(crate) async fn register(&self, proof: &Proof, register: &Register) -> Result<Registered, EnrolError> {
-        let url = format!("{}/api/v1/agents/register", self.base);
+        let url = format!("{}{}/agents/register", self.base, api::BASE);
         let later = |problem: String| EnrolError::Later { url: self.base.clone(), problem };
         let client = self.client().map_err(|error| later(error_chain(&error)))?;
         let request = client.post(url).json(register);
         let request = match proof {
-            Proof::Token(token) => request.header("X-Agent-Token", token.expose().trim()),
+            Proof::Token(token) => request.header(api::JOIN_TOKEN_HEADER, token.expose().trim()),
             Proof::Key(key) => request.bearer_auth(key.expose().trim()),
         };
         let mut answer = request.send().await.map_err(|error| later(error_chain(&error)))?;

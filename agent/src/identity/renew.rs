@@ -8,7 +8,7 @@ use muster_runtime::{
     shutdown::Shutdown,
 };
 use muster_schemas::{
-    api::agents::Register,
+    api::Register,
     code::Code,
     control::{RenewAnswer, RenewRequest},
     names::AgentId,

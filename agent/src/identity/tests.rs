@@ -82,7 +82,7 @@ fn a_registration_never_changes_who_a_running_agent_is() {
             api_key: None,
             jwt: "d.e.f".into(),
             nats_urls: vec![],
-            config: muster_schemas::api::agents::RegisteredConfig { heartbeat_interval_s: 10, log_level: "INFO".into() },
+            config: muster_schemas::api::RegisteredConfig { heartbeat_interval_s: 10, log_level: "INFO".into() },
         },
         Timestamp::from_secs(1_800_000_100),
     );

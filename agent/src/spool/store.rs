@@ -11,7 +11,7 @@ use muster_schemas::{names::JobId, time::Timestamp};
 
 use super::{
     Limits, SpoolError,
-    cipher::{Cipher, ROUNDS, SALT},
+    cipher::{Cipher, SALT},
 };
 use crate::{finish::Ending, identity::file};
 
@@ -36,7 +36,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(state_dir: &Path, api_key: &str, limits: Limits) -> Result<Self, SpoolError> {
-        let cipher = Cipher::derive(api_key, &salt(&state_dir.join(SALT_FILE))?, ROUNDS);
+        let cipher = Cipher::derive(api_key, &salt(&state_dir.join(SALT_FILE))?);
         let folder = state_dir.join(FOLDER);
         let database = match open(&folder) {
             Err(error @ sled::Error::Corruption { .. }) => {

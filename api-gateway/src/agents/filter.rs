@@ -144,7 +144,11 @@ impl Filter {
             && self.label.as_ref().is_none_or(|part| agent.labels.iter().any(|(key, value)| has(&format!("{key}={value}"), part)))
             && self.q.as_ref().is_none_or(|part| {
                 let fixed = [agent.id.as_str(), agent.name.as_str(), &agent.hostname];
-                fixed.into_iter().chain(agent.description.as_deref()).chain(agent.tags.iter().map(String::as_str)).any(|text| has(text, part))
+                fixed
+                    .into_iter()
+                    .chain(agent.description.as_deref())
+                    .chain(agent.tags.iter().map(String::as_str))
+                    .any(|text| has(text, part))
             })
     }
 }
@@ -180,7 +184,12 @@ mod tests {
 
     fn fleet() -> Vec<AgentView> {
         use AgentStatus::{Degraded, Offline, Online};
-        ["d", "b", "a", "c"].into_iter().zip([Online, Offline, Degraded, Online]).zip(1..).map(|((name, status), n)| agent(n, name, status)).collect()
+        ["d", "b", "a", "c"]
+            .into_iter()
+            .zip([Online, Offline, Degraded, Online])
+            .zip(1..)
+            .map(|((name, status), n)| agent(n, name, status))
+            .collect()
     }
 
     fn names(query: ListQuery) -> Vec<String> {

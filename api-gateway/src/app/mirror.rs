@@ -111,7 +111,11 @@ impl<K: Ord + Clone, V: Body> Copied<K, V> {
                 Some(value) => map.insert(key, value),
                 None => map.remove(&key),
             };
-            if initial { set(&mut staged.map) } else { set(&mut self.write()) };
+            if initial {
+                set(&mut staged.map)
+            } else {
+                set(&mut self.write())
+            };
         }
         if !initial {
             self.0.seen.send_replace(Some(revision));

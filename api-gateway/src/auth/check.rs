@@ -94,11 +94,19 @@ impl Auth {
 
     /// The record of a join token, its revision, and whether it can be used now. A use is not counted here.
     pub(crate) async fn token(&self, text: &str, remote: IpAddr) -> Result<Held<JoinTokenRecord>, ApiError> {
-        self.take_try(remote)?;
+        self.check_tries(remote)?;
+        let found = self.found_token(text).await;
+        // A check of a token costs next to nothing, so only those that are refused are counted: a thousand agents may join at once.
+        if found.as_ref().is_err_and(|error| error.code == Code::TokenInvalid) {
+            self.take_try(remote)?;
+        }
+        found
+    }
+
+    async fn found_token(&self, text: &str) -> Result<Held<JoinTokenRecord>, ApiError> {
         let wrong = || self.refused_token("the join token is wrong, or was revoked");
         let parts = Parts::parse(text).filter(|parts| parts.kind == Kind::Join).ok_or_else(wrong)?;
-        let held = read::<JoinTokenRecord>(&self.tokens, &parts.prefix).await;
-        let held = held.inspect_err(|_| self.give_back(remote))?.ok_or_else(wrong)?;
+        let held = read::<JoinTokenRecord>(&self.tokens, &parts.prefix).await?.ok_or_else(wrong)?;
         let hash = super::secret::token_hash(&parts.secret);
         if !bool::from(hash.as_bytes().ct_eq(held.record.hash.as_bytes())) {
             return Err(wrong());
@@ -109,7 +117,6 @@ impl Auth {
         if held.record.uses_left == Some(0) {
             return Err(self.refused_token("the join token was used as often as it may be"));
         }
-        self.give_back(remote);
         Ok(held)
     }
 
@@ -137,6 +144,9 @@ impl Auth {
 
     /// Checks a key against its record, and remembers the outcome.
     async fn looked_up(&self, parts: &Parts, digest: Digest, remote: IpAddr) -> Result<Verdict, ApiError> {
+        self.check_tries(remote)?;
+        // A try is taken with the turn, so that no more tries are out than hashes are computed: many good keys at once are no guessing.
+        let _turn = self.hash_turn().await?;
         self.take_try(remote)?;
         let epoch = self.cache().epoch();
         let verdict = self.verdict(parts).await.inspect_err(|_| self.give_back(remote))?;
@@ -165,7 +175,7 @@ impl Auth {
 
     /// Whether the secret is the one that was hashed.
     async fn matches(&self, secret: String, hash: String) -> Result<bool, ApiError> {
-        let _turn = self.hash_turn().await?;
+        self.figures.hashes.inc();
         let checked = tokio::task::spawn_blocking(move || bcrypt::verify(secret, &hash)).await;
         let checked = checked.map_err(|error| ApiError::internal("check the key", error))?;
         checked.map_err(|error| ApiError::internal("check the key", error))
@@ -174,6 +184,7 @@ impl Auth {
     /// The hash that is kept of a new key's secret. It takes its turn like those that are checked.
     pub(crate) async fn hash(&self, secret: String, cost: u32) -> Result<String, ApiError> {
         let _turn = self.hash_turn().await?;
+        self.figures.hashes.inc();
         let hashed = tokio::task::spawn_blocking(move || bcrypt::hash(secret, cost)).await;
         let hashed = hashed.map_err(|error| ApiError::internal("make the key", error))?;
         hashed.map_err(|error| ApiError::internal("make the key", error))
@@ -182,7 +193,6 @@ impl Auth {
     async fn hash_turn(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         let turn = tokio::time::timeout(HASH_TURN, self.hashing.acquire()).await;
         let busy = || ApiError::new(Code::RateLimited, "too many keys are being checked; try again").retry_after(HASH_TURN);
-        self.figures.hashes.inc();
         turn.ok().and_then(Result::ok).ok_or_else(busy)
     }
 
@@ -194,11 +204,19 @@ impl Auth {
         }
     }
 
+    fn check_tries(&self, remote: IpAddr) -> Result<(), ApiError> {
+        let left = self.limiter().check(remote, Instant::now());
+        left.map_err(|wait| self.limited(wait))
+    }
+
     fn take_try(&self, remote: IpAddr) -> Result<(), ApiError> {
-        self.limiter().take(remote, Instant::now()).map_err(|wait| {
-            self.figures.refused.with(["limited"]).inc();
-            ApiError::new(Code::RateLimited, "too many wrong keys or tokens from this address; wait before you try again").retry_after(wait)
-        })
+        let taken = self.limiter().take(remote, Instant::now());
+        taken.map_err(|wait| self.limited(wait))
+    }
+
+    fn limited(&self, wait: Duration) -> ApiError {
+        self.figures.refused.with(["limited"]).inc();
+        ApiError::new(Code::RateLimited, "too many wrong keys or tokens from this address; wait before you try again").retry_after(wait)
     }
 
     fn give_back(&self, remote: IpAddr) {

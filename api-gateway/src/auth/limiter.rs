@@ -30,16 +30,23 @@ impl Limiter {
         Self { per_minute: f64::from(per_minute), tries: HashMap::new() }
     }
 
-    /// Takes a try.
+    /// Looks whether a try is left.
     ///
     /// # Errors
     /// How long to wait for the next one.
+    pub(crate) fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let left = self.left(counted(address), now);
+        if left < 1.0 { Err(MINUTE.mul_f64((1.0 - left) / self.per_minute)) } else { Ok(()) }
+    }
+
+    /// Takes a try.
+    ///
+    /// # Errors
+    /// As [`Limiter::check`].
     pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.check(address, now)?;
         let address = counted(address);
         let left = self.left(address, now);
-        if left < 1.0 {
-            return Err(MINUTE.mul_f64((1.0 - left) / self.per_minute));
-        }
         self.make_room(now);
         self.tries.insert(address, Tries { left: left - 1.0, at: now });
         Ok(())

@@ -78,6 +78,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::new(Code::BodyMalformed, format!("{what}; a JSON object is needed")));
     }
     wire::scan::json(bytes)?;
+    if let Err(error) = std::str::from_utf8(bytes) {
+        return Err(WireError::Malformed(format!("no UTF-8 at byte {}", error.valid_up_to())).into());
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let error = error.to_string();
         // The category `Data` means well-formed JSON that does not fit the type.

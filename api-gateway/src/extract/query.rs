@@ -13,9 +13,9 @@ pub(crate) struct Query<T>(pub(crate) T);
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        axum::extract::Query::<T>::try_from_uri(&parts.uri)
-            .map(|query| Self(query.0))
-            .map_err(|error| ApiError::new(Code::QueryInvalid, std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)))
+        axum::extract::Query::<T>::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
+            ApiError::new(Code::QueryInvalid, std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+        })
     }
 }
 

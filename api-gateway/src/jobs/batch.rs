@@ -49,7 +49,7 @@ fn check(job: Value) -> Result<Order, ApiError> {
     if !job.is_object() {
         return Err(ApiError::new(Code::FieldInvalid, "a job is an object"));
     }
-    let submit: Submit =
-        serde_json::from_value(job).map_err(|error| ApiError::new(Code::FieldInvalid, format!("a field of the job does not fit: {error}")))?;
+    let submit: Submit = serde_json::from_value(job)
+        .map_err(|error| ApiError::new(Code::FieldInvalid, format!("a field of the job does not fit: {error}")))?;
     Order::check(&submit, None, Timestamp::now())
 }

@@ -1,7 +1,7 @@
 //! What job and pool code shares between requests: metrics, and the tasks that must outlive the request that began them.
 
 use muster_runtime::{
-    metrics::{Counters, Gauge, Gauges, LATENCY_BUCKETS, Histogram, Metrics, MetricsError},
+    metrics::{Counters, Gauge, Gauges, Histogram, LATENCY_BUCKETS, Metrics, MetricsError},
     tasks::Group,
 };
 

@@ -198,7 +198,12 @@ async fn stop(State(app): State<App>, Path(id): Path<JobId>, Query(query): Query
     Ok(axum::Json(One { data }))
 }
 
-async fn log(State(app): State<App>, Path(id): Path<JobId>, Query(query): Query<LogQuery>, headers: HeaderMap) -> Result<Response, ApiError> {
+async fn log(
+    State(app): State<App>,
+    Path(id): Path<JobId>,
+    Query(query): Query<LogQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let (pool, wait) = (pool(query.pool.as_deref())?, wait_of(query.wait.as_deref())?);
     let part = logs::Part { after: query.after.unwrap_or(0), limit: logs::limit(query.limit)? };
     let chunks = logs::read(&app, &id, pool.as_ref(), part, wait).await?;

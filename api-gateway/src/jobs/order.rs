@@ -55,7 +55,8 @@ impl Order {
         }
         let (id, id_from) = match (submit.id.as_deref(), key) {
             (Some(_), Some(_)) => {
-                let detail = "the body has an `id` and the request an Idempotency-Key: both say which submits are the same, so send one of them";
+                let detail =
+                    "the body has an `id` and the request an Idempotency-Key: both say which submits are the same, so send one of them";
                 return Err(ApiError::new(Code::HeaderInvalid, detail));
             }
             (Some(id), None) => (id.parse()?, IdFrom::Caller),

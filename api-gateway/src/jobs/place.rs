@@ -107,10 +107,14 @@ async fn store(app: &App, order: &Order, trace: &TraceContext, named: bool) -> R
 fn lost(order: &Order, error: StoreError) -> ApiError {
     let mut problem = error.while_doing("store the job");
     problem.detail = match order.id_from {
-        IdFrom::Us => "the broker did not answer in time, so the job may be queued or not; submit it with an `id` of your own or an Idempotency-Key \
+        IdFrom::Us => {
+            "the broker did not answer in time, so the job may be queued or not; submit it with an `id` of your own or an Idempotency-Key \
                        and it is safe to repeat"
-            .into(),
-        IdFrom::Caller | IdFrom::Key => format!("the broker did not answer in time; repeat the request: job `{}` is queued once at most", order.id),
+                .into()
+        }
+        IdFrom::Caller | IdFrom::Key => {
+            format!("the broker did not answer in time; repeat the request: job `{}` is queued once at most", order.id)
+        }
     };
     problem
 }

@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn a_wait_is_seconds_or_milliseconds_up_to_a_minute() {
-        for (text, ms) in [("30s", 30_000), ("500ms", 500), ("30", 30_000), ("0", 0), ("60", 60_000), ("60000ms", 60_000), ("007s", 7_000)] {
+        for (text, ms) in [("30s", 30_000), ("500ms", 500), ("30", 30_000), ("0", 0), ("60", 60_000), ("60000ms", 60_000), ("007s", 7_000)]
+        {
             assert_eq!(parse(text).unwrap(), Duration::from_millis(ms), "{text}");
         }
         for text in ["", "s", "61", "61s", "60001ms", "-1", "1.5s", "1m", "1 s", "30S", "99999999999999999999", "٣", "1\n", "1e1"] {

@@ -105,13 +105,16 @@ fn parameters(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Vec<Value
     let mut parameters: Vec<Value> =
         in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})).collect();
     if let Some(query) = endpoint.query {
-        parameters.extend(fields(&query(generator), generator).into_iter().map(|(name, mut schema, required)| {
+        parameters.extend(fields(&query(generator)).into_iter().map(|(name, mut schema, required)| {
             let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
             json!({"name": name, "in": "query", "required": required, "description": description, "schema": schema})
         }));
     }
     parameters.extend(
-        endpoint.headers.iter().map(|(name, what)| json!({"name": name, "in": "header", "description": what, "schema": {"type": "string"}})),
+        endpoint
+            .headers
+            .iter()
+            .map(|(name, what)| json!({"name": name, "in": "header", "description": what, "schema": {"type": "string"}})),
     );
     for parameter in &mut parameters {
         if let Some(map) = parameter.as_object_mut() {
@@ -122,10 +125,8 @@ fn parameters(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Vec<Value
 }
 
 /// The fields of a flat struct: name, schema, whether it is needed.
-fn fields(schema: &Schema, generator: &SchemaGenerator) -> Vec<(String, Value, bool)> {
+fn fields(schema: &Schema) -> Vec<(String, Value, bool)> {
     let schema = schema.as_value();
-    let name = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
-    let schema = name.and_then(|name| generator.definitions().get(name)).unwrap_or(schema);
     let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     properties.map(|(name, schema)| (name.clone(), schema.clone(), required.contains(&name.as_str()))).collect()
@@ -161,7 +162,14 @@ fn problems(endpoint: &Endpoint) -> BTreeMap<StatusCode, Vec<Code>> {
     match endpoint.access {
         Access::Public => {}
         Access::Role(_) => {
-            codes.extend([Code::HeaderInvalid, Code::Unauthenticated, Code::Forbidden, Code::RateLimited, Code::BrokerUnavailable, Code::Internal]);
+            codes.extend([
+                Code::HeaderInvalid,
+                Code::Unauthenticated,
+                Code::Forbidden,
+                Code::RateLimited,
+                Code::BrokerUnavailable,
+                Code::Internal,
+            ]);
         }
         Access::AgentOrToken => codes.extend([
             Code::HeaderInvalid,
@@ -232,6 +240,14 @@ mod tests {
             let pointer = reference.strip_prefix('#').unwrap();
             assert!(document.pointer(pointer).is_some(), "{reference}");
         }
+    }
+
+    #[test]
+    fn types_have_names_of_their_own() {
+        let document = document(&routes::table());
+        let names: Vec<&String> = document["components"]["schemas"].as_object().unwrap().keys().collect();
+        assert!(names.iter().any(|name| *name == "JobViewAnswer") && names.iter().any(|name| *name == "AgentViewPage"), "{names:?}");
+        assert!(!names.iter().any(|name| name.ends_with(|last: char| last.is_ascii_digit())), "two types of one name: {names:?}");
     }
 
     #[test]

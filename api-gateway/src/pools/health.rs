@@ -76,7 +76,18 @@ mod tests {
 
     fn standing(status: Status, accepting: bool) -> Option<Standing> {
         let at = Timestamp::from_secs(0);
-        Some(Standing { v: V, score: 0.0, heartbeat_part: 0.0, success_part: 0.0, status, rank: 0, pull_priority: 0, accepting, reason: None, at })
+        Some(Standing {
+            v: V,
+            score: 0.0,
+            heartbeat_part: 0.0,
+            success_part: 0.0,
+            status,
+            rank: 0,
+            pull_priority: 0,
+            accepting,
+            reason: None,
+            at,
+        })
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub(crate) async fn declare(app: &App, pool: &PoolName, executor: &ExecutorName)
     // The mirror may lag behind: what is refused is refused on the bucket's word.
     let record = app.buckets.pool(pool).await?.record;
     if !record.executors.contains(executor) && record.executors.len() >= EXECUTORS_MAX {
-        let detail = format!("no agent of pool `{pool}` is known to run `{executor}` jobs, and the pool has {EXECUTORS_MAX} executors already");
+        let detail =
+            format!("no agent of pool `{pool}` is known to run `{executor}` jobs, and the pool has {EXECUTORS_MAX} executors already");
         return Err(ApiError::new(Code::TypeUnknown, detail));
     }
     let declared = provision::ensure_lanes(&app.nats, pool, &BTreeSet::from([executor.clone()])).await;
@@ -41,7 +42,9 @@ pub(crate) async fn declare(app: &App, pool: &PoolName, executor: &ExecutorName)
 pub(super) fn failed(doing: &str, error: provision::Error) -> ApiError {
     match error {
         provision::Error::NoPool(pool) => ApiError::new(Code::PoolNotFound, format!("there is no pool `{pool}`")),
-        provision::Error::NotEmpty { pool, jobs } => ApiError::new(Code::PoolNotEmpty, format!("pool `{pool}` has {jobs} jobs in its queue")),
+        provision::Error::NotEmpty { pool, jobs } => {
+            ApiError::new(Code::PoolNotEmpty, format!("pool `{pool}` has {jobs} jobs in its queue"))
+        }
         error if error.is_transient() => ApiError::broker(doing, error),
         error => ApiError::internal(doing, error),
     }

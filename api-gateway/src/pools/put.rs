@@ -98,11 +98,13 @@ pub(crate) async fn put(app: &App, name: &PoolName, wanted: &Wanted) -> Result<(
             Some(there) => {
                 let record = wanted.merged(&there.record);
                 if record.executors.len() > EXECUTORS_MAX {
-                    let detail = format!("field `executors`: the pool would have {}; it takes at most {EXECUTORS_MAX}", record.executors.len());
+                    let detail =
+                        format!("field `executors`: the pool would have {}; it takes at most {EXECUTORS_MAX}", record.executors.len());
                     return Err(ApiError::new(Code::FieldInvalid, detail));
                 }
                 let same = record == there.record;
-                let revision = if same { Some(there.revision) } else { update(&app.buckets.pools, name.as_str(), &record, there.revision).await? };
+                let revision =
+                    if same { Some(there.revision) } else { update(&app.buckets.pools, name.as_str(), &record, there.revision).await? };
                 (revision, false)
             }
         };

@@ -21,14 +21,29 @@ async fn each_job_of_a_batch_is_accepted_or_refused_on_its_own_and_in_order() {
     ]});
     let answer = world.rest().post("/jobs/batch", &jobs).await;
     let entries = answer.data(200);
-    let short: Vec<String> = entries.as_array().unwrap().iter().map(|entry| {
-        let (job, problem) = (&entry["job"]["pool"], &entry["problem"]["code"]);
-        assert!(job.is_null() != problem.is_null(), "{entry}");
-        job.as_str().or(problem.as_str()).unwrap().to_owned()
-    }).collect();
+    let short: Vec<String> = entries
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let (job, problem) = (&entry["job"]["pool"], &entry["problem"]["code"]);
+            assert!(job.is_null() != problem.is_null(), "{entry}");
+            job.as_str().or(problem.as_str()).unwrap().to_owned()
+        })
+        .collect();
     assert_eq!(
         short,
-        ["default", "pool_not_found", "timeout_invalid", "default", "field_invalid", "field_invalid", "field_invalid", "field_invalid", "other"]
+        [
+            "default",
+            "pool_not_found",
+            "timeout_invalid",
+            "default",
+            "field_invalid",
+            "field_invalid",
+            "field_invalid",
+            "field_invalid",
+            "other"
+        ]
     );
     assert_eq!((&entries[0]["job"]["id"], &entries[3]["job"]["id"]), (&json!("first"), &json!("first")));
     assert_eq!(world.rest().get("/pools/default").await.data(200)["queue"]["pending"], 1);

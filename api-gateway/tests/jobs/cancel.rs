@@ -3,14 +3,17 @@
 use async_nats::HeaderMap;
 use futures_util::StreamExt as _;
 use muster_schemas::{
+    code::Code,
     control::{Order, What},
     event::EventKind,
-    subjects,
+    result::{ErrorInfo, JobResult, Outcome},
+    subjects::{self, About},
+    time::Timestamp,
     wire,
 };
 use serde_json::json;
 
-use crate::world::{SOON, World};
+use crate::world::{SOON, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queued_job_that_is_cancelled_never_runs() {
@@ -96,4 +99,30 @@ async fn a_wait_ends_when_the_job_is_cancelled() {
     let path = format!("/jobs/{id}?wait=20s");
     let (seen, _) = tokio::join!(waiting.get(&path), world.rest().cancel(&id));
     assert_eq!(seen.data(200)["state"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_stopped_half_way_is_finished_by_the_next_one() {
+    let world = World::start().await;
+    let (agent, core) = (world.agent("default").await, world.core().await);
+    let queued = world.rest().submit(json!({"id": "half"})).await.data(202);
+    // The fence of a gateway that died before it took the job out of the queue.
+    let (at, error) = (Timestamp::now(), ErrorInfo::new(Code::Cancelled, "fence"));
+    let fence = JobResult::never_ran(Outcome::Cancelled, error, at, at);
+    let subject = About::Result.job(&agent.pool, &"half".parse().unwrap());
+    core.request(subject, wire::encode(&fence).into()).await.unwrap();
+    assert_eq!((&queued["state"], world.rest().state("half").await.as_str()), (&json!("pending"), "cancelled"));
+    let again = world.rest().cancel("half").await.data(200);
+    assert_eq!((&again["state"], &again["result"]["error"]["message"]), (&json!("cancelled"), &json!("fence")));
+    assert_eq!(world.rest().get("/pools/default").await.data(200)["queue"]["pending"], 0);
+    assert!(agent.finds_nothing().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_result_is_kept_as_long_as_its_job_says() {
+    let world = World::start().await;
+    world.rest().submit(json!({"id": "brief", "result_ttl_s": 1})).await.data(202);
+    world.rest().cancel("brief").await.data(200);
+    eventually("the result is forgotten", async || (world.rest().get("/jobs/brief").await.status == 404).then_some(())).await;
+    assert_eq!(world.rest().submit(json!({"id": "brief"})).await.data(202)["state"], "pending", "its id is free again");
 }

@@ -10,7 +10,7 @@ use crate::world::{World, eventually, job};
 async fn without_a_broker_a_request_is_refused_and_does_not_hang() {
     let mut world = World::start().await;
     let id = world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned();
-    world.server.kill().await;
+    world.server.kill().await.unwrap();
     let begun = Instant::now();
     let submitted = world.rest().submit(json!({})).await;
     assert_eq!(submitted.code(503), "broker_unavailable");
@@ -36,7 +36,7 @@ async fn a_wait_survives_a_restart_of_the_broker() {
     let rest = world.rest().clone();
     let waiting = muster_runtime::tasks::Group::new("waiting").spawn(async move { rest.post("/jobs?wait=60s", &job(json!({}))).await });
     let taken = agent.take().await;
-    world.server.kill().await;
+    world.server.kill().await.unwrap();
     world.server.restart().await.unwrap();
     let stored = eventually("the agent's result is stored", async || {
         let body = muster_schemas::wire::encode(&agent.result(&taken, "after"));
@@ -53,7 +53,8 @@ async fn a_wait_survives_a_restart_of_the_broker() {
 async fn a_gateway_that_stops_answers_its_waiters_with_the_job_as_it_is() {
     let mut world = World::with_gateways(2).await;
     let rest = world.rest().clone();
-    let waiting = muster_runtime::tasks::Group::new("waiting").spawn(async move { rest.post("/jobs?wait=60s", &job(json!({"id": "kept"}))).await });
+    let waiting =
+        muster_runtime::tasks::Group::new("waiting").spawn(async move { rest.post("/jobs?wait=60s", &job(json!({"id": "kept"}))).await });
     eventually("the job is stored", async || (world.gateways[1].rest.get("/jobs/kept").await.status == 200).then_some(())).await;
     let begun = Instant::now();
     world.gateways.remove(0).stop().await;

@@ -1,11 +1,7 @@
 //! Where a job is, as any gateway sees it.
 
 use async_nats::HeaderMap;
-use muster_schemas::{
-    event::EventKind,
-    names::JobId,
-    wire,
-};
+use muster_schemas::{event::EventKind, names::JobId, wire};
 use serde_json::json;
 
 use crate::world::{World, eventually, pool};
@@ -98,7 +94,10 @@ async fn an_own_id_in_two_pools_needs_the_pool() {
     assert!(ambiguous.body["detail"].as_str().unwrap().contains("?pool="));
     assert_eq!(rest.cancel("twin").await.code(409), "job_ambiguous");
     assert_eq!(rest.get("/jobs/twin?pool=other").await.data(200)["pool"], "other");
-    rest.cancel("twin?pool=x").await.code(404);
+    let cancel = async |pool: &str| rest.send(reqwest::Method::POST, &format!("/jobs/twin/cancel?pool={pool}"), &[], None).await;
+    assert_eq!(cancel("nowhere").await.code(404), "job_not_found");
+    assert_eq!(cancel("other").await.data(200)["pool"], "other");
+    assert_eq!(rest.get("/jobs/twin?pool=default").await.data(200)["state"], "pending", "only the other one was cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread")]

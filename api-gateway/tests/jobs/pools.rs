@@ -17,19 +17,24 @@ async fn a_pool_is_made_changed_listed_and_removed() {
     let world = World::with_gateways(2).await;
     let (one, two) = (world.rest(), &world.gateways[1].rest);
     let made = one.put("/pools/fresh", &json!({"description": "d", "limits": {"max_queued": 7}})).await.data(201);
-    assert_eq!((&made["executors"], &made["limits"]), (&json!(["http", "probe", "shell"]), &json!({"max_queued": 7, "max_running": 10_000})));
+    assert_eq!(
+        (&made["executors"], &made["limits"]),
+        (&json!(["http", "probe", "shell"]), &json!({"max_queued": 7, "max_running": 10_000}))
+    );
     let changed = two.put("/pools/fresh", &json!({"executors": ["ssh"], "limits": {"max_running": 3}})).await.data(200);
     assert_eq!((&changed["description"], &changed["limits"]), (&json!("d"), &json!({"max_queued": 7, "max_running": 3})));
     assert_eq!(changed["created_at"], made["created_at"]);
     assert_eq!(one.get("/pools/fresh").await.data(200), changed);
-    let names = |page: &Value| page["data"].as_array().unwrap().iter().map(|pool| pool["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let names =
+        |page: &Value| page["data"].as_array().unwrap().iter().map(|pool| pool["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(&two.get("/pools").await.body), ["default", "fresh", "other"]);
     let first = two.get("/pools?limit=2").await.body;
     assert_eq!(names(&first), ["default", "fresh"]);
     let cursor = first["meta"]["page"]["cursor"].as_str().unwrap();
     assert_eq!(names(&two.get(&format!("/pools?limit=2&cursor={cursor}")).await.body), ["other"]);
     two.submit(json!({"pool": "fresh"})).await.data(202);
-    two.cancel(&two.submit(json!({"pool": "fresh", "id": "c"})).await.data(202)["id"].as_str().unwrap().to_owned()).await.data(200);
+    two.submit(json!({"pool": "fresh", "id": "c"})).await.data(202);
+    two.cancel("c").await.data(200);
     assert_eq!(one.delete("/pools/fresh").await.code(409), "pool_not_empty");
     assert_eq!(one.delete("/pools/fresh?force=true").await.status, 204);
     assert_eq!(one.get("/pools/fresh").await.code(404), "pool_not_found");
@@ -70,7 +75,10 @@ async fn what_does_not_fit_is_refused() {
 async fn no_executors_is_probe_alone_and_not_all() {
     let world = World::start().await;
     assert_eq!(world.rest().put("/pools/bare", &json!({"executors": []})).await.data(201)["executors"], json!(["probe"]));
-    assert_eq!(world.rest().put("/pools/default", &json!({"executors": []})).await.data(200)["executors"], json!(["http", "probe", "shell"]));
+    assert_eq!(
+        world.rest().put("/pools/default", &json!({"executors": []})).await.data(200)["executors"],
+        json!(["http", "probe", "shell"])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +88,12 @@ async fn jobs_of_a_pool_removed_by_force_end_as_cancelled() {
     rest.put("/pools/doomed", &json!({})).await.data(201);
     let mut ids = Vec::new();
     for n in 0..300 {
-        ids.push(rest.submit(json!({"pool": "doomed", "priority": (["high", "normal", "low"][n % 3])})).await.data(202)["id"].as_str().unwrap().to_owned());
+        ids.push(
+            rest.submit(json!({"pool": "doomed", "priority": (["high", "normal", "low"][n % 3])})).await.data(202)["id"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
     }
     assert_eq!(rest.delete("/pools/doomed?force=true").await.status, 204);
     for id in ids.iter().step_by(50) {
@@ -99,8 +112,11 @@ async fn submits_while_a_pool_is_removed_are_refused_or_keep_the_pool() {
         eventually("both know it", async || (world.gateways[1].rest.get(&path).await.status == 200).then_some(())).await;
         let submits = (0..10).map(|_| world.gateways[1].rest.submit(json!({"pool": name})));
         let (removed, submitted) = tokio::join!(world.rest().delete(&path), futures_util::future::join_all(submits));
-        let accepted: Vec<String> =
-            submitted.into_iter().filter(|answer| answer.status == 202).map(|answer| answer.data(202)["id"].as_str().unwrap().to_owned()).collect();
+        let accepted: Vec<String> = submitted
+            .into_iter()
+            .filter(|answer| answer.status == 202)
+            .map(|answer| answer.data(202)["id"].as_str().unwrap().to_owned())
+            .collect();
         if removed.status == 204 {
             assert!(accepted.is_empty(), "round {round}: {accepted:?} were lost");
         } else {
@@ -162,7 +178,10 @@ async fn health_counts_the_queue_and_the_agents() {
         reason: None,
         at: Timestamp::now(),
     };
-    dispatcher.request(js::key(topology::STANDINGS, &keys::standing(&agent.pool, &agent.id)), wire::encode(&standing).into()).await.unwrap();
+    dispatcher
+        .request(js::key(topology::STANDINGS, &keys::standing(&agent.pool, &agent.id)), wire::encode(&standing).into())
+        .await
+        .unwrap();
     let health = eventually("the standing is seen", async || {
         let health = rest.get("/pools/default/health").await.data(200);
         (health["status"] == "healthy").then_some(health)

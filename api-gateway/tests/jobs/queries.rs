@@ -49,7 +49,9 @@ async fn a_query_whose_answer_would_go_into_a_queue_is_ignored() {
     let (service, agent) = (world.service(&["default"]).await, world.agent("default").await);
     world.rest().submit(json!({"id": "victim"})).await.data(202);
     let lane = &Lane::of(&"shell".parse().unwrap())[1];
-    for target in [subjects::job(&pool("other"), lane, &"evil".parse().unwrap()), subjects::job(&pool("default"), lane, &"evil".parse().unwrap())] {
+    for target in
+        [subjects::job(&pool("other"), lane, &"evil".parse().unwrap()), subjects::job(&pool("default"), lane, &"evil".parse().unwrap())]
+    {
         for verb in Query::ALL {
             let subject = verb.subject(&pool("default"), &"victim".parse().unwrap());
             service.publish_with_reply(subject, target.clone(), "".into()).await.unwrap();

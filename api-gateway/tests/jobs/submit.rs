@@ -200,10 +200,27 @@ async fn an_id_is_free_again_once_its_result_is_forgotten() {
     // Without a result, as when it has passed its time to live. The broker still remembers the id.
     agent.ack(&taken).await;
     core.flush().await.unwrap();
-    crate::world::eventually("the job left the queue", async || {
-        (rest.get("/jobs/again").await.status == 404).then_some(())
-    })
-    .await;
+    crate::world::eventually("the job left the queue", async || (rest.get("/jobs/again").await.status == 404).then_some(())).await;
     assert_eq!(rest.submit(json!({"id": "again"})).await.data(202)["state"], "pending");
     assert_eq!(agent.take().await.id.as_str(), "again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submits_and_queues_show_in_the_metrics() {
+    let world = World::start().await;
+    let rest = world.rest();
+    rest.submit(json!({"id": "a"})).await.data(202);
+    rest.submit(json!({"id": "a"})).await.data(202);
+    rest.submit(json!({"pool": "nowhere"})).await.code(404);
+    crate::world::eventually("the figures", async || {
+        let text = rest.http.get(format!("{}/metrics", rest.url)).bearer_auth(&rest.key).send().await.unwrap().text().await.unwrap();
+        let figures = [
+            r#"muster_gateway_submits_total{outcome="accepted"} 1"#,
+            r#"muster_gateway_submits_total{outcome="repeated"} 1"#,
+            r#"muster_gateway_submits_total{outcome="pool_not_found"} 1"#,
+            r#"muster_pool_queued_jobs{pool="default"} 1"#,
+        ];
+        figures.iter().all(|figure| text.contains(figure)).then_some(())
+    })
+    .await;
 }

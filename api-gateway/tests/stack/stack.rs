@@ -1,6 +1,6 @@
 //! A broker of the test's own, gateways on free ports, and a small HTTP client. Include it with `#[path]`.
 
-#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file includes it and uses its part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,6 @@ pub struct Gateway {
 
 impl Stack {
     pub async fn start() -> Self {
-        muster_runtime::logs::init(&"debug".parse().unwrap(), muster_runtime::logs::LogFormat::Text); //TEMP
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("deployment");
         let options = InitOptions { broker: Broker::local(None, dir.path().join("store")), pool: POOL.parse().unwrap() };
@@ -78,6 +77,18 @@ impl Stack {
             ended = &mut gateway.task => panic!("the gateway ended: {ended:?}"),
         }
         gateway
+    }
+
+    /// A connection of its own, with the gateway's rights.
+    pub async fn broker(&self) -> async_nats::Client {
+        let options = async_nats::ConnectOptions::with_credentials_file(self.deployment.layout.gateway_creds()).await.unwrap();
+        options.custom_inbox_prefix(muster_schemas::subjects::broker::gateway_inbox("test")).connect(self.server.url()).await.unwrap()
+    }
+
+    /// The names of the broker's streams.
+    pub async fn streams(&self) -> Vec<String> {
+        let js = async_nats::jetstream::new(self.broker().await);
+        futures_util::TryStreamExt::try_collect(js.stream_names()).await.unwrap()
     }
 
     pub fn admin_key(&self) -> String {
@@ -151,7 +162,8 @@ impl Http {
     pub fn new(url: &str, key: Option<&str>) -> Self {
         // Several tests install it at once; the first one counts.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(90)).build();
+        let client =
+            reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(90)).build();
         Self { client: client.unwrap(), url: url.into(), key: key.map(str::to_owned) }
     }
 

@@ -35,14 +35,7 @@ pub struct Endpoint {
 impl Broker {
     /// On loopback, without WebSocket and monitoring.
     pub fn local(port: Option<u16>, store_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            host: "127.0.0.1".into(),
-            port,
-            websocket: None,
-            monitoring: None,
-            store_dir: store_dir.into(),
-            max_file_store: None,
-        }
+        Self { host: "127.0.0.1".into(), port, websocket: None, monitoring: None, store_dir: store_dir.into(), max_file_store: None }
     }
 }
 
@@ -95,7 +88,10 @@ pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, 
     }
     line(format_args!("operator: {operator_jwt}\nsystem_account: {system_account}"));
     line(format_args!("# Accounts as updated later are kept in this directory; the newest of the two counts."));
-    line(format_args!("resolver: {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}", store(broker.store_dir.join("accounts"))));
+    line(format_args!(
+        "resolver: {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}",
+        store(broker.store_dir.join("accounts"))
+    ));
     line(format_args!("resolver_preload: {{"));
     for (account, jwt) in preload {
         line(format_args!("  {account}: {jwt}"));

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::{InitError, damaged};
 use crate::{files, layout::Layout, provision::Bootstrap};
 
-/// bcrypt's cost of API keys. Their secrets have 160 random bits, so the hash needs no work factor against guessing; 10 keeps a look-up
-/// at some 50 ms, which the gateway's cache then spares.
+/// bcrypt's cost of API keys. Their secrets have 160 random bits, so the work factor adds nothing against guessing; this is the least that
+/// is usual, since a gateway pays for it at each key that its cache does not know.
 pub const BCRYPT_COST: u32 = 10;
 
 pub(super) struct First {

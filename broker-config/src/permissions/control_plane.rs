@@ -82,6 +82,8 @@ pub(super) fn dispatcher() -> Permissions {
     // Of a lost job: its result, its last event, its dead letter.
     publish.extend([About::Result, About::Event, About::Dead].map(About::all));
     publish.extend(buckets(&[topology::STANDINGS, topology::LEASES, topology::POOLS]));
+    // It follows these buckets as it follows streams, by pulling.
+    publish.extend([topology::AGENTS, topology::POOLS, topology::STANDINGS].map(|bucket| broker::pulls_of(&bucket_stream(bucket))));
     let mut subscribe = vec![broker::DISPATCHER_INBOXES.to_owned(), subjects::heartbeats()];
     subscribe.extend([About::Done, About::Event].map(About::all));
     Permissions { publish, publish_not: protected(), subscribe, responses: None }

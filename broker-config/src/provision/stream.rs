@@ -12,8 +12,9 @@ use super::{
     api::{self, call, unless},
 };
 
-/// Settings that JetStream cannot change on a stream [measured on 2.15.1: each of them is refused].
-const FIXED: [&str; 4] = ["retention", "storage", "persist_mode", "allow_msg_schedules"];
+/// Settings that JetStream cannot change on a stream: 2.15.1 refuses each of them, which a test checks. What else it refuses depends on
+/// the values, and is told in its words.
+const FIXED: [&str; 3] = ["retention", "storage", "persist_mode"];
 /// Settings that a value leaves out when they are off, so that their absence must be put into an update.
 const OPTIONAL: [&str; 3] = ["republish", "persist_mode", "allow_msg_schedules"];
 /// How often to look again when others change the same stream.
@@ -59,16 +60,23 @@ async fn create(client: &Client, want: &Stream) -> Result<bool, Error> {
 }
 
 async fn update(client: &Client, want: &Stream, have: &Map<String, Value>) -> Result<(), Error> {
-    let want_fields = fields(want)?;
-    let Some(body) = merged(&want.name, &want_fields, have)? else { return Ok(()) };
-    tracing::info!(stream = want.name, "updating the stream's settings");
-    call(client, StreamApi::Update.subject(&want.name), &Value::Object(body), || format!("update stream {}", want.name)).await.map(drop)
+    let Some(change) = change(&want.name, &fields(want)?, have)? else { return Ok(()) };
+    tracing::info!(stream = want.name, changes = change.said, "updating the stream's settings");
+    let operation = || format!("change {} of stream {}", change.said, want.name);
+    call(client, StreamApi::Update.subject(&want.name), &Value::Object(change.body), operation).await.map(drop)
 }
 
-/// The settings to send, or `None` when nothing differs.
-pub(super) fn merged(name: &str, want: &Map<String, Value>, have: &Map<String, Value>) -> Result<Option<Map<String, Value>>, Error> {
-    let mut body = have.clone();
-    let mut differs = false;
+/// What an update would do.
+struct Change {
+    /// All settings, as an update must send them.
+    body: Map<String, Value>,
+    /// The differing ones in words, from what to what.
+    said: String,
+}
+
+/// The update that a stream needs; `None` when nothing differs.
+fn change(name: &str, want: &Map<String, Value>, have: &Map<String, Value>) -> Result<Option<Change>, Error> {
+    let (mut body, mut said) = (have.clone(), Vec::new());
     let absent = OPTIONAL.iter().filter(|field| !want.contains_key(**field)).map(|field| (*field, &Value::Null));
     for (field, wanted) in want.iter().map(|(field, value)| (field.as_str(), value)).chain(absent) {
         let there = have.get(field).unwrap_or(&Value::Null);
@@ -79,14 +87,14 @@ pub(super) fn merged(name: &str, want: &Map<String, Value>, have: &Map<String, V
             let (have, want) = (there.to_string(), wanted.to_string());
             return Err(Error::Conflict { stream: name.to_owned(), field: field.to_owned(), have, want });
         }
-        differs = true;
+        said.push(format!("`{field}` from {there} to {wanted}"));
         if wanted.is_null() {
             body.remove(field);
         } else {
             body.insert(field.to_owned(), wanted.clone());
         }
     }
-    Ok(differs.then_some(body))
+    Ok((!said.is_empty()).then(|| Change { body, said: said.join(", ") }))
 }
 
 /// Whether two settings mean the same. The broker leaves out what is off, zero or empty; the order of subjects says nothing.
@@ -155,21 +163,22 @@ mod tests {
     fn settings_that_mean_the_same_are_not_updated() {
         let want = map(json!({"name": "S", "subjects": ["a", "b"], "allow_msg_ttl": false, "max_age": 0, "discard": "new"}));
         let have = map(json!({"name": "S", "subjects": ["b", "a"], "discard": "new", "metadata": {"_nats.ver": "2.15.1"}}));
-        assert_eq!(merged("S", &want, &have).unwrap(), None);
+        assert!(change("S", &want, &have).unwrap().is_none());
     }
 
     #[test]
     fn an_update_keeps_what_we_do_not_know_and_removes_what_we_do_not_want() {
         let want = map(json!({"name": "S", "max_msgs": 5}));
         let have = map(json!({"name": "S", "max_msgs": 4, "placement": {"tags": ["x"]}, "republish": {"src": "a", "dest": "b"}}));
-        let body = merged("S", &want, &have).unwrap().unwrap();
-        assert_eq!(Value::Object(body), json!({"name": "S", "max_msgs": 5, "placement": {"tags": ["x"]}}));
+        let change = change("S", &want, &have).unwrap().unwrap();
+        assert!(change.said.contains("`max_msgs` from 4 to 5"), "{}", change.said);
+        assert_eq!(Value::Object(change.body), json!({"name": "S", "max_msgs": 5, "placement": {"tags": ["x"]}}));
     }
 
     #[test]
     fn a_setting_that_cannot_change_is_named_with_both_values() {
         let (want, have) = (map(json!({"retention": "limits"})), map(json!({"retention": "workqueue"})));
-        let error = merged("RESULTS", &want, &have).unwrap_err();
+        let Err(error) = change("RESULTS", &want, &have) else { panic!("no conflict") };
         assert!(matches!(&error, Error::Conflict { field, .. } if field == "retention"));
         let text = error.to_string();
         assert!(["RESULTS", "retention", "workqueue", "limits"].iter().all(|part| text.contains(part)), "{text}");

@@ -4,7 +4,6 @@
 
 use std::{
     fs, io,
-    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -126,7 +125,8 @@ async fn run(command: &mut Command) -> Result<(), FetchError> {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let output_end = lines.iter().rev().take(3).rev().copied().collect::<Vec<_>>().join(" / ");
     let command = command.as_std();
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args().take(3)).map(|word| word.to_string_lossy()).collect();
+    let words: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args().take(3)).map(|word| word.to_string_lossy()).collect();
     Err(FetchError::Failed { command: words.join(" "), status: output.status, output: output_end })
 }
 
@@ -134,8 +134,8 @@ async fn run(command: &mut Command) -> Result<(), FetchError> {
 async fn place(from: &Path, to: &Path) -> Result<(), FetchError> {
     fs::set_permissions(from, fs::Permissions::from_mode(0o755)).map_err(failed("make runnable", from))?;
     check_binary(from).await?;
+    // Opened for reading only: a binary that somebody has open for writing, or a child of ours that inherited it, does not run.
     let settle = || -> io::Result<()> {
-        fs::File::options().append(true).open(from)?.flush()?;
         fs::File::open(from)?.sync_all()?;
         fs::rename(from, to)
     };

@@ -25,7 +25,10 @@ pub struct Places {
 
 impl Places {
     /// As the process's environment says.
-    #[allow(clippy::disallowed_methods, reason = "this crate does not depend on the runtime, whose `env` reads the environment for services")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this crate does not depend on the runtime, whose `env` reads the environment for services"
+    )]
     pub fn from_env() -> Self {
         let var = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let cache = var("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
@@ -113,15 +116,17 @@ pub(super) async fn check_binary(path: &Path) -> Result<(), UnusableError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::fs;
 
     use super::*;
 
     fn fake(dir: &Path, says: &str) -> PathBuf {
         fs::create_dir_all(dir).unwrap();
         let path = dir.join("nats-server");
-        fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: a child of a test beside this one could inherit the open file, and it would be "busy".
+        let script = format!("#!/bin/sh\necho '{says}'\n");
+        let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        assert!(std::process::Command::new("sh").args(["-c", write]).arg(&path).arg(script).status().unwrap().success());
         path
     }
 

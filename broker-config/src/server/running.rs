@@ -175,9 +175,10 @@ impl Server {
     /// The ports file is named after program and pid; the program may be a wrapper's. It may be half written.
     fn read_ports(&self) -> Option<(Ports, SocketAddr)> {
         let wanted = format!("_{}.ports", self.pid);
-        let file = std::fs::read_dir(&self.start.run_dir).ok()?.filter_map(Result::ok).find(|entry| {
-            entry.file_name().to_str().is_some_and(|name| name.ends_with(&wanted))
-        })?;
+        let file = std::fs::read_dir(&self.start.run_dir)
+            .ok()?
+            .filter_map(Result::ok)
+            .find(|entry| entry.file_name().to_str().is_some_and(|name| name.ends_with(&wanted)))?;
         let ports: Ports = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
         let address = ports.nats.first()?.strip_prefix("nats://")?.to_socket_addrs().ok()?.next()?;
         Some((ports, reachable(address)))

@@ -47,8 +47,7 @@ async fn a_pull_whose_reply_subject_lies_elsewhere_stores_nothing_there() {
         // Pulls are served in turn: once this one is answered, that one was served, or dropped because nobody listens there.
         let body = json!({"batch": 1, "no_wait": true, "group": "standing", "priority": 9}).to_string();
         agent.peer.client.publish_with_reply(js::next("JOBS_p", "normal_shell"), inbox.clone(), body.into()).await.unwrap();
-        let answer = next(&mut honest).await;
-        println!("pull to {target}, then the next one gets: {:?} {:?}", answer.status, answer.subject);
+        next(&mut honest).await;
         assert_eq!(counts().await, before, "after a pull to {target}");
         gateway.api(StreamApi::Purge.subject("JOBS_p"), json!({})).await;
     }

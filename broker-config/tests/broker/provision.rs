@@ -64,9 +64,10 @@ async fn a_setting_that_can_change_is_updated_and_one_that_cannot_is_named() {
     let world = World::start().await;
     let gateway = world.gateway().await;
     let stream = |config: Value| gateway.api(StreamApi::Create.subject(config["name"].as_str().unwrap()), config.clone());
-    let made = stream(json!({"name": "LOGS", "subjects": ["logs.*.*"], "retention": "limits", "storage": "file", "max_age": 5_000_000_000_i64,
+    let made =
+        stream(json!({"name": "LOGS", "subjects": ["logs.*.*"], "retention": "limits", "storage": "file", "max_age": 5_000_000_000_i64,
         "persist_mode": "async", "num_replicas": 1}))
-    .await;
+        .await;
     assert!(made.get("error").is_none(), "{made}");
     let made = stream(json!({"name": "RESULTS", "subjects": ["results.*.*"], "retention": "workqueue", "storage": "file"})).await;
     assert!(made.get("error").is_none(), "{made}");
@@ -74,10 +75,21 @@ async fn a_setting_that_can_change_is_updated_and_one_that_cannot_is_named() {
     let text = error.to_string();
     assert!(matches!(&error, Error::Conflict { stream, field, .. } if stream == "RESULTS" && field == "retention"), "{text}");
     assert!(text.contains("workqueue") && text.contains("limits"), "{text}");
-    gateway.api(StreamApi::Update.subject("RESULTS"), json!({})).await;
     let logs = topology::fixed_streams().into_iter().find(|stream| stream.name == "LOGS").unwrap();
     provision::ensure_stream(&gateway.client, &logs).await.unwrap();
     assert_eq!(config(&gateway, "LOGS").await["max_age"], logs.max_age.0);
+}
+
+#[tokio::test]
+async fn a_change_that_the_broker_refuses_names_the_setting_and_both_values() {
+    let world = World::start().await;
+    let gateway = world.gateway().await;
+    let made = json!({"name": "KV_agents", "subjects": ["$KV.agents.>"], "retention": "limits", "storage": "file", "deny_purge": true});
+    gateway.api(StreamApi::Create.subject("KV_agents"), made).await;
+    let error = provision::provision_fixed(&gateway.client).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(&error, Error::Refused { .. }), "{text}");
+    assert!(text.contains("KV_agents") && text.contains("`deny_purge` from true to false"), "{text}");
 }
 
 #[tokio::test]

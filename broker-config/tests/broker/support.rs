@@ -25,6 +25,14 @@ use muster_schemas::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    task::JoinSet,
+};
 
 /// How long anything may take that should happen; a test that waits this long has failed.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -122,6 +130,11 @@ impl World {
     }
 
     pub(crate) async fn peer(&self, creds: &str, inbox: &str) -> Peer {
+        self.peer_at(&self.server.url(), creds, inbox).await
+    }
+
+    /// As [`Self::peer`], through something that listens elsewhere.
+    pub(crate) async fn peer_at(&self, url: &str, creds: &str, inbox: &str) -> Peer {
         let refusals = Arc::new(Mutex::new(Vec::new()));
         let heard = refusals.clone();
         let options = ConnectOptions::with_credentials(creds).unwrap().custom_inbox_prefix(inbox).event_callback(move |event| {
@@ -132,7 +145,7 @@ impl World {
                 }
             }
         });
-        let client = options.connect(self.server.url()).await.unwrap();
+        let client = options.connect(url).await.unwrap();
         Peer { client, refusals }
     }
 }
@@ -193,11 +206,6 @@ impl Peer {
         self.publish(subject).await;
         eventually(&format!("refusal to publish {subject}"), async || self.refused("publish", subject)).await;
     }
-
-    pub(crate) async fn cannot_subscribe(&self, subject: &str) {
-        let _subscriber = self.client.subscribe(subject.to_owned()).await.unwrap();
-        eventually(&format!("refusal to subscribe {subject}"), async || self.refused("subscription", subject)).await;
-    }
 }
 
 /// An agent's connection, with its address.
@@ -242,4 +250,50 @@ pub(crate) async fn next_job(subscriber: &mut Subscriber, within: Duration) -> O
 
 pub(crate) async fn next(subscriber: &mut Subscriber) -> Message {
     tokio::time::timeout(SOON, subscriber.next()).await.expect("a message in time").expect("an open subscription")
+}
+
+/// A TCP line to a local port that delivers everything a little later, in both directions, for as long as it lives.
+pub(crate) struct SlowLine {
+    pub(crate) url: String,
+    _accepting: JoinSet<()>,
+}
+
+impl SlowLine {
+    pub(crate) async fn start(port: u16, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            let mut lines = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { break };
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                lines.spawn(carry(from_client, to_server, delay));
+                lines.spawn(carry(from_server, to_client, delay));
+            }
+        });
+        Self { url, _accepting: accepting }
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<(tokio::time::Instant, Vec<u8>)>(1024);
+    let read = async move {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(size @ 1..) = from.read(&mut buffer).await {
+            if sender.send((tokio::time::Instant::now() + delay, buffer[..size].to_vec())).await.is_err() {
+                break;
+            }
+        }
+    };
+    let write = async move {
+        while let Some((due, bytes)) = receiver.recv().await {
+            tokio::time::sleep_until(due).await;
+            if to.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(read, write);
 }

@@ -105,7 +105,8 @@ impl Fleet {
                 let record = record(&id, &pool.name, number)?;
                 records.put(keys::agent(&id), wire::encode(&record).into()).await?;
                 let user = nkeys::KeyPair::new_user();
-                let jwt = creds::mint_agent_jwt(seed.trim(), account.trim(), &pool.name, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
+                let jwt =
+                    creds::mint_agent_jwt(seed.trim(), account.trim(), &pool.name, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
                 let user = Arc::new(user);
                 let login = ConnectOptions::with_jwt(jwt, move |nonce| {
                     let user = user.clone();

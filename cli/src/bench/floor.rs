@@ -74,7 +74,8 @@ impl Floor {
         let mut connections = Vec::new();
         for _ in 0..agents {
             let (id, user) = (AgentId::generate(), Arc::new(nkeys::KeyPair::new_user()));
-            let jwt = creds::mint_agent_jwt(seed.trim(), &deployment.fleet.account, &pool, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
+            let jwt =
+                creds::mint_agent_jwt(seed.trim(), &deployment.fleet.account, &pool, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
             let login = ConnectOptions::with_jwt(jwt, move |nonce| {
                 let user = user.clone();
                 async move { user.sign(&nonce).map_err(async_nats::AuthError::new) }

@@ -46,7 +46,13 @@ pub(super) async fn run(data_dir: &Path, options: &Options) -> Result<Report> {
             "gateway" | "dispatcher" => (Some("≤ 40"), None),
             _ => (None, None),
         };
-        rows.push(Row { what: format!("{} resident", now.what), unit: "MiB", ours: now.resident as f64 / 1048576.0, floor: None, bar: memory });
+        rows.push(Row {
+            what: format!("{} resident", now.what),
+            unit: "MiB",
+            ours: now.resident as f64 / 1048576.0,
+            floor: None,
+            bar: memory,
+        });
         rows.push(Row { what: format!("{} processor", now.what), unit: "% of a core", ours: share, floor: None, bar: processor });
     }
     Ok(Report { name: "idle", setting: json!({"seconds": over.as_secs_f64()}), rows })

@@ -48,7 +48,14 @@ impl Report {
         }
         let optional = |value: Option<f64>| value.map(figure).unwrap_or_default();
         let cells = |row: &Row| {
-            [row.what.clone(), row.unit.into(), figure(row.ours), optional(row.floor), optional(row.ratio()), row.bar.unwrap_or_default().into()]
+            [
+                row.what.clone(),
+                row.unit.into(),
+                figure(row.ours),
+                optional(row.floor),
+                optional(row.ratio()),
+                row.bar.unwrap_or_default().into(),
+            ]
         };
         let rows = self.rows.iter().map(cells).collect();
         let table = output::table([self.name, "unit", "muster", "bare broker", "ratio", "bar"], rows, "nothing was measured");
@@ -63,7 +70,12 @@ impl Row {
     }
 
     /// The rows of two latency histograms in microseconds.
-    pub(super) fn latencies(what: &str, ours: &Histogram<u64>, floor: Option<&Histogram<u64>>, bars: [Option<&'static str>; 2]) -> Vec<Self> {
+    pub(super) fn latencies(
+        what: &str,
+        ours: &Histogram<u64>,
+        floor: Option<&Histogram<u64>>,
+        bars: [Option<&'static str>; 2],
+    ) -> Vec<Self> {
         [("p50", 0.5, bars[0]), ("p99", 0.99, bars[1])]
             .into_iter()
             .map(|(name, quantile, bar)| Self {

@@ -53,7 +53,8 @@ impl Rig {
     /// # Errors
     /// When none runs there.
     pub(super) async fn open(data_dir: &Path) -> Result<Self> {
-        let running = crate::up::running(data_dir).with_context(|| format!("no stack runs on {}; start one with `muster up`", data_dir.display()))?;
+        let running =
+            crate::up::running(data_dir).with_context(|| format!("no stack runs on {}; start one with `muster up`", data_dir.display()))?;
         Ok(Self {
             layout: running.layout,
             nats_url: running.nats_url,

@@ -80,7 +80,11 @@ fn table(agents: &[AgentView]) -> String {
         ]
     };
     let head = ["name", "pool", "status", "score", "executors", "version", "id"];
-    output::table(head, agents.iter().map(row).collect(), "There are no agents. `muster join-token create` makes a token with which one joins.")
+    output::table(
+        head,
+        agents.iter().map(row).collect(),
+        "There are no agents. `muster join-token create` makes a token with which one joins.",
+    )
 }
 
 fn show(agent: &AgentView, now: Timestamp) -> String {
@@ -187,7 +191,9 @@ mod tests {
             last_error: None,
         };
         let text = show_health(&health, at() + Duration::from_secs(12));
-        for part in ["97.5 (heartbeat 50.0 of 50, success 47.5 of 50)", "12 s ago", "1 of 5 in use", "12 %", "3072 MiB of 16 GiB", "2 results wait"] {
+        for part in
+            ["97.5 (heartbeat 50.0 of 50, success 47.5 of 50)", "12 s ago", "1 of 5 in use", "12 %", "3072 MiB of 16 GiB", "2 results wait"]
+        {
             assert!(text.contains(part), "{part:?} in {text}");
         }
     }

@@ -78,7 +78,8 @@ mod tests {
         let options = InitOptions { broker: Broker::local(None, dir.path().join("store")), pool: "p".parse().unwrap() };
         init(&root, &options).unwrap();
         let out = dir.path().join("service.creds");
-        let command = || CredsCommand::Issue { pools: vec!["p".parse().unwrap()], name: "billing".into(), out: out.clone(), dir: Some(root.clone()) };
+        let command =
+            || CredsCommand::Issue { pools: vec!["p".parse().unwrap()], name: "billing".into(), out: out.clone(), dir: Some(root.clone()) };
         run(command(), false).unwrap();
         assert!(!is_open_to_others(&out));
         creds::Creds::parse(&std::fs::read_to_string(&out).unwrap()).unwrap();

@@ -17,7 +17,11 @@ pub(crate) async fn run(api: &Api, command: JobCommand, json: bool) -> anyhow::R
         JobCommand::Get { id, pool, wait } => get(api, &id, pool.as_ref(), wait, json).await,
         JobCommand::Cancel { id, pool } => {
             let job: JobView = api.act(&format!("/jobs/{id}/cancel"), &in_pool(pool.as_ref())).await?;
-            if json { output::json(&job)? } else { output::line(&format!("job {id} is cancelled"))? }
+            if json {
+                output::json(&job)?
+            } else {
+                output::line(&format!("job {id} is cancelled"))?
+            }
             Ok(ExitCode::SUCCESS)
         }
         JobCommand::Logs { id, pool, follow } => logs(api, &id, pool.as_ref(), follow, json).await,
@@ -40,7 +44,11 @@ async fn get(api: &Api, id: &JobId, pool: Option<&PoolName>, wait: Option<Period
             None => look(api, id, pool).await?,
         };
     }
-    if json { output::json(&job)? } else { output::line(&show(&job, Timestamp::now()))? }
+    if json {
+        output::json(&job)?
+    } else {
+        output::line(&show(&job, Timestamp::now()))?
+    }
     let late = wait.is_some() && !job.state.is_final();
     Ok(if late { ExitCode::from(EXIT_TIMED_OUT) } else { ExitCode::SUCCESS })
 }
@@ -123,7 +131,9 @@ mod tests {
             result: Some(result),
         };
         let shown = show(&job, at + Duration::from_secs(90));
-        for part in ["state     failed", "labels    a=b", "(1 min 30 s ago)", "ran       1.5 s", "exit status 3 (exit_nonzero)", "stdout:\none\n"] {
+        for part in
+            ["state     failed", "labels    a=b", "(1 min 30 s ago)", "ran       1.5 s", "exit status 3 (exit_nonzero)", "stdout:\none\n"]
+        {
             assert!(shown.contains(part), "{part:?} in {shown}");
         }
         assert!(!shown.contains('\u{1b}') && !shown.contains("stderr"), "{shown}");

@@ -7,6 +7,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 use reqwest::Method;
+use serde_json::json;
 
 use crate::{
     api::Api,
@@ -31,9 +32,7 @@ pub(crate) async fn run(api: &Api, command: KeysCommand, json: bool) -> anyhow::
                 return Err(Failure::new(format!("`{id}` is not the id of a key")).hint("`muster keys list` shows them").into());
             }
             api.delete(&format!("/api-keys/{id}")).await?;
-            if !json {
-                output::line(&format!("key {id} is revoked"))?;
-            }
+            if json { output::json(&json!({"revoked": id}))? } else { output::line(&format!("key {id} is revoked"))? }
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 use reqwest::Method;
+use serde_json::json;
 
 use crate::{api::Api, args::PoolsCommand, output, text};
 
@@ -29,9 +30,7 @@ pub(crate) async fn run(api: &Api, command: Option<PoolsCommand>, json: bool) ->
         }
         PoolsCommand::Delete { pool } => {
             api.delete(&format!("/pools/{pool}")).await?;
-            if !json {
-                output::line(&format!("pool {pool} is deleted"))?;
-            }
+            if json { output::json(&json!({"deleted": pool}))? } else { output::line(&format!("pool {pool} is deleted"))? }
         }
         PoolsCommand::Health { pool } => {
             let health: PoolHealth = api.get(&format!("/pools/{pool}/health"), &[]).await?;
@@ -91,7 +90,13 @@ fn show_health(health: &PoolHealth, now: Timestamp) -> String {
         ("waiting", Some(health.queue.pending.to_string())),
         ("running", Some(health.queue.running.to_string())),
         ("oldest", oldest(&health.queue, now)),
-        ("agents", Some(format!("{} online, {} degraded, {} offline; {} accept jobs", agents.online, agents.degraded, agents.offline, agents.accepting))),
+        (
+            "agents",
+            Some(format!(
+                "{} online, {} degraded, {} offline; {} accept jobs",
+                agents.online, agents.degraded, agents.offline, agents.accepting
+            )),
+        ),
     ])
 }
 

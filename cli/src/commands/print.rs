@@ -118,7 +118,11 @@ async fn page(api: &Api, id: &JobId, pool: &PoolName, printed: &Printed, wait: D
     let query = [pool, ("after", printed.get().after.to_string())];
     let chunks: Vec<LogView> = api.page(&format!("/jobs/{id}/logs"), &query, wait).await?;
     for chunk in &chunks {
-        if printed.json { output::json(chunk)? } else { show(chunk)? }
+        if printed.json {
+            output::json(chunk)?
+        } else {
+            show(chunk)?
+        }
         printed.add(chunk);
     }
     Ok(!chunks.is_empty())

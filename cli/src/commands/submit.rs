@@ -19,12 +19,19 @@ use crate::{
     output, text,
 };
 
+/// How long a job may wait before that is worth a remark.
+const SILENCE: Duration = Duration::from_secs(5);
+
 pub(crate) async fn run(api: &Api, args: SubmitArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (detach, wait) = (args.detach, args.wait);
     let submit = request(args)?;
     let job: JobView = api.send(Method::POST, "/jobs", &submit, Duration::ZERO).await?;
     if detach {
-        if json { output::json(&job)? } else { output::line(job.id.as_str())? }
+        if json {
+            output::json(&job)?
+        } else {
+            output::line(job.id.as_str())?
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let id = job.id.clone();
@@ -77,6 +84,7 @@ async fn follow(api: &Api, job: JobView, wait: Option<Period>, json: bool) -> an
     let ended = tokio::select! {
         ended = print::ended(api, &job.id, &job.pool, wait.map(Period::get)) => ended?,
         closed = output => return Err(closed.into()),
+        () = mention_waiting(api, &job) => None,
     };
     let Some(job) = ended else {
         let message = format!("job {} has not ended yet; it goes on", job.id);
@@ -89,6 +97,19 @@ async fn follow(api: &Api, job: JobView, wait: Option<Period>, json: bool) -> an
         explain(&job);
     }
     Ok(exit_code(&job))
+}
+
+/// Says, once, that the job has not started: whoever watches a silent terminal wonders. Never returns.
+async fn mention_waiting(api: &Api, job: &JobView) {
+    tokio::time::sleep(SILENCE).await;
+    let now: anyhow::Result<JobView> = api.get(&format!("/jobs/{}", job.id), &[("pool", job.pool.to_string())]).await;
+    if let Ok(JobView { id, pool, state: JobState::Pending, job_type, .. }) = now {
+        let executor = job_type.as_deref().and_then(|kind| kind.split_once('.')).map_or("its", |(executor, _)| executor);
+        output::warn(&format!(
+            "job {id} waits for an agent with room and the executor {executor}; `muster pools health {pool}` shows how pool {pool} is"
+        ));
+    }
+    std::future::pending().await
 }
 
 /// Says why it did not succeed, beside its output.

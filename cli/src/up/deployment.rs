@@ -7,7 +7,10 @@ use muster_broker_config::{
     init::{self, Broker, Deployment, InitOptions},
     server::{Places, find_binary},
 };
-use muster_schemas::names::PoolName;
+use muster_schemas::{
+    names::PoolName,
+    topology::{EVENT_BYTES, LOG_BYTES},
+};
 
 use super::{folder::Folder, ports::Ports};
 use crate::{
@@ -28,7 +31,8 @@ pub(super) struct Made {
 /// Makes everything, or finds it as it was made before.
 pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName) -> anyhow::Result<Made> {
     let nats_server = find_binary(&Places::from_env()).await?;
-    let options = InitOptions { broker: Broker::local(Some(ports.nats), folder.store()), pool: pool.clone() };
+    let broker = Broker { max_file_store: max_file_store(&folder.store()), ..Broker::local(Some(ports.nats), folder.store()) };
+    let options = InitOptions { broker, pool: pool.clone() };
     // It blocks, and nothing else is going on yet.
     let deployment = init::init(&folder.deployment(), &options).context("can't make the deployment")?;
     let admin_key = match &deployment.admin_key {
@@ -40,6 +44,15 @@ pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName) -> anyh
         issue(&deployment.layout, pool.as_str(), std::slice::from_ref(pool), &service_creds)?;
     }
     Ok(Made { nats_server, admin_key, service_creds, deployment })
+}
+
+/// The broker sets aside the caps of events and logs at once, and would refuse to start on a small disk: three quarters of what is
+/// free are its own limit. There it is told to take them, since a trial never fills them.
+fn max_file_store(folder: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(folder).ok()?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let wanted = u64::try_from(EVENT_BYTES + LOG_BYTES).ok()?.saturating_mul(2);
+    (free / 4 * 3 < wanted).then_some(wanted)
 }
 
 /// The key that an earlier `up` on this folder left in the profile.

@@ -3,9 +3,15 @@
 use std::{io, net::TcpListener, path::Path};
 
 use anyhow::Context as _;
+use muster_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, profile::write_private};
+
+/// Below the ports of outgoing connections, which begin at 32768 on Linux.
+const FREE: std::ops::Range<u64> = 20_000..32_000;
+/// Ports that are tried before the kernel is asked.
+const TRIES: u64 = 50;
 
 /// The ports of a stack, on 127.0.0.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,10 +38,26 @@ impl Ports {
     }
 }
 
+fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port))
+}
+
+/// Any free port, if possible one that the kernel does not give to outgoing connections: between the choice here and the moment
+/// when the part listens, one of those could take it.
+fn any() -> io::Result<TcpListener> {
+    // The clock will do: all that matters is that two stacks do not try the same ones.
+    let start = Timestamp::now().micros().unsigned_abs();
+    let port = |step: u64| u16::try_from(FREE.start + (start + 7 * step) % (FREE.end - FREE.start)).ok();
+    (0..TRIES).filter_map(port).find_map(|port| bind(port).ok()).map_or_else(|| bind(0), Ok)
+}
+
 /// A port and what keeps others from it until all are chosen.
 fn port(wanted: u16, last: u16, flag: &str) -> anyhow::Result<(u16, TcpListener)> {
-    let bind = |port: u16| TcpListener::bind(("127.0.0.1", port));
-    let bound = if wanted == 0 && last != 0 { bind(last).or_else(|_| bind(0)) } else { bind(wanted) };
+    let bound = match (wanted, last) {
+        (0, 0) => any(),
+        (0, last) => bind(last).or_else(|_| any()),
+        (wanted, _) => bind(wanted),
+    };
     let listener = bound.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => Failure::new(format!("port {wanted} is in use by another program"))
             .hint(format!("choose another one with {flag}, or {flag} 0 for any that is free")),

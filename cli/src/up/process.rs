@@ -42,6 +42,8 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(30);
 /// A log larger than this is cut: its content moves to `.log.1`.
 const LOG_MAX: u64 = 32 * 1024 * 1024;
+/// Characters of the last line of a log that are shown when a part dies.
+const LAST_WORDS: usize = 300;
 /// How often logs are looked at.
 const LOG_LOOK: Duration = Duration::from_secs(60);
 
@@ -50,6 +52,8 @@ const LOG_LOOK: Duration = Duration::from_secs(60);
 pub(super) struct Program {
     /// Also the name of its log.
     pub(super) name: String,
+    /// Its place in the order of starting; those that share one are stopped together, the highest first.
+    pub(super) place: u8,
     /// Arguments of this binary.
     pub(super) args: Vec<OsString>,
     /// Settings that must not show on a command line.
@@ -86,6 +90,7 @@ pub(super) struct Supervisor {
 #[derive(Debug)]
 struct Part {
     name: String,
+    place: u8,
     stop: CancellationToken,
     task: Running<()>,
     failures: Arc<AtomicU32>,
@@ -99,9 +104,9 @@ impl Supervisor {
     /// Starts a part, and keeps it up until told to stop.
     pub(super) fn start(&mut self, program: Program) {
         let (stop, failures) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
-        let name = program.name.clone();
+        let (name, place) = (program.name.clone(), program.place);
         let task = self.group.spawn(keep_up(program, self.folder.clone(), stop.clone(), Arc::clone(&failures)));
-        self.parts.push(Part { name, stop, task, failures });
+        self.parts.push(Part { name, place, stop, task, failures });
     }
 
     /// A part that has died this often in a row, if there is one.
@@ -109,15 +114,11 @@ impl Supervisor {
         self.parts.iter().find(|part| part.failures.load(Ordering::Relaxed) >= times).map(|part| part.name.as_str())
     }
 
-    /// Stops all parts, the last started first; parts of one kind (`agent-1`, `agent-2`) together. What is not done when the grace is over is killed.
+    /// Stops all parts, the last started first. What is not done when the grace is over is killed.
     pub(super) async fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        while let Some(part) = self.parts.pop() {
-            let kind = kind(&part.name).to_owned();
-            let mut batch = vec![part];
-            while let Some(part) = self.parts.pop_if(|part| super::process::kind(&part.name) == kind) {
-                batch.push(part);
-            }
+        while let Some(last) = self.parts.last().map(|part| part.place) {
+            let batch: Vec<Part> = self.parts.extract_if(.., |part| part.place == last).collect();
             batch.iter().for_each(|part| part.stop.cancel());
             for mut part in batch {
                 if tokio::time::timeout_at(deadline, &mut part.task).await.is_err() {
@@ -128,10 +129,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-fn kind(name: &str) -> &str {
-    name.split_once('-').map_or(name, |(kind, _)| kind)
 }
 
 /// Starts a program again and again until told to stop.
@@ -158,6 +155,11 @@ async fn keep_up(program: Program, folder: Folder, stop: CancellationToken, fail
                 let _ = fs::remove_file(&pid_file);
                 match ended {
                     None => return,
+                    // One that ended by itself has said why.
+                    Some(Ok(status)) if status.code().is_some() => {
+                        let last: String = last_lines(&log_file, 1).chars().take(LAST_WORDS).collect();
+                        format!("{name} (pid {pid}) {} ({last})", ended_how(status))
+                    }
                     Some(Ok(status)) => format!("{name} (pid {pid}) {}", ended_how(status)),
                     Some(Err(error)) => format!("{name} (pid {pid}) is lost: {error}"),
                 }
@@ -169,7 +171,7 @@ async fn keep_up(program: Program, folder: Folder, stop: CancellationToken, fail
             failures.store(0, Ordering::Relaxed);
         }
         failures.fetch_add(1, Ordering::Relaxed);
-        output::warn(&format!("{why}; starting it again in {} (log: {})", text::duration(pause), log_file.display()));
+        output::warn(&format!("{why}; starting it again in {}; its log is {}", text::duration(pause), log_file.display()));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
@@ -248,11 +250,6 @@ pub(super) fn last_lines(log: &Path, lines: usize) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
-
-    #[test]
-    fn agents_are_of_one_kind() {
-        assert_eq!([kind("agent-1"), kind("agent-12"), kind("broker")], ["agent", "agent", "broker"]);
-    }
 
     #[tokio::test]
     async fn a_log_that_has_grown_too_large_is_cut_and_its_end_is_kept_beside() {

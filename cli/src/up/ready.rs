@@ -1,9 +1,9 @@
 //! When a part is ready: asked from outside, as a user would. A part that keeps dying ends the wait, with the end of its log.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use muster_schemas::{
-    api::{JobState, JobView, Submit},
+    api::{AgentStatus, AgentView, JobState, JobView, Submit},
     names::PoolName,
 };
 use reqwest::Method;
@@ -52,6 +52,17 @@ impl Ready {
         self.until("the gateway", supervisor, async || api.is_ready().await).await
     }
 
+    /// Until all agents of these names are there.
+    pub(super) async fn agents(&self, api: &Api, pool: &PoolName, names: BTreeSet<String>, supervisor: &Supervisor) -> anyhow::Result<()> {
+        let query = [("pool", pool.to_string())];
+        self.until("the agents", supervisor, async || {
+            let agents: Vec<AgentView> = api.list("/agents", &query).await.unwrap_or_default();
+            let there = |agent: &&AgentView| matches!(agent.status, AgentStatus::Online | AgentStatus::Degraded);
+            agents.iter().filter(there).filter(|agent| names.contains(agent.name.as_str())).count() >= names.len()
+        })
+        .await
+    }
+
     /// Until a job has gone all the way through.
     pub(super) async fn job(&self, api: &Api, pool: &PoolName, supervisor: &Supervisor) -> anyhow::Result<()> {
         let ping = Submit { pool: pool.to_string(), job_type: "probe.ping".into(), result_ttl_s: Some(60), ..Submit::default() };
@@ -79,7 +90,10 @@ impl Ready {
                 return Err(Failure::new(message).hint(format!("the whole log is {}", log.display())).into());
             }
             if Instant::now() >= deadline {
-                let message = format!("{what} is not ready after {} s", PATIENCE.as_secs());
+                let mut message = format!("{what} is not ready after {} s", PATIENCE.as_secs());
+                if let Some(part) = supervisor.failing(1) {
+                    message.push_str(&format!("; the log of {part} ends:\n{}", last_lines(&self.folder.log(part), LINES)));
+                }
                 return Err(Failure::new(message).hint(format!("the logs in {} may say why", self.folder.logs().display())).into());
             }
             tokio::time::sleep(LOOK).await;

@@ -77,7 +77,14 @@ mod tests {
     #[test]
     fn people_get_all_they_need_and_a_first_command() {
         let text = welcome(&stack("default", 2), "muster");
-        for part in ["2 agents in pool default", "http://127.0.0.1:1/docs", "mst_k", "nats://127.0.0.1:2", "/d/s.creds", "muster submit -- uname -a"] {
+        for part in [
+            "2 agents in pool default",
+            "http://127.0.0.1:1/docs",
+            "mst_k",
+            "nats://127.0.0.1:2",
+            "/d/s.creds",
+            "muster submit -- uname -a",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(welcome(&stack("build", 1), "target/debug/muster").contains("target/debug/muster submit --pool build -- "));

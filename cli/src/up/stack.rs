@@ -23,6 +23,7 @@ use crate::{
     api::Api,
     args::UpArgs,
     failure::Refused,
+    output,
     profile::{self, LOCAL, Profile, Profiles},
     target::Target,
 };
@@ -54,18 +55,23 @@ pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Super
     supervisor.start(broker(&made));
     ready.broker(ports.nats, supervisor).await?;
     supervisor.start(gateway(&made, ports, &nats_url));
-    supervisor.start(dispatcher(&made, &nats_url));
     let api = Api::new(Target { url: url.clone(), api_key: Some(made.admin_key.clone()) })?;
     ready.gateway(&api, supervisor).await?;
+    // By now the gateway has made the streams, so the two do not make them side by side.
+    supervisor.start(dispatcher(&made, &nats_url));
     ensure_pool(&api, &args.pool).await?;
     if args.agents > 0 {
         let token = join_token(&api, &args.pool, args.agents).await?;
         for number in 1..=args.agents {
-            supervisor.start(agent(folder, number, &url, &token));
+            supervisor.start(agent(folder, &args.pool, number, &url, &nats_url, &token));
         }
+        let names = (1..=args.agents).map(|number| agent_name(&args.pool, number)).collect();
+        ready.agents(&api, &args.pool, names, supervisor).await?;
         ready.job(&api, &args.pool, supervisor).await?;
     }
-    remember(&url, &made.admin_key, folder)?;
+    if let Err(error) = remember(&url, &made.admin_key, folder) {
+        output::warn(&format!("the command line will not find this stack by itself: {error:#}"));
+    }
     Ok(Stack {
         url,
         nats_url,
@@ -87,7 +93,7 @@ fn broker(made: &Made) -> Program {
     let mut args = service("broker", []);
     args.extend(["--binary".into(), made.nats_server.clone().into_os_string()]);
     args.extend(["--config".into(), made.deployment.layout.server_config().into_os_string()]);
-    Program { name: "broker".into(), args, secrets: Vec::new() }
+    Program { name: "broker".into(), place: 0, args, secrets: Vec::new() }
 }
 
 fn gateway(made: &Made, ports: Ports, nats_url: &str) -> Program {
@@ -98,26 +104,35 @@ fn gateway(made: &Made, ports: Ports, nats_url: &str) -> Program {
         ("agent_nats_urls", nats_url.to_owned()),
         ("deployment", layout.root().display().to_string()),
     ];
-    Program { name: "gateway".into(), args: service("gateway", settings), secrets: Vec::new() }
+    Program { name: "gateway".into(), place: 1, args: service("gateway", settings), secrets: Vec::new() }
 }
 
 fn dispatcher(made: &Made, nats_url: &str) -> Program {
     let creds = made.deployment.layout.dispatcher_creds();
     let settings = [("nats_urls", nats_url.to_owned()), ("credentials", creds.display().to_string()), ("listen", "127.0.0.1:0".to_owned())];
-    Program { name: "dispatcher".into(), args: service("dispatcher", settings), secrets: Vec::new() }
+    Program { name: "dispatcher".into(), place: 2, args: service("dispatcher", settings), secrets: Vec::new() }
 }
 
-fn agent(folder: &Folder, number: u16, url: &str, token: &str) -> Program {
-    let name = format!("agent-{number}");
+/// An agent stays in the pool that it joined, so each pool has agents of its own.
+fn agent(folder: &Folder, pool: &PoolName, number: u16, url: &str, nats_url: &str, token: &str) -> Program {
+    let name = agent_name(pool, number);
     let settings = [
         ("api_url", url.to_owned()),
+        // What the gateway told them once may be another port by now.
+        ("nats_url", nats_url.to_owned()),
         ("name", name.clone()),
-        ("state_dir", folder.agents().join(&name).display().to_string()),
+        ("state_dir", folder.agents().join(pool.as_str()).join(number.to_string()).display().to_string()),
         // Nobody looks for it, and several agents share this machine.
         ("admin_port", "0".to_owned()),
         ("executors", EXECUTORS.to_owned()),
     ];
-    Program { name, args: service("agent", settings), secrets: vec![("AGENT_JOIN_TOKEN", token.to_owned())] }
+    Program { name, place: 3, args: service("agent", settings), secrets: vec![("AGENT_JOIN_TOKEN", token.to_owned())] }
+}
+
+/// `agent-1` in the pool `default`, `build-1` in another one; the name of an agent is not longer than that of a pool.
+fn agent_name(pool: &PoolName, number: u16) -> String {
+    let stem: String = if pool.as_str() == "default" { "agent".to_owned() } else { pool.as_str().chars().take(50).collect() };
+    format!("{stem}-{number}")
 }
 
 /// Makes the pool unless it is there; one that is there stays as it is.
@@ -145,4 +160,32 @@ fn remember(url: &str, api_key: &str, folder: &Folder) -> anyhow::Result<()> {
     let local = Profile { url: url.to_owned(), api_key: Some(api_key.to_owned()), data_dir: Some(folder.root().to_owned()) };
     profiles.profiles.insert(LOCAL.to_owned(), local);
     profiles.save(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use muster_schemas::names::AgentName;
+
+    use super::*;
+
+    #[test]
+    fn agents_of_each_pool_have_names_that_an_agent_may_have() {
+        let long = "p".repeat(63);
+        for (pool, name) in [("default", "agent-64"), ("build", "build-64"), (long.as_str(), &*format!("{}-64", "p".repeat(50)))] {
+            let made = agent_name(&pool.parse().unwrap(), 64);
+            assert_eq!(made, name);
+            made.parse::<AgentName>().unwrap();
+        }
+    }
+
+    #[test]
+    fn settings_are_flags_and_secrets_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(Some(dir.path().to_owned())).unwrap();
+        let program = agent(&folder, &"p".parse().unwrap(), 1, "http://u", "nats://n", "mst_join_secret");
+        let line = program.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        assert!(line.starts_with("service agent --set api_url=http://u --set nats_url=nats://n --set name=p-1 "), "{line}");
+        assert!(!line.contains("secret") && line.contains(&folder.root().display().to_string()), "{line}");
+    }
 }

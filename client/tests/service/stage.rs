@@ -147,7 +147,8 @@ impl Played {
         let next = js::next(&topology::jobs_stream(&self.pool), &lane.consumer());
         let inbox = self.nats.new_inbox();
         let mut deliveries = self.nats.subscribe(inbox.clone()).await.unwrap();
-        let pull = serde_json::json!({"batch": 1, "expires": 1_000_000_000_u64, "group": topology::PRIORITY_GROUP, "priority": 0}).to_string();
+        let pull =
+            serde_json::json!({"batch": 1, "expires": 1_000_000_000_u64, "group": topology::PRIORITY_GROUP, "priority": 0}).to_string();
         loop {
             let _ = self.nats.publish_with_reply(next.clone(), inbox.clone(), pull.clone().into()).await;
             let wait = tokio::time::timeout(Duration::from_millis(1500), deliveries.next()).await;
@@ -183,9 +184,6 @@ impl Played {
             let data = Output::from(text.as_bytes().to_vec());
             let chunk = LogChunk { v: V, attempt: 1, seq: 0, stream: OutputStream::Stdout, at: now, data };
             publish(About::Log, wire::encode(&chunk)).await.unwrap();
-        }
-        if let Some(ms) = job.params.get("ms").and_then(serde_json::Value::as_u64) {
-            tokio::time::sleep(Duration::from_millis(ms)).await;
         }
         let mut result = JobResult::never_ran(Outcome::Succeeded, ErrorInfo::new(Code::Internal, ""), now, Timestamp::now());
         (result.error, result.attempt, result.data) = (None, 1, Some(job.params));
@@ -243,6 +241,6 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await; // poll
     }
 }

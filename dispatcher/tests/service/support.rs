@@ -19,6 +19,7 @@ use muster_dispatcher::{Config, Listeners, run};
 use muster_runtime::{
     config::{Overrides, Sources, load},
     shutdown::Shutdown,
+    tasks::{Group, Running},
 };
 use muster_schemas::{
     code::Code,
@@ -39,20 +40,20 @@ use tokio::{
 };
 
 /// The pool that every deployment of a test has.
-pub const POOL: &str = "default";
+pub(crate) const POOL: &str = "default";
 /// For what should take milliseconds, on a busy machine.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// A broker with its deployment, and a gateway's connection to it.
-pub struct Stack {
-    pub server: Server,
-    pub deployment: Deployment,
-    pub gateway: Client,
+pub(crate) struct Stack {
+    pub(crate) server: Server,
+    pub(crate) deployment: Deployment,
+    pub(crate) gateway: Client,
     _dir: TempDir,
 }
 
 impl Stack {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("deployment");
         let options = InitOptions { broker: Broker::local(None, dir.path().join("store")), pool: POOL.parse().unwrap() };
@@ -65,16 +66,16 @@ impl Stack {
         Self { server, deployment, gateway, _dir: dir }
     }
 
-    pub async fn bucket(&self, name: &str) -> jetstream::kv::Store {
+    pub(crate) async fn bucket(&self, name: &str) -> jetstream::kv::Store {
         jetstream::new(self.gateway.clone()).get_key_value(name).await.unwrap()
     }
 
-    pub async fn dispatcher(&self) -> Dispatcher {
+    pub(crate) async fn dispatcher(&self) -> Dispatcher {
         self.dispatcher_at(&self.server.url()).await
     }
 
     /// A dispatcher that finds the broker there, ready.
-    pub async fn dispatcher_at(&self, url: &str) -> Dispatcher {
+    pub(crate) async fn dispatcher_at(&self, url: &str) -> Dispatcher {
         let dispatcher = Dispatcher::start(self.deployment.layout.root().display().to_string(), url);
         eventually("the dispatcher is ready", SOON, async || {
             dispatcher.get("/readyz").await.filter(|text| text.starts_with("HTTP/1.1 200"))
@@ -84,7 +85,7 @@ impl Stack {
     }
 
     /// Writes an agent's record, as the gateway does.
-    pub async fn record(&self, pool: &str, id: &AgentId, change: impl FnOnce(&mut AgentRecord)) {
+    pub(crate) async fn record(&self, pool: &str, id: &AgentId, change: impl FnOnce(&mut AgentRecord)) {
         let mut record = AgentRecord {
             v: V,
             id: id.clone(),
@@ -110,23 +111,29 @@ impl Stack {
     }
 
     /// An agent with a record and a connection of its own.
-    pub async fn agent(&self, pool: &str) -> Agent {
+    pub(crate) async fn agent(&self, pool: &str) -> Agent {
         let id = AgentId::generate();
         self.record(pool, &id, |_| {}).await;
         Agent::connect(self, pool, id).await
     }
 
-    pub async fn entry(&self, pool: &str, id: &AgentId) -> Option<(Standing, u64)> {
+    pub(crate) async fn entry(&self, pool: &str, id: &AgentId) -> Option<(Standing, u64)> {
         let entry = self.bucket(STANDINGS).await.entry(keys::standing(&pool.parse().unwrap(), id)).await.unwrap()?;
         (entry.operation == jetstream::kv::Operation::Put).then(|| (wire::decode(&entry.value).unwrap(), entry.revision))
     }
 
     /// Waits until the standing of an agent is as wanted.
-    pub async fn standing(&self, agent: &Agent, what: &str, wanted: impl Fn(&Standing) -> bool) -> Standing {
+    pub(crate) async fn standing(&self, agent: &Agent, what: &str, wanted: impl Fn(&Standing) -> bool) -> Standing {
         self.standing_within(agent, what, SOON, wanted).await
     }
 
-    pub async fn standing_within(&self, agent: &Agent, what: &str, deadline: Duration, wanted: impl Fn(&Standing) -> bool) -> Standing {
+    pub(crate) async fn standing_within(
+        &self,
+        agent: &Agent,
+        what: &str,
+        deadline: Duration,
+        wanted: impl Fn(&Standing) -> bool,
+    ) -> Standing {
         let mut last = None;
         let started = Instant::now();
         while started.elapsed() < deadline {
@@ -141,15 +148,15 @@ impl Stack {
 }
 
 /// An agent that runs nothing, and says what it is told to.
-pub struct Agent {
-    pub pool: PoolName,
-    pub id: AgentId,
-    pub client: Client,
-    pub beat: Heartbeat,
+pub(crate) struct Agent {
+    pub(crate) pool: PoolName,
+    pub(crate) id: AgentId,
+    pub(crate) client: Client,
+    pub(crate) beat: Heartbeat,
 }
 
 impl Agent {
-    pub async fn connect(stack: &Stack, pool: &str, id: AgentId) -> Self {
+    pub(crate) async fn connect(stack: &Stack, pool: &str, id: AgentId) -> Self {
         let pool: PoolName = pool.parse().unwrap();
         let seed = std::fs::read_to_string(stack.deployment.layout.signing_key(Account::Fleet)).unwrap();
         let pair = Arc::new(nkeys::KeyPair::new_user());
@@ -185,7 +192,7 @@ impl Agent {
     }
 
     /// Sends the next heartbeat, changed, and waits until the broker has stored it.
-    pub async fn beats(&mut self, change: impl FnOnce(&mut Heartbeat)) {
+    pub(crate) async fn beats(&mut self, change: impl FnOnce(&mut Heartbeat)) {
         self.beat.seq += 1;
         let mut beat = self.beat.clone();
         change(&mut beat);
@@ -193,17 +200,17 @@ impl Agent {
     }
 
     /// Publishes something, and waits until the broker has stored it. Nobody listens while a restarted broker has no stream for it yet.
-    pub async fn says(&self, subject: String, body: Vec<u8>) {
+    pub(crate) async fn says(&self, subject: String, body: Vec<u8>) {
         eventually("the broker stores it", SOON, async || self.client.request(subject.clone(), body.clone().into()).await.ok()).await;
     }
 
     /// Stores the result of a job that this agent has run, in its own pool.
-    pub async fn finishes(&self, outcome: Outcome) {
+    pub(crate) async fn finishes(&self, outcome: Outcome) {
         self.says_of(&self.id, outcome).await;
     }
 
     /// Stores a result that names some agent, in this agent's pool.
-    pub async fn says_of(&self, id: &AgentId, outcome: Outcome) {
+    pub(crate) async fn says_of(&self, id: &AgentId, outcome: Outcome) {
         let now = Timestamp::now();
         let mut result = JobResult::never_ran(outcome, ErrorInfo::new(Code::Internal, "none"), now, now);
         (result.agent_id, result.started_at, result.attempt) = (Some(id.clone()), Some(now), 1);
@@ -212,16 +219,16 @@ impl Agent {
 }
 
 /// A dispatcher on a runtime of its own, so that it can vanish between one instruction and the next.
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     runtime: Option<tokio::runtime::Runtime>,
     shutdown: Shutdown,
     address: SocketAddr,
-    ended: std::sync::mpsc::Receiver<anyhow::Result<()>>,
+    task: Running<anyhow::Result<()>>,
 }
 
 impl Dispatcher {
     /// Starts one; it may not be ready yet.
-    pub fn start(deployment: String, url: &str) -> Self {
+    pub(crate) fn start(deployment: String, url: &str) -> Self {
         let flags = Overrides::new().set("--set", "deployment", Some(deployment)).set("--set", "nats_urls", Some(url)).set(
             "--set",
             "tick",
@@ -233,30 +240,28 @@ impl Dispatcher {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (sender, ended) = std::sync::mpsc::sync_channel(1);
-        let until = shutdown.clone();
-        let handle = runtime.handle().clone();
-        std::thread::spawn(move || {
-            let dispatcher = async move { run(config, Listeners { ops: TcpListener::from_std(listener).unwrap() }, until).await };
-            let _ = sender.send(handle.block_on(dispatcher));
-        });
-        Self { runtime: Some(runtime), shutdown, address, ended }
+        let task = {
+            let _inside = runtime.enter();
+            let until = shutdown.clone();
+            Group::new("dispatcher")
+                .spawn(async move { run(config, Listeners { ops: TcpListener::from_std(listener).unwrap() }, until).await })
+        };
+        Self { runtime: Some(runtime), shutdown, address, task }
     }
 
     /// Ends it as kill -9 would: nothing is given back, the connection is cut.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
 
     /// Ends it in good order.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.trigger("test");
-        let ended = std::mem::replace(&mut self.ended, std::sync::mpsc::sync_channel(1).1);
-        tokio::task::spawn_blocking(move || ended.recv_timeout(SOON)).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(SOON, &mut self.task).await.expect("it ends").unwrap().unwrap();
     }
 
     /// The whole answer to a GET, if there is one.
-    pub async fn get(&self, path: &str) -> Option<String> {
+    pub(crate) async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.address).await.ok()?;
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes()).await.ok()?;
         let mut text = String::new();
@@ -265,16 +270,16 @@ impl Dispatcher {
     }
 
     /// A figure of `/metrics`, zero when it is not there.
-    pub async fn figure(&self, name: &str) -> f64 {
+    pub(crate) async fn figure(&self, name: &str) -> f64 {
         let text = self.get("/metrics").await.unwrap();
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0.0)
     }
 
-    pub async fn is_active(&self) -> bool {
+    pub(crate) async fn is_active(&self) -> bool {
         self.figure("muster_dispatcher_active").await == 1.0
     }
 
-    pub async fn becomes_active(&self) {
+    pub(crate) async fn becomes_active(&self) {
         eventually("the dispatcher is active", SOON, async || self.is_active().await.then_some(())).await;
     }
 }
@@ -288,21 +293,24 @@ impl Drop for Dispatcher {
 }
 
 /// A way to the broker that can be cut.
-pub struct Proxy {
-    pub url: String,
+pub(crate) struct Proxy {
+    pub(crate) url: String,
     cut: tokio::sync::watch::Sender<bool>,
+    severed: tokio::sync::watch::Sender<()>,
 }
 
 impl Proxy {
-    pub async fn to(target: u16) -> Self {
+    pub(crate) async fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("nats://{}", listener.local_addr().unwrap());
         let (cut, watch) = tokio::sync::watch::channel(false);
-        let group = muster_runtime::tasks::Group::new("proxy");
+        let (severed, sever) = tokio::sync::watch::channel(());
+        let group = Group::new("proxy");
         let connections = group.clone();
         group.spawn(async move {
             while let Ok((mut inward, _)) = listener.accept().await {
-                let mut watch = watch.clone();
+                let (mut watch, mut sever) = (watch.clone(), sever.clone());
+                sever.mark_unchanged();
                 connections.spawn(async move {
                     // A way that is cut swallows everything and closes nothing.
                     until(&mut watch, false).await;
@@ -311,16 +319,23 @@ impl Proxy {
                     loop {
                         tokio::select! {
                             _ = &mut copy => return,
+                            _ = sever.changed() => return,
                             () = until(&mut watch, true) => until(&mut watch, false).await,
                         }
                     }
                 });
             }
         });
-        Self { url, cut }
+        Self { url, cut, severed }
     }
 
-    pub fn cut(&self, cut: bool) {
+    /// Closes the connections there are.
+    pub(crate) fn sever(&self) {
+        self.severed.send_replace(());
+    }
+
+    /// Holds everything back, or lets it through again.
+    pub(crate) fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
     }
 }
@@ -330,7 +345,7 @@ async fn until(watch: &mut tokio::sync::watch::Receiver<bool>, wanted: bool) {
 }
 
 /// Waits until `predicate` gives a value.
-pub async fn eventually<T>(what: &str, deadline: Duration, mut predicate: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, deadline: Duration, mut predicate: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = predicate().await {

@@ -49,7 +49,8 @@ struct World {
     owed: BTreeMap<(LaneIndex, u32), VecDeque<(Instant, u32)>>,
     draining: HashSet<(LaneIndex, u32)>,
     running: Vec<Handle>,
-    held: BTreeMap<Handle, (u8, Instant)>,
+    held: BTreeMap<Handle, (LaneIndex, Instant)>,
+    gave: BTreeMap<LaneIndex, Instant>,
     next: Handle,
     accepting: bool,
     blocked: bool,
@@ -68,18 +69,21 @@ impl World {
                     self.owed.entry((lane, epoch)).or_default().push_back((self.now, batch));
                     let owed: u32 = self.owed[&(lane, epoch)].iter().map(|(_, n)| n).sum();
                     let free = self.slots - u32::try_from(self.running.len()).unwrap();
-                    assert!(batch > 0 && owed <= free, "{owed} asked of a lane for {free} free slots");
+                    assert!(batch > 0 && batch <= free && owed <= free + 16 + self.slots, "{owed} asked of a lane for {free} free slots");
                 }
-                Command::Drain { lane, epoch } => assert!(self.draining.insert((lane, epoch)), "drained twice"),
+                Command::Drain { lane, epoch } => {
+                    assert!(self.draining.insert((lane, epoch)), "drained twice");
+                    assert!(self.is_quiet(lane), "drained a lane that gives");
+                }
                 Command::Start(handle) => {
-                    let (tier, _) = self.held.remove(&handle).expect("started what was not held");
-                    assert!(self.held.values().all(|(other, _)| tier <= *other), "a less urgent job was started first");
+                    let (lane, _) = self.held.remove(&handle).expect("started what was not held");
+                    assert!(self.held.values().all(|(other, _)| TIERS[lane] <= TIERS[*other]), "a less urgent job was started first");
                     self.running.push(handle);
                 }
                 Command::Release(handle) => {
-                    let (_, since) = self.held.remove(&handle).expect("released what was not held");
+                    let (lane, since) = self.held.remove(&handle).expect("released what was not held");
                     assert!(self.now - since >= Duration::from_millis(200), "released too early");
-                    assert!(self.draining.is_empty() && self.owed.is_empty() || !self.connected, "released while the broker may give it straight back");
+                    assert!(!self.owes(lane), "released while the broker may give it straight back");
                 }
             }
         }
@@ -87,18 +91,28 @@ impl World {
         assert_eq!(self.intake.running() as usize, self.running.len());
         assert_eq!(self.intake.held(), self.held.len());
         assert!(self.held.is_empty() || self.running.len() == self.slots as usize, "a job waits beside a free slot");
-        let drain_begun = !self.draining.is_empty() || self.owed.is_empty();
-        let overdue = self.held.values().any(|(_, since)| self.now - *since >= Duration::from_millis(200));
-        assert!(!overdue || drain_begun, "a job is held too long and the lanes are not drained");
+        for (lane, since) in self.held.values() {
+            let overdue = self.now - *since >= Duration::from_millis(200);
+            let drains = self.draining.iter().any(|(l, _)| l == lane);
+            assert!(!overdue || drains || !self.is_quiet(*lane), "a job is held too long beside a quiet lane");
+        }
         if may_pull(self) && self.running.len() < self.slots as usize && self.draining.is_empty() {
             self.check_pulls();
         }
         assert!(self.intake.wake_at().is_none_or(|at| at > self.now), "wants to be woken at once, for ever");
     }
 
+    fn is_quiet(&self, lane: LaneIndex) -> bool {
+        self.gave.get(&lane).is_none_or(|at| self.now - *at >= Duration::from_millis(200))
+    }
+
+    fn owes(&self, lane: LaneIndex) -> bool {
+        self.owed.keys().any(|(l, _)| *l == lane)
+    }
+
     /// A free slot: every lane has a pull, unless it was refused or one of a higher or the same priority is hot.
     fn check_pulls(&self) {
-        let asked = |lane| self.owed.iter().any(|((l, _), _)| *l == lane);
+        let asked = |lane| self.owes(lane);
         for lane in 0..LANES {
             let refused = self.refused_until.get(&lane).is_some_and(|until| *until > self.now);
             let behind = (0..LANES).any(|other| other != lane && TIERS[other] <= TIERS[lane] && self.intake.lanes[other].hot && asked(other));
@@ -119,7 +133,8 @@ impl World {
                 assert!(self.connected, "gave to {key:?} without a connection");
                 let handle = self.next;
                 self.next += 1;
-                self.held.insert(handle, (TIERS[lane], self.now));
+                self.held.insert(handle, (lane, self.now));
+                self.gave.insert(lane, self.now);
                 self.refused_until.remove(&lane);
                 self.apply(vec![Event::Arrived { lane, handle }]);
             }
@@ -204,6 +219,7 @@ proptest! {
             draining: HashSet::new(),
             running: Vec::new(),
             held: BTreeMap::new(),
+            gave: BTreeMap::new(),
             next: 0,
             accepting: true,
             blocked: false,

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_runtime::nats::Broker;
 
+/// The key of them all. Without "history" a watch would begin with the next change.
+const EVERY_KEY: &str = ">";
+
 /// What happens in a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -21,18 +24,23 @@ pub(crate) enum Change {
     Complete,
 }
 
-/// Watches `bucket` until the connection is lost or the watch fails. Meant to be started again by `Tasks`.
+/// Watches `bucket` for ever. Meant to be started again by `Tasks`.
 ///
 /// # Errors
-/// Always, in the end: it says why the watch is over.
+/// When the watch fails in another way than by a lost connection.
 pub(crate) async fn watch(broker: &Broker, bucket: &kv::Store, mut apply: impl FnMut(Change)) -> anyhow::Result<()> {
-    apply(Change::Restarted);eprintln!("W restarted");
-    broker.connected().await;
+    loop {
+        apply(Change::Restarted);
+        broker.connected().await;
+        until_lost(broker, bucket, &mut apply).await?;
+    }
+}
+
+/// Watches until the connection is lost.
+async fn until_lost(broker: &Broker, bucket: &kv::Store, apply: &mut impl FnMut(Change)) -> anyhow::Result<()> {
     let connects = broker.status().connects;
-    eprintln!("W connected");
     let entries = bucket.status().await?.values();
-    let mut watch = bucket.watch_all().await?;
-    eprintln!("W watching {entries}");
+    let mut watch = bucket.watch_with_history(EVERY_KEY).await?;
     let mut initial = entries > 0;
     if !initial {
         apply(Change::Complete);
@@ -41,9 +49,8 @@ pub(crate) async fn watch(broker: &Broker, bucket: &kv::Store, mut apply: impl F
     loop {
         let entry = tokio::select! {
             entry = watch.next() => entry.ok_or_else(|| anyhow::anyhow!("the watch of a bucket ended"))??,
-            _ = &mut lost => anyhow::bail!("the connection was lost"),
+            _ = &mut lost => return Ok(()),
         };
-        eprintln!("W entry {} {}", entry.key, entry.seen_current);
         let (last, revision) = (entry.seen_current, entry.revision);
         apply(match entry.operation {
             kv::Operation::Put => Change::Put { key: entry.key, value: entry.value, revision, initial },

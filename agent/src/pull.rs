@@ -1,0 +1,196 @@
+//! The shell around [`crate::intake`]: one task that reads the lanes, sends the pulls, and starts what the intake says.
+//!
+//! A lane's inbox, and how it is closed without losing a job, is in [`inbox`]; what the broker says instead of a job in [`status`]. Nothing
+//! here looks into a job.
+
+mod inbox;
+mod status;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::Message;
+use muster_runtime::shutdown::Shutdown;
+use muster_schemas::{lane::Lane, names::JobId, standing::PULL_PRIORITY_UNKNOWN, subjects};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    attempt::{self, Arrived, delivery::Delivery},
+    core::Core,
+    intake::{Command, Event, Handle, Intake, Settings},
+    link::Link,
+};
+use inbox::{Incoming, Inboxes};
+use status::Status;
+
+/// Events that may wait. Each started job gives at most one, and there are at most 50 of them.
+pub(crate) const EVENTS: usize = 1024;
+/// Messages taken at once before the intake is asked what to do about them.
+const AT_ONCE: usize = 64;
+/// The intake looks at the clock at least this often; nothing depends on it.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The slot that an attempt takes. Dropping it tells the intake that it is free.
+#[derive(Debug)]
+pub(crate) struct Slot(mpsc::Sender<Event>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // There is room: see `EVENTS`. Or nobody listens, and the agent is gone.
+        let _ = self.0.try_send(Event::SlotFreed);
+    }
+}
+
+/// The puller.
+pub(crate) struct Puller {
+    core: Arc<Core>,
+    intake: Intake,
+    inboxes: Inboxes,
+    events: mpsc::Receiver<Event>,
+    slots: mpsc::Sender<Event>,
+    waiting: HashMap<Handle, Arrived>,
+    next: Handle,
+    /// Whether nothing can come any more: no inbox is open, and no job waits here.
+    quiet: watch::Sender<bool>,
+}
+
+impl Puller {
+    /// `slots` is the sending end of `events`.
+    pub(crate) fn new(core: Arc<Core>, slots: mpsc::Sender<Event>, events: mpsc::Receiver<Event>, quiet: watch::Sender<bool>) -> Self {
+        let lanes = lanes(&core);
+        let tiers = lanes.iter().map(|lane| lane.priority as u8);
+        let intake = Intake::new(Settings::new(core.slots), tiers, PULL_PRIORITY_UNKNOWN);
+        let inboxes = Inboxes::new(&core, &lanes);
+        Self { core, intake, inboxes, events, slots, waiting: HashMap::new(), next: 0, quiet }
+    }
+
+    /// Pulls until the shutdown, which is the end of everything: what has to happen before is for events to say.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut link = self.core.link.clone();
+        link.mark_changed();
+        let mut last = Link::default();
+        loop {
+            let wake = self.intake.wake_at().into_iter().chain(self.inboxes.wake_at()).min().unwrap_or_else(|| Instant::now() + IDLE);
+            let mut happened = Vec::new();
+            tokio::select! {
+                biased;
+                changed = link.changed() => {
+                    changed?;
+                    let now = *link.borrow_and_update();
+                    self.reconnected(last, now, &mut happened).await;
+                    last = now;
+                }
+                event = self.events.recv() => happened.extend(event),
+                incoming = self.inboxes.next() => self.take(incoming, &mut happened).await,
+                () = tokio::time::sleep_until(wake.into()) => happened.push(Event::Tick),
+                () = shutdown.requested() => return Ok(()),
+            }
+            // Whatever else is there by now is one decision with it: slots that free together are one pull.
+            for _ in 0..AT_ONCE {
+                let Some(incoming) = self.inboxes.ready() else { break };
+                self.take(incoming, &mut happened).await;
+            }
+            while let Ok(event) = self.events.try_recv() {
+                happened.push(event);
+            }
+            let now = Instant::now();
+            happened.extend(self.inboxes.give_up(now));
+            let commands = self.intake.apply(happened, now);
+            for command in commands {
+                self.perform(command).await;
+            }
+            let quiet = self.inboxes.is_empty() && self.waiting.is_empty();
+            self.quiet.send_if_modified(|was| std::mem::replace(was, quiet) != quiet);
+            self.core.figures.set_slots(self.intake.running(), u32::try_from(self.intake.held()).unwrap_or(u32::MAX));
+        }
+    }
+
+    async fn reconnected(&mut self, last: Link, now: Link, happened: &mut Vec<Event>) {
+        if last.up && (!now.up || now.connects != last.connects) {
+            happened.push(Event::Disconnected);
+        }
+        if now.up && (!last.up || now.connects != last.connects) {
+            // async-nats has subscribed to the old inboxes again, and the broker may still serve them: they are closed in good order.
+            self.inboxes.drain_all().await;
+            happened.push(Event::Connected);
+        }
+    }
+
+    async fn take(&mut self, incoming: Incoming, happened: &mut Vec<Event>) {
+        let Incoming { lane, epoch, draining, message } = incoming;
+        let Some(message) = message else {
+            happened.push(Event::Drained { lane, epoch });
+            return;
+        };
+        match Status::of(&message) {
+            // What the agent sends itself to end an inbox.
+            Status::Job if draining && message.reply.is_none() => {}
+            Status::Job => {
+                if let Some(handle) = self.arrived(message) {
+                    happened.push(Event::Arrived { lane, handle });
+                }
+            }
+            // Pulls of an inbox that is being drained no longer count.
+            _ if draining => {}
+            Status::Expired { pending } => {
+                self.inboxes.expired(lane, epoch, pending);
+                happened.push(Event::Expired { lane, epoch, pending });
+            }
+            Status::Refused(why, text) => {
+                tracing::warn!(lane = self.inboxes.name(lane), text, "the broker refused a pull; trying again in a while");
+                if why == crate::intake::Refusal::Missing {
+                    // This answer is not counted by the broker as a message of the inbox, so it could not be drained in good order; and nothing is under way.
+                    self.inboxes.close(lane, epoch);
+                }
+                happened.push(Event::Refused { lane, epoch, why });
+            }
+            Status::Nothing => {}
+        }
+    }
+
+    /// Takes a job in: from now on its lease is kept.
+    fn arrived(&mut self, message: Message) -> Option<Handle> {
+        let reply = message.reply.as_ref().map(ToString::to_string);
+        let Some((reply, delivery)) = reply.and_then(|reply| Delivery::parse(&reply).map(|delivery| (reply, delivery))) else {
+            tracing::error!(subject = %message.subject, reply = ?message.reply, "a message that is no delivery; dropped");
+            return None;
+        };
+        let handle = self.next;
+        self.next += 1;
+        let id = subjects::parse_job(message.subject.as_str()).and_then(|address| address.id.parse::<JobId>().ok());
+        let brake = self.core.live.add(handle, id, reply.as_str().into());
+        self.waiting.insert(handle, Arrived { handle, message, reply, delivery, brake });
+        Some(handle)
+    }
+
+    async fn perform(&mut self, command: Command) {
+        match command {
+            Command::Pull { lane, epoch, batch, priority } => self.inboxes.pull(lane, epoch, batch, priority).await,
+            Command::Drain { lane, epoch } => self.inboxes.drain(lane, epoch).await,
+            Command::Start(handle) => {
+                if let Some(arrived) = self.waiting.remove(&handle) {
+                    let slot = Slot(self.slots.clone());
+                    // What becomes of it is in the log and at the broker; nobody waits for the task.
+                    drop(self.core.group.spawn(attempt::carry(Arc::clone(&self.core), arrived, slot)));
+                }
+            }
+            Command::Release(handle) => {
+                if let Some(arrived) = self.waiting.remove(&handle) {
+                    let release = attempt::release(Arc::clone(&self.core), arrived, "no slot came free");
+                    drop(self.core.group.spawn(release));
+                }
+            }
+        }
+    }
+}
+
+/// The agent's lanes, the most urgent first.
+fn lanes(core: &Core) -> Vec<Lane> {
+    let executors = core.registry.executors();
+    let mut lanes: Vec<Lane> = executors.iter().filter_map(|name| name.parse().ok()).flat_map(|name| Lane::of(&name)).collect();
+    lanes.sort();
+    lanes
+}

@@ -1,0 +1,122 @@
+//! The first start, against a gateway made for the test.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::post};
+use muster_agent::{
+    identity::{EnrolError, Stored},
+    start::StartError,
+};
+use muster_broker_config::{creds, layout::Account};
+use muster_schemas::{
+    api::{JOIN_TOKEN_HEADER, One, Register, Registered, RegisteredConfig},
+    names::AgentId,
+    result::Outcome,
+};
+use serde_json::json;
+
+use crate::bench::{Bench, SOON};
+
+/// What the gateway answers, one after the other; then always the last.
+#[derive(Clone)]
+struct Gateway {
+    answers: Arc<Mutex<Vec<StatusCode>>>,
+    registered: Arc<dyn Fn(&Register) -> Registered + Send + Sync>,
+    seen: Arc<Mutex<Vec<(Register, String)>>>,
+}
+
+async fn register(State(gateway): State<Gateway>, headers: axum::http::HeaderMap, Json(body): Json<Register>) -> axum::response::Response {
+    let proof = [JOIN_TOKEN_HEADER, "authorization"].iter().find_map(|name| headers.get(*name));
+    gateway.seen.lock().unwrap().push((body.clone(), proof.unwrap().to_str().unwrap().to_owned()));
+    let status = {
+        let mut answers = gateway.answers.lock().unwrap();
+        if answers.len() > 1 { answers.remove(0) } else { answers[0] }
+    };
+    if status == StatusCode::CREATED {
+        return (status, Json(One { data: (gateway.registered)(&body) })).into_response();
+    }
+    let problem = json!({"type": "x", "title": "x", "status": status.as_u16(), "code": "token_invalid", "detail": "used up", "request_id": "r"});
+    (status, Json(problem)).into_response()
+}
+
+async fn gateway(bench: &Bench, answers: &[StatusCode]) -> (String, Gateway) {
+    let seed = std::fs::read_to_string(bench.deployment.layout.signing_key(Account::Fleet)).unwrap();
+    let (account, pool, url) = (bench.deployment.fleet.account.clone(), bench.pool.clone(), bench.server.url());
+    let registered = move |register: &Register| {
+        let agent_id = AgentId::generate();
+        let life = Duration::from_secs(3600);
+        Registered {
+            jwt: creds::mint_agent_jwt(&seed, &account, &pool, &agent_id, &register.public_key, life).unwrap(),
+            agent_id,
+            pool: pool.clone(),
+            api_key: Some("mst_agent_aaaaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb".into()),
+            nats_urls: vec![url.clone()],
+            config: RegisteredConfig { heartbeat_interval_s: 7, log_level: "INFO".into() },
+        }
+    };
+    let gateway = Gateway { answers: Arc::new(Mutex::new(answers.to_vec())), registered: Arc::new(registered), seen: Arc::default() };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().route("/api/v1/agents/register", post(register)).with_state(gateway.clone());
+    drop(muster_runtime::tasks::Group::new("gateway").spawn(async move { axum::serve(listener, router).await }));
+    (url, gateway)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_agent_registers_as_soon_as_the_gateway_lets_it_and_needs_it_no_more() {
+    let bench = Bench::start().await;
+    let (url, gateway) = gateway(&bench, &[StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS, StatusCode::CREATED]).await;
+    let state_dir = bench.dir.path().join("new");
+    let settings = [("api_url", url.as_str()), ("join_token", "mst_join_x")];
+    let agent = bench.agent_in(AgentId::generate(), state_dir.clone(), 1, &settings).await;
+    agent.ready().await;
+    let stored = Stored::load(&state_dir).unwrap().unwrap();
+    let beat = bench.heartbeat_of(&stored.agent_id, |_| true).await;
+    assert_eq!(beat.interval_s, 7, "the gateway's word, since the agent's settings say nothing");
+    let seen = gateway.seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|(register, token)| register.capabilities == ["http", "probe", "shell"] && token == "mst_join_x"));
+    agent.stop().await.unwrap();
+
+    // The gateway is gone; the stored credential does.
+    gateway.answers.lock().unwrap()[0] = StatusCode::UNAUTHORIZED;
+    let agent = bench.agent_in(stored.agent_id, state_dir, 1, &[("api_url", "http://127.0.0.1:1")]).await;
+    agent.ready().await;
+    let job = bench.submit(json!({"type": "probe.ping"})).await;
+    assert_eq!(bench.result(&job).await.outcome, Outcome::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_refused_ends_with_a_line_that_says_why() {
+    let bench = Bench::start().await;
+    for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::CONFLICT] {
+        let (url, _gateway) = gateway(&bench, &[status]).await;
+        let state_dir = bench.dir.path().join(status.as_str());
+        let settings = [("api_url", url.as_str()), ("join_token", "mst_join_x")];
+        let agent = bench.agent_in(AgentId::generate(), state_dir.clone(), 1, &settings).await;
+        let error = tokio::time::timeout(SOON, agent.ended()).await.unwrap().unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(StartError::Enrol(EnrolError::Refused { .. }))), "{error}");
+        assert!(error.to_string().contains("used up"), "{error}");
+        assert!(Stored::load(&state_dir).unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn the_process_of_a_refused_agent_exits_with_78_and_a_wrong_setting_with_64() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, code, said) in [
+        (vec!["--api-url", "http://127.0.0.1:1"], 78, "AGENT_JOIN_TOKEN"),
+        (vec!["--max-concurrent-jobs", "51"], 64, "50"),
+        (vec!["--no-such-flag"], 64, "no-such-flag"),
+    ] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_muster-agent"));
+        command.env_clear().arg("--state-dir").arg(dir.path().join("state")).args(["--admin-port", "0"]).args(&args);
+        let output = command.output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(said), "{text}");
+    }
+}

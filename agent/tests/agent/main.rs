@@ -1,0 +1,11 @@
+//! An agent against a real nats-server: each test starts its own broker, in a deployment of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod bench;
+mod enrolment;
+mod faults;
+mod jobs;
+mod lanes;
+mod repeats;
+mod shutdown;
+mod spool;

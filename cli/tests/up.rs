@@ -1,0 +1,258 @@
+//! `muster up` and the command line against it, with the real binary: what a person does on a fresh machine, and what goes wrong there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(20)); // poll
+    }
+}
+
+/// A home of its own, with a stack's folder in it.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    /// `muster` with nothing but this home: it has to find everything by itself.
+    fn muster<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.args(args).env("XDG_CONFIG_HOME", self.0.path().join("config")).env("XDG_DATA_HOME", self.0.path());
+        for name in ["MUSTER_URL", "MUSTER_API_KEY", "MUSTER_PROFILE", "MUSTER_DATA_DIR"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn run<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Output {
+        self.muster(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn json<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Value {
+        let done = self.run(args);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        serde_json::from_slice(&done.stdout).unwrap()
+    }
+
+    fn up_command(&self) -> Command {
+        let mut command = self.muster(["up", "--json", "--http-port", "0", "--nats-port", "0", "--data-dir"]);
+        command.arg(self.data()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn up(&self) -> Up {
+        let mut child = self.up_command().stderr(Stdio::inherit()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        Up { child, said }
+    }
+
+    fn pid(&self, part: &str) -> Option<i32> {
+        fs::read_to_string(self.data().join("run").join(format!("{part}.pid"))).ok()?.parse().ok()
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        ["broker", "gateway", "dispatcher", "agent-1", "agent-2"].map(|part| self.pid(part).unwrap_or_else(|| panic!("no {part}"))).into()
+    }
+}
+
+/// A running stack, and the line that it said.
+struct Up {
+    child: Child,
+    said: Value,
+}
+
+impl Up {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn said(&self, field: &str) -> &str {
+        self.said[field].as_str().unwrap_or_else(|| panic!("no {field} in {}", self.said))
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // The kernel ends its parts.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_alive(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn one_command_starts_a_stack_that_runs_jobs_and_goes_on_where_it_stopped() {
+    let home = Home::new();
+    let mut up = home.up();
+    let fields: Vec<&String> = up.said.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["api_key", "data_dir", "nats_url", "service_creds", "url"]);
+    assert!(Path::new(up.said("service_creds")).is_file());
+    let profiles = fs::read_to_string(home.0.path().join("config/muster/profiles.toml")).unwrap();
+    assert!(profiles.contains(up.said("url")) && profiles.contains(up.said("api_key")));
+
+    // The command line finds it by itself.
+    let done = home.run(["submit", "--", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((text(&done.stdout).as_str(), text(&done.stderr).as_str()), ("out\n", "err\n"));
+    let done = home.run(["submit", "--command", "echo before; exit 7"]);
+    assert_eq!((done.status.code(), text(&done.stdout).as_str()), (Some(7), "before\n"));
+    assert!(text(&done.stderr).contains("exit_nonzero"), "{}", text(&done.stderr));
+    let done = home.run(["submit", "--timeout", "1s", "--", "sleep", "30"]);
+    assert_eq!(done.status.code(), Some(124), "{}", text(&done.stderr));
+    let done = home.run(["submit", "--type", "nonsense"]);
+    assert!(text(&done.stderr).contains("hint:"), "{}", text(&done.stderr));
+    let job = home.json(["--json", "submit", "--label", "a=b", "--", "printf", "kept"]);
+    assert_eq!((job["state"].as_str(), job["result"]["stdout"].as_str()), (Some("succeeded"), Some("kept")));
+    assert_eq!(home.json(["agents", "--json"]).as_array().unwrap().len(), 2);
+    assert!(home.run(["ping", "--count", "2"]).status.success());
+    assert!(home.run(["ping", "--agent", "agent-1"]).status.success());
+
+    // One folder, one stack.
+    let second = home.up_command().output().unwrap();
+    let said = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said.contains(&format!("pid {}", up.child.id())), "{said}");
+
+    // A part that dies is started again.
+    let old = home.pid("agent-1").unwrap();
+    kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
+    eventually("another agent-1", || home.pid("agent-1").filter(|pid| *pid != old && is_alive(*pid)));
+    assert!(home.run(["submit", "--", "true"]).status.success());
+
+    // Ctrl-C stops all of it.
+    let pids = home.pids();
+    up.signal(Signal::SIGINT);
+    let status = eventually("the end of `muster up`", || up.child.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+    assert_eq!(pids.iter().filter(|pid| is_alive(**pid)).count(), 0);
+
+    // Run again, it is the same one.
+    let again = home.up();
+    assert_eq!(again.said, up.said);
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(home.json(["job", "get", id, "--json"])["result"]["stdout"], "kept");
+    assert_eq!(home.json(["agents", "--json"]).as_array().unwrap().len(), 2);
+
+    // Killed, it takes its parts along; and whatever is left of them does not hinder the next one.
+    let pids = home.pids();
+    again.signal(Signal::SIGKILL);
+    let third = home.up();
+    assert_eq!(third.said, up.said);
+    eventually("the end of the killed stack's parts", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
+    assert!(home.run(["submit", "--", "true"]).status.success());
+}
+
+#[test]
+fn output_comes_while_the_job_runs_and_ctrl_c_leaves_the_job_alone() {
+    let home = Home::new();
+    let _up = home.up();
+    let mut submit =
+        home.muster(["submit", "--command", "echo first; sleep 60"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(submit.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    kill(Pid::from_raw(submit.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(submit.wait().unwrap().code(), Some(130));
+    let mut said = String::new();
+    submit.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let id = said.split_whitespace().find(|word| word.starts_with("job_")).unwrap_or_else(|| panic!("no id in {said}"));
+    let job = home.json(["job", "get", id, "--json"]);
+    assert_eq!(job["state"], "running");
+    assert!(home.run(["job", "cancel", id]).status.success());
+    assert_eq!(home.json(["job", "get", id, "--json", "--wait", "30s"])["state"], "cancelled");
+    assert_eq!(text(&home.run(["job", "logs", id]).stdout), "first\n");
+}
+
+#[test]
+fn output_larger_than_a_result_comes_whole_and_once() {
+    let home = Home::new();
+    let _up = home.up();
+    let done = home.run(["submit", "--", "seq", "1", "40000"]);
+    let wanted: String = (1..=40_000).map(|number| format!("{number}\n")).collect();
+    assert!(text(&done.stdout) == wanted, "{} bytes of {}", done.stdout.len(), wanted.len());
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_says_what_to_do() {
+    let home = Home::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let done = home.run(["up", "--nats-port", "0", "--http-port", &port]);
+    let said = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(said.contains(&port) && said.contains("--http-port"), "{said}");
+}
+
+#[test]
+fn without_a_stack_every_command_says_how_to_get_one() {
+    let home = Home::new();
+    let done = home.run(["agents"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("muster up"));
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let done = home.run(["--url", &format!("http://{free}"), "--json", "pools"]);
+    let said: Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert!(said["hint"].as_str().unwrap().contains("muster up"), "{said}");
+}
+
+#[test]
+fn a_deployment_is_made_once_and_credentials_are_issued_from_it() {
+    let home = Home::new();
+    let (dir, out) = (home.data().display().to_string(), home.0.path().join("service.creds").display().to_string());
+    let first = home.json(["--json", "init", "--dir", &dir]);
+    let key = fs::read_to_string(home.data().join("admin.key")).unwrap();
+    let again = home.json(["--json", "init", "--dir", &dir, "--listen", "0.0.0.0:4333"]);
+    assert_eq!((first["existed"].as_bool(), again["existed"].as_bool()), (Some(false), Some(true)));
+    assert_eq!(fs::read_to_string(home.data().join("admin.key")).unwrap(), key);
+    let config = fs::read_to_string(first["paths"]["server_config"].as_str().unwrap()).unwrap();
+    assert!(config.contains("0.0.0.0") && config.contains("4333"), "{config}");
+    let issued = home.run(["creds", "issue", "--publish", "default", "--name", "billing", "--out", &out, "--dir", &dir]);
+    assert!(issued.status.success(), "{}", text(&issued.stderr));
+    assert!(fs::read_to_string(out).unwrap().contains("NATS USER JWT"));
+}
+
+#[test]
+fn wrong_command_lines_exit_with_2_and_help_shows_examples() {
+    let home = Home::new();
+    for line in [&["submit"][..], &["up", "--agents", "1000"], &["pools", "get", "A b"], &["nonsense"]] {
+        assert_eq!(home.run(line.iter().copied()).status.code(), Some(2), "{line:?}");
+    }
+    let help = text(&home.run(["submit", "--help"]).stdout);
+    assert!(help.contains("muster submit -- date"), "{help}");
+    assert!(text(&home.run(["--help"]).stdout).contains("124  timed out"));
+}
