@@ -27,8 +27,7 @@ use muster_schemas::{
     result::{JobResult, Outcome},
     subjects::{self, About},
     time::Timestamp,
-    topology,
-    wire,
+    topology, wire,
 };
 use tracing::Instrument as _;
 
@@ -60,14 +59,17 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
 /// Carries a delivery to its end. The slot is given back when the attempt is over, which is before its result is stored.
 pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: Slot) {
     let trace = TraceContext::from_message(arrived.message.headers.as_ref());
-    let span = muster_runtime::span!(trace, "attempt", job_id = tracing::field::Empty, attempt = tracing::field::Empty);
+    // All at once: a field that is recorded later makes the JSON log write the span's fields anew. The attempt is, but only when it is
+    // not the first.
+    let job_id = arrived.message.subject.rsplit('.').next().unwrap_or_default();
+    let span = muster_runtime::span!(trace, "attempt", job_id, attempt = tracing::field::Empty);
+    let _present = Present { core: &core, handle: arrived.handle };
     async {
         let step = decide(&core, &arrived, &trace).await;
         // Never closed; and an agent without one would only be faster.
         let _passage = core.finishing.acquire().await;
         drop(slot);
         end::perform(&core, &arrived, step).await;
-        core.live.remove(arrived.handle);
     }
     .instrument(span)
     .await;
@@ -75,6 +77,7 @@ pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: Slot) {
 
 /// Gives back a job that found no slot.
 pub(crate) async fn release(core: Arc<Core>, arrived: Arrived, reason: &'static str) {
+    let _present = Present { core: &core, handle: arrived.handle };
     let announced = Job::decode(&arrived.message.payload).is_ok_and(|job| is_announced(&job));
     let step = match Address::of(&arrived) {
         Some(Address { id: Ok(id), .. }) => match past(&core, &id, &arrived, announced).await {
@@ -89,7 +92,18 @@ pub(crate) async fn release(core: Arc<Core>, arrived: Arrived, reason: &'static 
         _ => Step::Abandon,
     };
     end::perform(&core, &arrived, step).await;
-    core.live.remove(arrived.handle);
+}
+
+/// Keeps the lease of a job for as long as its task lives, and not for ever should that panic.
+struct Present<'a> {
+    core: &'a Core,
+    handle: Handle,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.core.live.remove(self.handle);
+    }
 }
 
 /// Stops running jobs that have a stored result: after a reconnect or a long sleep, another agent may have ended them.
@@ -147,7 +161,6 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
             (substitute, Verdict::End(Outcome::Rejected, error, None))
         }
     };
-    tracing::Span::current().record("job_id", id.as_str());
     if core.live.was_cancelled(&id, Instant::now()) {
         tracing::debug!("cancelled just before; dropped");
         return Step::Forget;

@@ -124,9 +124,6 @@ impl Config {
                 return Err(Problem::new("executors", format!("{name:?} is named twice")));
             }
         }
-        if self.allow_private_network && !self.executors.iter().any(|name| name == "http") {
-            return Err(Problem::new("allow_private_network", "is for the executor http, which is not on"));
-        }
         Ok(())
     }
 

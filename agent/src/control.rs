@@ -18,7 +18,7 @@ use muster_schemas::{
     topology,
     wire::{self, V},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     attempt::{self, live::Stop},
@@ -30,7 +30,14 @@ use crate::{
 const OPERATION: &str = "KV-Operation";
 
 /// Listens for ever.
-pub(crate) async fn run(core: Arc<Core>, intake: mpsc::Sender<Event>, shutdown: Shutdown) -> anyhow::Result<()> {
+///
+/// `known` is told once the standing has been looked up for the first time, or could not be.
+pub(crate) async fn run(
+    core: Arc<Core>,
+    intake: mpsc::Sender<Event>,
+    known: watch::Sender<bool>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let client = core.js.client();
     let standing_subject = js::key(topology::STANDINGS, &keys::standing(&core.pool, &core.id));
     let mut orders = client.subscribe(subjects::control(&core.id)).await.context("can't listen for orders")?;
@@ -48,7 +55,13 @@ pub(crate) async fn run(core: Arc<Core>, intake: mpsc::Sender<Event>, shutdown: 
                 up?;
                 let now = *link.borrow_and_update();
                 // What was said while we were away.
-                if now.up { missed(&core, &standing_subject).await.filter(|(_, at)| *at >= newest) } else { None }
+                let missed = if now.up { missed(&core, &standing_subject).await } else { None };
+                if let Some((event, at)) = missed.filter(|(_, at)| *at >= newest) {
+                    newest = at.or(newest);
+                    intake.send(event).await?;
+                }
+                known.send_if_modified(|known| now.up && !std::mem::replace(known, true));
+                None
             }
             else => anyhow::bail!("the subscriptions ended"),
         };

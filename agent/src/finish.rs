@@ -49,6 +49,9 @@ pub(crate) struct Ending {
     superseded: Option<Event>,
 }
 
+/// In the broker's refusal of a second message on a subject: "maximum messages per subject exceeded".
+const PER_SUBJECT: &str = "per subject";
+
 /// How an ending was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
@@ -90,8 +93,9 @@ impl Ending {
     pub(crate) async fn send(&self, js: &Js, pool: &PoolName) -> Result<Received, StoreError> {
         if let Some(dead) = &self.dead {
             match js.store(About::Dead.job(pool, &self.job_id), None, dead.clone()).await {
-                // Refused: there is a letter of this job already, from a try whose answer was lost.
-                Ok(()) | Err(StoreError::Refused(_)) => {}
+                Ok(()) => {}
+                // There is a letter of this job already, from a try whose answer was lost. (Agents may not look into that stream.)
+                Err(StoreError::Refused(why)) if why.contains(PER_SUBJECT) => {}
                 Err(StoreError::Invalid(error)) => tracing::error!(job_id = %self.job_id, error, "a dead letter can't be stored"),
                 Err(error) => return Err(error),
             }

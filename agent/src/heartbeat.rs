@@ -111,7 +111,8 @@ struct Meter {
 
 impl Meter {
     fn new(state_dir: PathBuf) -> Self {
-        let kinds = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing().with_usage()).with_memory(MemoryRefreshKind::nothing().with_ram());
+        let kinds =
+            RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing().with_usage()).with_memory(MemoryRefreshKind::nothing().with_ram());
         Self { system: System::new_with_specifics(kinds).ok(), state_dir }
     }
 

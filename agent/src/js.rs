@@ -77,7 +77,9 @@ impl Js {
             request = request.headers(headers);
         }
         let answer = self.client().send_request(subject, request).await.map_err(|error| match error.kind() {
-            async_nats::RequestErrorKind::MaxPayloadExceeded | async_nats::RequestErrorKind::InvalidSubject => StoreError::Invalid(error.to_string()),
+            async_nats::RequestErrorKind::MaxPayloadExceeded | async_nats::RequestErrorKind::InvalidSubject => {
+                StoreError::Invalid(error.to_string())
+            }
             _ => StoreError::Unanswered(error.to_string()),
         })?;
         let ack: PubAck = serde_json::from_slice(&answer.payload).map_err(|error| StoreError::Unanswered(format!("no PubAck: {error}")))?;
@@ -134,7 +136,8 @@ mod tests {
     fn an_acknowledgement_and_a_refusal_are_told_apart() {
         let read = |text: &str| serde_json::from_str::<PubAck>(text).unwrap().error.map(|error| error.err_code);
         assert_eq!(read(r#"{"stream":"RESULTS","seq":7}"#), None);
-        let refusal = r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages per subject exceeded"},"stream":"RESULTS","seq":0}"#;
+        let refusal =
+            r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages per subject exceeded"},"stream":"RESULTS","seq":0}"#;
         assert_eq!(read(refusal), Some(STORE_FAILED));
     }
 }

@@ -57,11 +57,8 @@ pub fn main_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
             return Ok(ExitCode::SUCCESS);
         }
         let config = loaded.settings;
-        let options = process::Options {
-            log_filter: config.log_level.clone(),
-            log_format: config.log_format,
-            worker_threads: Some(WORKER_THREADS),
-        };
+        let options =
+            process::Options { log_filter: config.log_level.clone(), log_format: config.log_format, worker_threads: Some(WORKER_THREADS) };
         let ended = process::block_on(&options, |shutdown| async move {
             let listeners = Listeners::bind(&config).await?;
             run(config, listeners, shutdown).await

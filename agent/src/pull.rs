@@ -23,7 +23,7 @@ use crate::{
     intake::{Command, Event, Handle, Intake, Settings},
     link::Link,
 };
-use inbox::{Incoming, Inboxes};
+use inbox::{Inboxes, Incoming};
 use status::Status;
 
 /// Events that may wait. Each started job gives at most one, and there are at most 50 of them.

@@ -6,20 +6,14 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use muster_runtime::{
-    config::Settings as _,
+    config::{ConfigError, Layer, Settings as _},
     http::{Ops, Readiness, serve},
     metrics::Metrics,
     nats::{Broker, Connect},
     shutdown::Shutdown,
     tasks::{OnFailure, Tasks},
 };
-use muster_schemas::{
-    api::Register,
-    names::AgentName,
-    subjects,
-    time::Timestamp,
-    topology::ACK_WAIT,
-};
+use muster_schemas::{api::Register, names::AgentName, subjects, time::Timestamp, topology::ACK_WAIT};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
@@ -74,16 +68,18 @@ const BROKER: &str = "broker";
 const RESTART: OnFailure = OnFailure::Restart { delay: Duration::from_secs(1) };
 /// Results on their way per slot. One keeps a slot busy while the result before it is being stored.
 const FINISHING_PER_SLOT: usize = 1;
-/// How long results of an earlier run have before new jobs are taken.
-const SPOOL_FIRST: Duration = Duration::from_secs(2);
+/// How long results of an earlier run and the look-up of the standing have before new jobs are taken.
+const FIRST: Duration = Duration::from_secs(2);
 
 /// Runs an agent until the shutdown is requested and everything has been given back.
 ///
 /// # Errors
 /// When the agent can't start for good: see [`crate::start::StartError`] for those that end with exit code 78.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> anyhow::Result<()> {
-    config.check().map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
-    let name = config.agent_name().map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
+    // Whoever built these settings by hand gets the same answer as a person at the command line.
+    let wrong = |problem| ConfigError::from_problem(Layer::Defaults, problem);
+    config.check().map_err(wrong)?;
+    let name = config.agent_name().map_err(wrong)?;
     let settings = executors::Settings { allow_private_network: config.allow_private_network, ..executors::Settings::default() };
     let registry = Registry::new(&config.executors, settings)?;
     let metrics = Metrics::new();
@@ -139,7 +135,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     let (events, happened) = mpsc::channel(pull::EVENTS);
     // Until the spool had its chance and the standing is known, nothing is pulled.
     events.send(Event::Blocked(true)).await?;
-    let (quiet_now, quiet) = watch::channel(false);
+    let ((quiet_now, quiet), (known_now, known)) = (watch::channel(false), watch::channel(false));
     let puller = Puller::new(Arc::clone(&core), events.clone(), happened, quiet_now);
     let pulse = Pulse::new(config.heartbeat_interval(stored.heartbeat_interval()), config.state_dir.clone());
     let (empty_now, empty) = watch::channel(spool.count() == 0);
@@ -155,8 +151,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     tasks.background("logs", forwarder.run(link.clone(), inner.clone()));
     tasks.background("renewal", renewal.run(inner.clone()));
     {
-        let (core, events, inner) = (Arc::clone(&core), events.clone(), inner.clone());
-        tasks.start("control", RESTART, move || control::run(Arc::clone(&core), events.clone(), inner.clone()));
+        let (core, events, known, inner) = (Arc::clone(&core), events.clone(), known_now.clone(), inner.clone());
+        tasks.start("control", RESTART, move || control::run(Arc::clone(&core), events.clone(), known.clone(), inner.clone()));
     }
     {
         let (pulse, core, inner) = (pulse.clone(), Arc::clone(&core), inner.clone());
@@ -166,7 +162,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
         let (core, inner) = (Arc::clone(&core), inner.clone());
         tasks.start("leases", RESTART, move || leases(Arc::clone(&core), inner.clone()));
     }
-    tasks.background("gate", gate(Arc::clone(&core), events.clone(), empty, inner.clone()));
+    tasks.background("gate", gate(Arc::clone(&core), events.clone(), (empty, known), inner.clone()));
     tasks.background("readiness", show(broker.clone(), link, readiness, inner.clone()));
 
     let version = tokio::select! {
@@ -250,16 +246,24 @@ async fn leases(core: Arc<Core>, shutdown: Shutdown) -> anyhow::Result<()> {
     }
 }
 
-/// Tells the intake when something on this machine forbids taking jobs: results of an earlier run that wait, or a full spool.
-async fn gate(core: Arc<Core>, events: mpsc::Sender<Event>, mut empty: watch::Receiver<bool>, shutdown: Shutdown) -> anyhow::Result<()> {
+/// Tells the intake when it may take jobs: not before results of an earlier run had their chance and the standing was looked up, and not
+/// while the spool is full. `first` says that the spool is empty, and that the standing is known.
+async fn gate(
+    core: Arc<Core>,
+    events: mpsc::Sender<Event>,
+    first: (watch::Receiver<bool>, watch::Receiver<bool>),
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let (mut empty, mut known) = first;
     let mut link = core.link.clone();
     tokio::select! {
         () = shutdown.requested() => return Ok(()),
         up = link.wait_for(|link| link.up) => { up?; }
     }
-    let in_time = tokio::time::timeout(SPOOL_FIRST, empty.wait_for(|empty| *empty)).await.is_ok();
+    let both = async { empty.wait_for(|empty| *empty).await.is_ok() && known.wait_for(|known| *known).await.is_ok() };
+    let in_time = tokio::time::timeout(FIRST, both).await.is_ok();
     if !in_time {
-        tracing::warn!("results in the spool were not taken yet; going on with new jobs");
+        tracing::warn!("results in the spool were not taken, or the standing is not known yet; going on with new jobs");
     }
     let mut blocked = false;
     events.send(Event::Blocked(blocked)).await?;

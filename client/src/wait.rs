@@ -24,6 +24,8 @@ use crate::{
 
 /// The first look after waiting in vain; doubled each time up to [`LOOK_MAX`].
 const LOOK_FIRST: Duration = Duration::from_secs(5);
+/// The first pause after the connection was lost.
+const LOOK_SOON: Duration = Duration::from_millis(500);
 /// The longest pause between looks: a message that was lost costs at most this.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 /// The pause before looking again for a job that nobody knew: it may have moved from the queue to the results in between.
@@ -93,6 +95,8 @@ impl Watching<'_> {
                 message = self.ticket.stored_or_reconnected() => match message {
                     Some(message) => return read(&message),
                     None => {
+                        // Gateways may need a moment longer to come back than we did, so the pauses start small again.
+                        pause = LOOK_SOON;
                         look = Instant::now() + Duration::from_millis(rand::rng().random_range(0..=SPREAD_MS));
                         continue;
                     }

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 ("a_child_does_not_outlive_its_parent", a_child_does_not_outlive_its_parent),
             ];
             std::thread::spawn(|| {
-                std::thread::sleep(DEADLINE);
+                std::thread::sleep(DEADLINE); // stuck on purpose
                 println!("a process did not end within {DEADLINE:?}");
                 std::process::exit(1);
             });

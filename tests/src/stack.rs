@@ -229,7 +229,10 @@ impl Stack {
     pub async fn agent_id(&self, name: &str) -> String {
         let answer = self.rest.get("/agents?limit=500").await;
         let agents = answer.body["data"].as_array().unwrap();
-        agents.iter().find(|agent| agent["name"] == name).unwrap_or_else(|| panic!("no agent {name} in {agents:?}"))["id"].as_str().unwrap().into()
+        agents.iter().find(|agent| agent["name"] == name).unwrap_or_else(|| panic!("no agent {name} in {agents:?}"))["id"]
+            .as_str()
+            .unwrap()
+            .into()
     }
 
     /// The place in `agents` of the agent that runs a job.

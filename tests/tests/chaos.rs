@@ -1,5 +1,12 @@
 //! The set test: 5 000 jobs while random parts are killed every second for a minute. Afterwards the books must balance.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests fail by panicking, and this one tells its counts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and this one tells its counts"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -122,7 +129,12 @@ async fn five_thousand_jobs_survive_a_minute_of_kills_with_exactly_one_result_ea
         *ledger.runs.entry(line.to_string()).or_default() += 1;
     }
     let audit = ledger.audit();
-    println!("{} of {JOBS} acknowledged, kills {kills:?}; {} jobs ran more than once, {} ended without an acknowledged submit", ledger.acknowledged.len(), audit.reran, audit.unacknowledged);
+    println!(
+        "{} of {JOBS} acknowledged, kills {kills:?}; {} jobs ran more than once, {} ended without an acknowledged submit",
+        ledger.acknowledged.len(),
+        audit.reran,
+        audit.unacknowledged
+    );
     assert!(ledger.acknowledged.len() > JOBS / 2, "too few submits were acknowledged to prove anything");
     assert_eq!((audit.lost, audit.doubled), (vec![], vec![]));
 }

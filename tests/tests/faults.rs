@@ -156,7 +156,8 @@ async fn an_agent_told_to_stop_gives_its_long_job_back_after_the_grace() {
     let start = Instant::now();
     let status = stack.agents[runner].terminate(SOON).await;
     assert!(status.success() && start.elapsed() > Duration::from_secs(3), "{status} after {:?}", start.elapsed());
-    eventually("a start elsewhere, without waiting for the lease", Duration::from_secs(10), || async { (begun() == 2).then_some(()) }).await;
+    eventually("a start elsewhere, without waiting for the lease", Duration::from_secs(10), || async { (begun() == 2).then_some(()) })
+        .await;
     go();
     let job = stack.rest.finished(&id, 30).await;
     assert_eq!((job["state"].as_str(), job["result"]["attempt"].as_u64()), (Some("succeeded"), Some(1)), "a release is no attempt: {job}");

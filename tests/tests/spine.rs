@@ -14,12 +14,16 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_submitted_over_rest_runs_and_its_result_is_stored_as_messagepack() {
     let stack = Stack::usual().await;
-    let job = json!({"pool": POOL, "type": "shell.run", "params": {"command": "echo out; echo err >&2; exit 3"}, "labels": {"team": "ops"}});
+    let job =
+        json!({"pool": POOL, "type": "shell.run", "params": {"command": "echo out; echo err >&2; exit 3"}, "labels": {"team": "ops"}});
     let answer = stack.rest.post("/jobs?wait=20s", &job).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     let result = &answer.data()["result"];
     assert_eq!(answer.text("/data/state"), "failed");
-    assert_eq!((result["exit_code"].as_i64(), result["stdout"].as_str(), result["stderr"].as_str()), (Some(3), Some("out\n"), Some("err\n")));
+    assert_eq!(
+        (result["exit_code"].as_i64(), result["stdout"].as_str(), result["stderr"].as_str()),
+        (Some(3), Some("out\n"), Some("err\n"))
+    );
     assert_eq!((result["attempt"].as_i64(), result["error"]["code"].as_str()), (Some(1), Some("exit_nonzero")));
     assert_eq!(answer.text("/data/labels/team"), "ops");
     let id = answer.text("/data/id");
@@ -118,7 +122,8 @@ async fn a_queued_job_that_is_cancelled_never_runs_and_a_running_one_is_stopped_
 async fn output_streams_into_the_log_while_the_job_runs_and_its_end_is_in_the_result() {
     let stack = Stack::usual().await;
     let go = stack.folder().join("go");
-    let command = format!("printf 'a\\377b\\n'; while [ ! -e {} ]; do sleep 0.05; done; head -c 300000 /dev/zero | tr '\\0' x", go.display());
+    let command =
+        format!("printf 'a\\377b\\n'; while [ ! -e {} ]; do sleep 0.05; done; head -c 300000 /dev/zero | tr '\\0' x", go.display());
     let id = stack.rest.submit("shell.run", json!({"command": command})).await;
     let logs = || async { stack.rest.get(&format!("/jobs/{id}/logs")).await.body["data"].as_array().cloned().unwrap_or_default() };
     eventually("the first line in the log while the job runs", SOON, || async { (!logs().await.is_empty()).then_some(()) }).await;
@@ -169,7 +174,9 @@ async fn two_gateways_side_by_side_answer_alike() {
     assert_eq!(other.post("/jobs", &job).await.text("/data/state"), "succeeded", "the same submit again answers the first job");
     eventually("equal lists of agents", SOON, || async {
         let (one, two) = (stack.rest.get("/agents").await, other.get("/agents").await);
-        let names = |list: &muster_tests::rest::Answer| list.body["data"].as_array().unwrap().iter().map(|agent| agent["id"].clone()).collect::<Vec<_>>();
+        let names = |list: &muster_tests::rest::Answer| {
+            list.body["data"].as_array().unwrap().iter().map(|agent| agent["id"].clone()).collect::<Vec<_>>()
+        };
         (names(&one) == names(&two) && names(&one).len() == 2).then_some(())
     })
     .await;
@@ -180,8 +187,12 @@ async fn the_trace_of_a_submit_reaches_the_agents_log() {
     let options = muster_tests::StackOptions { agent_env: vec![("LOG_LEVEL", "debug".into())], ..Default::default() };
     let stack = Stack::start(options).await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
-    let request = stack.rest.request(reqwest::Method::POST, "/jobs?wait=20s").header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+    let request =
+        stack.rest.request(reqwest::Method::POST, "/jobs?wait=20s").header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
     let answer = stack.rest.send(request.json(&json!({"pool": POOL, "type": "probe.ping"}))).await;
     assert_eq!(answer.text("/data/state"), "succeeded");
-    eventually("the trace in an agent's log", SOON, || async { stack.agents.iter().any(|agent| agent.log().contains(trace)).then_some(()) }).await;
+    eventually("the trace in an agent's log", SOON, || async {
+        stack.agents.iter().any(|agent| agent.log().contains(trace)).then_some(())
+    })
+    .await;
 }

@@ -72,7 +72,13 @@ async fn each_bad_job_is_rejected_under_its_code_and_the_lane_goes_on() {
         service.publish(&format!("jobs.{POOL}.normal.{executor}.bad-{number}"), body).await.unwrap();
         let (id, result) = service.result().await;
         assert_eq!((id.as_str(), result.outcome.as_str()), (format!("bad-{number}").as_str(), "rejected"), "{result:?}");
-        assert_eq!(result.error.as_ref().unwrap().code.as_str(), *code, "{:?}: {:?}", String::from_utf8_lossy(&body[..body.len().min(60)]), result.error);
+        assert_eq!(
+            result.error.as_ref().unwrap().code.as_str(),
+            *code,
+            "{:?}: {:?}",
+            String::from_utf8_lossy(&body[..body.len().min(60)]),
+            result.error
+        );
         assert_eq!(result.attempt, 0, "a rejected job was begun");
     }
     service.publish(&format!("jobs.{POOL}.normal.probe.good"), br#"{"type":"probe.ping"}"#).await.unwrap();
@@ -84,13 +90,20 @@ async fn what_no_lane_takes_is_refused_by_the_broker_at_once() {
     let stack = Stack::usual().await;
     let service = Service::of(&stack).await;
     let ping = br#"{"type":"probe.ping"}"#;
-    for subject in [format!("jobs.{POOL}.normal.nobody.x"), format!("jobs.{POOL}.urgent.probe.x"), format!("jobs.{POOL}.normal.probe.x.y"), format!("jobs.{POOL}.normal.probe")] {
+    for subject in [
+        format!("jobs.{POOL}.normal.nobody.x"),
+        format!("jobs.{POOL}.urgent.probe.x"),
+        format!("jobs.{POOL}.normal.probe.x.y"),
+        format!("jobs.{POOL}.normal.probe"),
+    ] {
         let refused = within("the refusal", SOON, service.publish(&subject, ping)).await.unwrap_err();
         assert!(refused.contains("no responders"), "{subject}: {refused}");
     }
     let large = service.publish(&format!("jobs.{POOL}.normal.probe.large"), &vec![b' '; 300 * 1024]).await.unwrap_err();
     assert!(large.contains("exceeds"), "{large}");
-    assert!(service.publish(&format!("jobs.{POOL}.normal.probe.twice"), br#"{"type":"probe.sleep","params":{"seconds":20}}"#).await.is_ok());
+    assert!(
+        service.publish(&format!("jobs.{POOL}.normal.probe.twice"), br#"{"type":"probe.sleep","params":{"seconds":20}}"#).await.is_ok()
+    );
     let twice = service.publish(&format!("jobs.{POOL}.normal.probe.twice"), ping).await.unwrap_err();
     assert!(twice.contains("10077"), "{twice}");
 }
@@ -106,7 +119,11 @@ async fn a_service_reaches_its_own_pools_only() {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", "one");
     let reply = "jobs.other.normal.probe.planted";
-    service.nats.publish_with_reply_and_headers(format!("jobs.{POOL}.normal.probe.y"), reply, headers, r#"{"type":"probe.ping"}"#.into()).await.unwrap();
+    service
+        .nats
+        .publish_with_reply_and_headers(format!("jobs.{POOL}.normal.probe.y"), reply, headers, r#"{"type":"probe.ping"}"#.into())
+        .await
+        .unwrap();
     service.nats.publish_with_reply(format!("query.result.{POOL}.y"), reply, "".into()).await.unwrap();
     stack.rest.finished("y", 20).await;
     let planted = stack.rest.get("/jobs/planted").await;
@@ -136,7 +153,10 @@ async fn an_id_used_again_after_its_result_is_stored_never_runs_again() {
     service.publish(&format!("jobs.{POOL}.normal.shell.again"), body.as_bytes()).await.unwrap();
     let (_, first) = service.result().await;
     // Once its result is stored the job leaves the queue; then the broker takes the id again.
-    eventually("the first job's ack", SOON, || async { service.publish(&format!("jobs.{POOL}.normal.shell.again"), body.as_bytes()).await.ok() }).await;
+    eventually("the first job's ack", SOON, || async {
+        service.publish(&format!("jobs.{POOL}.normal.shell.again"), body.as_bytes()).await.ok()
+    })
+    .await;
     service.publish(&format!("jobs.{POOL}.high.shell.again"), body.as_bytes()).await.unwrap();
     eventually("an empty queue", SOON, || async {
         let pool = stack.rest.get(&format!("/pools/{POOL}")).await;

@@ -3,7 +3,7 @@
 //! Formats: ADR-15 of NATS. Short `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`; long with
 //! domain and account hash before the stream, and a random token at the end.
 
-use muster_schemas::time::Timestamp;
+use muster_schemas::{subjects::broker, time::Timestamp};
 
 /// Done: forget the job.
 pub(crate) const ACK: &[u8] = b"+ACK";
@@ -32,7 +32,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// Parses a reply subject. `None` when it is no delivery of JetStream.
     pub(crate) fn parse(reply: &str) -> Option<Self> {
-        let rest = reply.strip_prefix("$JS.ACK.")?;
+        let rest = reply.strip_prefix(broker::ACKS.trim_end_matches('>'))?;
         // Behind the prefix: 7 tokens in the short form, 9 or more in the long one.
         let count = rest.split('.').count();
         let skip = match count {

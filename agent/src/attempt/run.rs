@@ -42,7 +42,9 @@ impl Context<'_> {
     /// Runs the next attempt, if the job has one left.
     pub(super) async fn run(&self, job: Job, prepared: Prepared, announced: bool) -> Step {
         let (number, core) = (self.past.next(), self.core);
-        tracing::Span::current().record("attempt", number);
+        if number > 1 {
+            tracing::Span::current().record("attempt", number);
+        }
         if number > attempts_max(&job) {
             return self.lost_too_often(&job);
         }
@@ -73,13 +75,7 @@ impl Context<'_> {
     }
 
     /// Runs it, passing on its output, and telling that it has started once it has run for a moment.
-    async fn execute(
-        &self,
-        prepared: Prepared,
-        job: &Job,
-        number: u32,
-        started: Option<muster_schemas::event::Event>,
-    ) -> Execution {
+    async fn execute(&self, prepared: Prepared, job: &Job, number: u32, started: Option<muster_schemas::event::Event>) -> Execution {
         let core = self.core;
         let attempt = executors::Attempt { job_id: self.id.clone(), number, timeout: job.timeout() };
         let (context, mut feed) = executors::Context::new(self.arrived.brake.token());

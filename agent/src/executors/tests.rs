@@ -131,7 +131,7 @@ async fn time_out_and_cancel_end_any_executor() {
         let prepared = all.check("probe.sleep", &json!({"seconds": 100})).unwrap();
         let cancel = async {
             if !at_once {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await; // poll
             }
             token.cancel();
         };

@@ -30,7 +30,13 @@ pub(crate) fn event(kind: EventKind, agent: &AgentId, job_type: Option<JobType>,
 }
 
 /// A release: what was done so far stays as it was, and the broker's count of deliveries is corrected by one.
-pub(crate) fn release(agent: &AgentId, job_type: Option<JobType>, past: &Past, reason: impl Into<String>, next_at: Option<Timestamp>) -> Event {
+pub(crate) fn release(
+    agent: &AgentId,
+    job_type: Option<JobType>,
+    past: &Past,
+    reason: impl Into<String>,
+    next_at: Option<Timestamp>,
+) -> Event {
     let mut event = event(EventKind::Released, agent, job_type, past.attempts, past);
     event.releases = past.releases.saturating_add(1);
     event.reason = Some(reason.into());

@@ -1,3 +1,4 @@
+//! Tests of [`super`].
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 use muster_schemas::{code::Code, result::ErrorInfo, result::Outcome, time::Timestamp};
 

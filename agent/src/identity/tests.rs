@@ -1,3 +1,4 @@
+//! Tests of [`super`].
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 use std::os::unix::fs::PermissionsExt as _;
 

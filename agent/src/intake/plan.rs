@@ -69,7 +69,9 @@ impl Intake {
         let count = order.len();
         let turn = self.turn;
         // Lanes of one priority take turns; `turn` only matters between those that are hot.
-        order.sort_by_key(|index| (self.lanes.get(*index).map_or(u8::MAX, |lane| lane.tier), (index + count - turn.min(count)) % count.max(1)));
+        order.sort_by_key(|index| {
+            (self.lanes.get(*index).map_or(u8::MAX, |lane| lane.tier), (index + count - turn.min(count)) % count.max(1))
+        });
         let mut hot_tier = None;
         for index in order {
             let Some(tier) = self.lanes.get(index).map(|lane| lane.tier) else { continue };

@@ -162,7 +162,10 @@ impl Inboxes {
         let (late, open): (Vec<_>, Vec<_>) = self.open.drain(..).partition(|inbox| inbox.draining.is_some_and(|until| until <= now));
         self.open = open;
         let drained = |inbox: Inbox| {
-            tracing::warn!(inbox = inbox.subject, "an inbox could not be drained in good order; a job under way comes back after its lease");
+            tracing::warn!(
+                inbox = inbox.subject,
+                "an inbox could not be drained in good order; a job under way comes back after its lease"
+            );
             Event::Drained { lane: inbox.lane, epoch: inbox.epoch }
         };
         late.into_iter().map(drained).collect()

@@ -28,13 +28,16 @@ impl Status {
         let text = message.description.as_deref().unwrap_or_default();
         match status {
             StatusCode::TIMEOUT | StatusCode::NOT_FOUND => {
-                let pending = message.headers.as_ref().and_then(|headers| headers.get(PENDING)).and_then(|value| value.as_str().parse().ok());
+                let pending =
+                    message.headers.as_ref().and_then(|headers| headers.get(PENDING)).and_then(|value| value.as_str().parse().ok());
                 // Without the header all of it: at worst a lane is asked once more than it has to.
                 Self::Expired { pending: pending.unwrap_or(u32::MAX) }
             }
             StatusCode::NO_RESPONDERS => Self::Refused(Refusal::Missing, "no such lane".to_owned()),
             StatusCode::REQUEST_TERMINATED if text.eq_ignore_ascii_case("Batch Completed") => Self::Nothing,
-            StatusCode::REQUEST_TERMINATED if text.eq_ignore_ascii_case("Consumer Deleted") => Self::Refused(Refusal::Missing, text.to_owned()),
+            StatusCode::REQUEST_TERMINATED if text.eq_ignore_ascii_case("Consumer Deleted") => {
+                Self::Refused(Refusal::Missing, text.to_owned())
+            }
             StatusCode::REQUEST_TERMINATED if text.starts_with("Exceeded MaxRequest") => Self::Refused(Refusal::Invalid, text.to_owned()),
             status if (100..200).contains(&status.as_u16()) => Self::Nothing,
             status if status.as_u16() == 400 => Self::Refused(Refusal::Invalid, text.to_owned()),

@@ -39,7 +39,7 @@ impl Store {
         let cipher = Cipher::derive(api_key, &salt(&state_dir.join(SALT_FILE))?);
         let folder = state_dir.join(FOLDER);
         let database = match open(&folder) {
-            Err(error @ sled::Error::Corruption { .. }) => {
+            Err(error @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_))) => {
                 let aside = move_aside(&folder).map_err(|io| SpoolError::Open { path: folder.clone(), source: sled::Error::Io(io) })?;
                 tracing::error!(%error, moved_to = %aside.display(), "the spool is damaged; its results are lost to Muster, and it begins anew");
                 open(&folder)
@@ -140,7 +140,9 @@ impl Store {
 
 fn open(folder: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::new().path(folder).cache_capacity(CACHE).mode(sled::Mode::LowSpace).flush_every_ms(None);
-    config.open()
+    // sled panics on some kinds of damage; a spool must never stop the agent.
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
+    opened.unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled panicked on its files".to_owned())))
 }
 
 fn place_of(key: &[u8]) -> Option<u64> {

@@ -45,7 +45,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     let end = Instant::now() + SOON;
     while !holds().await {
         assert!(Instant::now() < end, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await; // poll
     }
 }
 
@@ -165,7 +165,11 @@ impl Bench {
     }
 
     /// Waits for a heartbeat of an agent that meets a condition, and returns it.
-    pub(crate) async fn heartbeat_of(&self, id: &AgentId, wanted: impl Fn(&muster_schemas::heartbeat::Heartbeat) -> bool) -> muster_schemas::heartbeat::Heartbeat {
+    pub(crate) async fn heartbeat_of(
+        &self,
+        id: &AgentId,
+        wanted: impl Fn(&muster_schemas::heartbeat::Heartbeat) -> bool,
+    ) -> muster_schemas::heartbeat::Heartbeat {
         let subject = subjects::heartbeat(&self.pool, id);
         let end = Instant::now() + SOON;
         loop {
@@ -176,7 +180,7 @@ impl Bench {
                 }
             }
             assert!(Instant::now() < end, "no heartbeat of {id} in time");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await; // poll
         }
     }
 
@@ -218,7 +222,7 @@ impl Bench {
                 return wire::decode(&message.payload).unwrap();
             }
             assert!(Instant::now() < end, "no result of {id} in time");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await; // poll
         }
     }
 

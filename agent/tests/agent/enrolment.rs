@@ -13,12 +13,16 @@ use muster_agent::{
 use muster_broker_config::{creds, layout::Account};
 use muster_schemas::{
     api::{JOIN_TOKEN_HEADER, One, Register, Registered, RegisteredConfig},
+    control::{RenewAnswer, RenewRequest},
     names::AgentId,
     result::Outcome,
+    subjects,
+    time::Timestamp,
+    wire::{self, V},
 };
 use serde_json::json;
 
-use crate::bench::{Bench, SOON};
+use crate::bench::{Bench, SOON, eventually, next_message};
 
 /// What the gateway answers, one after the other; then always the last.
 #[derive(Clone)]
@@ -38,7 +42,8 @@ async fn register(State(gateway): State<Gateway>, headers: axum::http::HeaderMap
     if status == StatusCode::CREATED {
         return (status, Json(One { data: (gateway.registered)(&body) })).into_response();
     }
-    let problem = json!({"type": "x", "title": "x", "status": status.as_u16(), "code": "token_invalid", "detail": "used up", "request_id": "r"});
+    let problem =
+        json!({"type": "x", "title": "x", "status": status.as_u16(), "code": "token_invalid", "detail": "used up", "request_id": "r"});
     (status, Json(problem)).into_response()
 }
 
@@ -85,6 +90,43 @@ async fn a_new_agent_registers_as_soon_as_the_gateway_lets_it_and_needs_it_no_mo
     gateway.answers.lock().unwrap()[0] = StatusCode::UNAUTHORIZED;
     let agent = bench.agent_in(stored.agent_id, state_dir, 1, &[("api_url", "http://127.0.0.1:1")]).await;
     agent.ready().await;
+    let job = bench.submit(json!({"type": "probe.ping"})).await;
+    assert_eq!(bench.result(&job).await.outcome, Outcome::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_credential_has_expired_registers_with_its_key() {
+    let bench = Bench::start().await;
+    let (url, gateway) = gateway(&bench, &[StatusCode::CREATED]).await;
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(1));
+    let agent = bench.agent_in(id, state_dir, 1, &[("api_url", &url), ("join_token", "mst_join_x")]).await;
+    agent.ready().await;
+    let seen = gateway.seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].1.starts_with("Bearer mst_agent_"), "the key, and not the token of the first start");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_is_renewed_over_nats_before_it_expires_and_used_from_then_on() {
+    let bench = Bench::start().await;
+    // The gateway's part of it.
+    let mut renewals = bench.gateway.subscribe(subjects::renewals()).await.unwrap();
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(12));
+    let first = Stored::load(&state_dir).unwrap().unwrap();
+    let agent = bench.agent_in(id.clone(), state_dir.clone(), 1, &[]).await;
+    agent.ready().await;
+    let request = next_message(&mut renewals).await;
+    assert_eq!(subjects::parse_renew(request.subject.as_str()), Some(id.clone()));
+    let asked: RenewRequest = wire::decode(&request.payload).unwrap();
+    let seed = std::fs::read_to_string(bench.deployment.layout.signing_key(Account::Fleet)).unwrap();
+    let life = Duration::from_secs(3600);
+    let jwt = creds::mint_agent_jwt(&seed, &bench.deployment.fleet.account, &bench.pool, &id, &asked.public_key, life).unwrap();
+    let answer = RenewAnswer { v: V, jwt: Some(jwt.clone()), error: None };
+    bench.gateway.publish(request.reply.unwrap(), wire::encode(&answer).into()).await.unwrap();
+    eventually("the new one is kept", async || Stored::load(&state_dir).unwrap().unwrap().jwt == jwt).await;
+    // The broker cuts off the old one when it expires; the agent is back with the new one.
+    let expiry = muster_broker_config::jwt::decode(&first.jwt).unwrap().expires_at.unwrap();
+    eventually("the first one has expired", async || Timestamp::now() > expiry + Duration::from_secs(1)).await;
     let job = bench.submit(json!({"type": "probe.ping"})).await;
     assert_eq!(bench.result(&job).await.outcome, Outcome::Succeeded);
 }

@@ -21,7 +21,8 @@ async fn an_agent_frozen_past_its_lease_does_not_end_the_job_twice() {
     let result = bench.result(&id).await;
     assert_eq!((result.outcome, result.attempt, result.agent_id.as_ref()), (Outcome::Succeeded, 2, Some(&other.id)));
     frozen.signal(Signal::SIGCONT);
-    let superseded = async || bench.events(&id).await.iter().any(|event| event.kind == EventKind::Superseded && event.agent_id == frozen.id);
+    let superseded =
+        async || bench.events(&id).await.iter().any(|event| event.kind == EventKind::Superseded && event.agent_id == frozen.id);
     eventually("the late result is noted", superseded).await;
     assert_eq!(bench.result(&id).await, result);
 }

@@ -6,7 +6,7 @@ use muster_schemas::{
     event::EventKind,
     lane::Priority,
     result::{JobResult, Outcome},
-    wire,
+    subjects, wire,
 };
 use serde_json::json;
 
@@ -116,4 +116,19 @@ async fn standings_that_change_all_the_time_lose_no_job_and_delay_none_by_a_leas
     let drains = one.figure("muster_agent_drains_total").await + two.figure("muster_agent_drains_total").await;
     assert!(drains > 50.0, "only {drains} drains: the test shows nothing");
     assert!(again <= 3, "{again} of {jobs} jobs were given out more than once, without any agent lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_may_not_accept_takes_nothing_from_its_very_start() {
+    let bench = Bench::start().await;
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600));
+    bench.standing(&id, false, 0).await;
+    let job = bench.submit(json!({"type": "probe.ping"})).await;
+    let agent = bench.agent_in(id.clone(), state_dir, 1, &[]).await;
+    bench.heartbeat_of(&id, |_| true).await;
+    // A ping is answered by the same task that reads the standing.
+    bench.gateway.request(subjects::rpc(&id, "ping"), "".into()).await.unwrap();
+    assert_eq!(agent.figure("muster_agent_pulls_total").await, 0.0);
+    bench.standing(&id, true, 0).await;
+    assert_eq!(bench.result(&job).await.agent_id, Some(id));
 }

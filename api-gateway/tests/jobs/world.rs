@@ -43,7 +43,7 @@ pub(crate) async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Op
             return found;
         }
         assert!(Instant::now() < end, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await; // poll
     }
 }
 

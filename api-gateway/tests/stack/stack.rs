@@ -221,6 +221,6 @@ pub async fn eventually<T>(what: &str, deadline: Duration, mut predicate: impl A
             return value;
         }
         assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await; // poll
     }
 }

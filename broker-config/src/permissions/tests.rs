@@ -1,3 +1,4 @@
+//! Tests of [`super`].
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 use super::*;
 use proptest::prelude::*;

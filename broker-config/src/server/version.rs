@@ -1,8 +1,6 @@
 //! The oldest server that we run on.
 
-/// The oldest server that works: 2.14.5 still lacks a power-loss fix of JetStream's compaction, and the server must know `persist_mode`,
-/// prioritized consumers and message schedules.
-pub const MIN_SERVER_VERSION: &str = "2.15.1";
+pub use muster_schemas::topology::MIN_SERVER_VERSION;
 
 /// A server is too old, or says a version that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,3 +1,5 @@
+//! What an agent or a service may try against the broker, and that it gets nowhere.
+
 use std::time::Duration;
 
 use muster_schemas::{

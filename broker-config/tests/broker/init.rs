@@ -1,3 +1,5 @@
+//! Making a deployment, again and at once.
+
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use muster_broker_config::{

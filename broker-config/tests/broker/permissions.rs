@@ -1,3 +1,5 @@
+//! The table of permissions, tried on a real broker.
+
 use std::{collections::BTreeMap, time::Duration};
 
 use muster_broker_config::{

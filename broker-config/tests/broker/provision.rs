@@ -1,3 +1,5 @@
+//! Making the topology, again, at once and against what is there.
+
 use std::collections::BTreeSet;
 
 use muster_broker_config::provision::{self, Error};

@@ -1,3 +1,5 @@
+//! Finding, fetching, starting and stopping a server.
+
 use std::time::Duration;
 
 use muster_broker_config::{

@@ -1,3 +1,5 @@
+//! The streams do on a real broker what the design relies on.
+
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;

@@ -4,10 +4,7 @@
 //! scoring. A result is seen as ours is, once the broker has stored it.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -41,17 +38,18 @@ pub(super) struct Floor {
     server: Server,
     folder: std::path::PathBuf,
     core: Client,
-    agents: Vec<Client>,
+    /// The agents' tasks. They pull until the floor is stopped: a job under way to an agent that has just ended would wait for its lease.
+    agents: Group,
     pool: PoolName,
     lane: Lane,
 }
 
 impl Floor {
-    /// Starts the broker, with connections for so many agents.
+    /// Starts the broker, and so many agents with `slots` slots each.
     ///
     /// # Errors
     /// When there is no `nats-server` to be had, or it does not start.
-    pub(super) async fn start(agents: usize) -> Result<Self> {
+    pub(super) async fn start(agents: usize, slots: usize) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("muster-floor-{}", std::process::id()));
         let pool: PoolName = "floor".parse()?;
         let lane = Lane { priority: Priority::Normal, executor: "probe".parse()? };
@@ -71,7 +69,7 @@ impl Floor {
         provision::ensure_stream(&core, &jobs).await?;
         provision::ensure_consumer(&core, &jobs.name, &topology::lane_consumer(&pool, &lane, topology::RUNNING_DEFAULT)).await?;
         let seed = std::fs::read_to_string(deployment.layout.signing_key(Account::Fleet))?;
-        let mut connections = Vec::new();
+        let pullers = Group::new("floor");
         for _ in 0..agents {
             let (id, user) = (AgentId::generate(), Arc::new(nkeys::KeyPair::new_user()));
             let jwt =
@@ -80,23 +78,24 @@ impl Floor {
                 let user = user.clone();
                 async move { user.sign(&nonce).map_err(async_nats::AuthError::new) }
             });
-            connections.push(login.custom_inbox_prefix(subjects::agent_inbox(&id)).connect(server.url()).await?);
+            let nats = login.custom_inbox_prefix(subjects::agent_inbox(&id)).connect(server.url()).await?;
+            pullers.spawn(pullers::pull(nats, pool.clone(), lane.clone(), slots, pullers.clone()));
         }
-        Ok(Self { server, folder, core, agents: connections, pool, lane })
+        Ok(Self { server, folder, core, agents: pullers, pool, lane })
     }
 
     /// Stops the broker and removes its files.
     pub(super) async fn stop(mut self) {
+        self.agents.abort_all();
         let _ = self.server.stop().await;
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 
-    /// Jobs per second with `slots` slots per agent and `in_flight` submits waiting for their acknowledgement.
+    /// Jobs per second with `in_flight` submits waiting for their acknowledgement.
     ///
     /// # Errors
     /// When it takes longer than `most`.
-    pub(super) async fn throughput(&self, jobs: usize, slots: usize, in_flight: usize, most: Duration) -> Result<f64> {
-        let (group, done) = self.pullers(slots);
+    pub(super) async fn throughput(&self, jobs: usize, in_flight: usize, most: Duration) -> Result<f64> {
         let mut stored = self.core.subscribe(About::Done.pool(&self.pool)).await?;
         self.core.flush().await?;
         let context = jetstream::new(self.core.clone());
@@ -115,14 +114,7 @@ impl Floor {
             anyhow::Ok(())
         };
         tokio::time::timeout(most, async { tokio::try_join!(submits, results) }).await.context("the floor's round did not end")??;
-        let rate = jobs as f64 / start.elapsed().as_secs_f64();
-        // The last results were seen before their agents heard of it: the next round must not find them at work.
-        let settled = Instant::now();
-        while done.load(Ordering::Relaxed) < u64::try_from(jobs)? && settled.elapsed() < most {
-            tokio::task::yield_now().await;
-        }
-        group.abort_all();
-        Ok(rate)
+        Ok(jobs as f64 / start.elapsed().as_secs_f64())
     }
 
     /// Times of one job after another, in microseconds.
@@ -130,7 +122,6 @@ impl Floor {
     /// # Errors
     /// When a job takes longer than `most`.
     pub(super) async fn latency(&self, jobs: usize, most: Duration, times: &mut Histogram<u64>) -> Result<()> {
-        let (group, _) = self.pullers(10);
         let mut stored = self.core.subscribe(About::Done.pool(&self.pool)).await?;
         self.core.flush().await?;
         let context = jetstream::new(self.core.clone());
@@ -140,7 +131,6 @@ impl Floor {
             tokio::time::timeout(most, stored.next()).await.context("a job of the floor did not end")?.context("the connection ended")?;
             times.record(u64::try_from(start.elapsed().as_micros())?)?;
         }
-        group.abort_all();
         Ok(())
     }
 
@@ -166,13 +156,5 @@ impl Floor {
         let subject = subjects::job(&self.pool, &self.lane, &JobId::generate(&self.pool));
         context.publish(subject, Bytes::from(vec![b'x'; BODY])).await?.await?;
         Ok(())
-    }
-
-    fn pullers(&self, slots: usize) -> (Group, Arc<AtomicU64>) {
-        let (group, done) = (Group::new("floor"), Arc::new(AtomicU64::new(0)));
-        for nats in &self.agents {
-            group.spawn(pullers::pull(nats.clone(), self.pool.clone(), self.lane.clone(), slots, done.clone(), group.clone()));
-        }
-        (group, done)
     }
 }

@@ -15,6 +15,8 @@ use super::{
 
 /// A job that takes longer than this has failed.
 const JOB_MAX: Duration = Duration::from_secs(30);
+/// Slots of each agent.
+const SLOTS: usize = 10;
 /// Jobs that warm connections and caches up, not counted.
 const WARM_UP: usize = 50;
 /// Jobs in a row before the other side has its turn, so that both see the same moods of the machine.
@@ -36,8 +38,8 @@ pub(crate) struct Options {
 /// # Errors
 /// When a part cannot be started or a job does not end.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
-    let floor = Floor::start(options.agents).await?;
-    let pool = rig.pool(options.agents, 10).await?;
+    let floor = Floor::start(options.agents, SLOTS).await?;
+    let pool = rig.pool(options.agents, SLOTS).await?;
     let (mut ours, mut rest, mut bare) = (histogram()?, histogram()?, histogram()?);
     over_nats(&pool, WARM_UP, &mut histogram()?).await?;
     over_rest(rig, &pool, WARM_UP, &mut histogram()?).await?;

@@ -1,10 +1,5 @@
 //! The bare broker's side of a job: agents that only pull, publish a result, wait until it is stored, and ack.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
-
 use anyhow::{Context, Result};
 use async_nats::{Client, HeaderMap, Message, jetstream};
 use bytes::Bytes;
@@ -17,11 +12,11 @@ use muster_schemas::{
     topology,
 };
 
-/// Pulls jobs of `lane` with `slots` at once, until its task group is ended. Each finished job is counted in `done`.
+/// Pulls jobs of `lane` with `slots` at once, until its task group is ended.
 ///
 /// # Errors
 /// When the connection ends.
-pub(super) async fn pull(nats: Client, pool: PoolName, lane: Lane, slots: usize, done: Arc<AtomicU64>, group: Group) -> Result<()> {
+pub(super) async fn pull(nats: Client, pool: PoolName, lane: Lane, slots: usize, group: Group) -> Result<()> {
     let context = jetstream::new(nats.clone());
     let next = js::next(&topology::jobs_stream(&pool), &lane.consumer());
     let inbox = nats.new_inbox();
@@ -37,10 +32,9 @@ pub(super) async fn pull(nats: Client, pool: PoolName, lane: Lane, slots: usize,
                     ask(&nats, &next, &inbox, freed.capacity().min(slots)).await?;
                     continue;
                 }
-                let (nats, context, pool, done, freed) = (nats.clone(), context.clone(), pool.clone(), done.clone(), freed.clone());
+                let (nats, context, pool, freed) = (nats.clone(), context.clone(), pool.clone(), freed.clone());
                 group.spawn(async move {
                     finish(&nats, &context, &pool, message).await?;
-                    done.fetch_add(1, Ordering::Relaxed);
                     freed.send(()).await.context("the floor's agent has ended")
                 });
             }

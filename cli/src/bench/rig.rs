@@ -13,6 +13,10 @@ use muster_schemas::{
     api::BASE,
     names::{AgentName, PoolName},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 /// How long agents may take to join and be ready.
@@ -55,6 +59,8 @@ impl Rig {
     pub(super) async fn open(data_dir: &Path) -> Result<Self> {
         let running =
             crate::up::running(data_dir).with_context(|| format!("no stack runs on {}; start one with `muster up`", data_dir.display()))?;
+        // A second install is refused, which does no harm.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
             layout: running.layout,
             nats_url: running.nats_url,
@@ -134,11 +140,18 @@ impl Pool {
     /// # Errors
     /// When the gateway refuses.
     pub(super) async fn close(mut self) -> Result<()> {
-        self.rig.stop_agents();
+        self.rig.dismiss_agents().await?;
         let url = format!("{}/pools/{}?force=true", self.rig.url, self.name);
-        let answer = self.rig.http.delete(url).bearer_auth(&self.rig.key).send().await?;
-        ensure!(answer.status().is_success(), "the bench's pool {} could not be removed: {}", self.name, answer.text().await?);
-        Ok(())
+        let start = Instant::now();
+        loop {
+            let answer = self.rig.http.delete(&url).bearer_auth(&self.rig.key).send().await?;
+            if answer.status().is_success() {
+                return Ok(());
+            }
+            // The dispatcher has yet to take note that the agents are gone.
+            ensure!(start.elapsed() < READY_MAX, "the bench's pool {} could not be removed: {}", self.name, answer.text().await?);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 
@@ -164,6 +177,19 @@ impl PoolEnd {
             .stderr(log)
             .spawn()?;
         self.agents.push(child);
+        Ok(())
+    }
+
+    /// Lets the agents say goodbye.
+    async fn dismiss_agents(&mut self) -> Result<()> {
+        for agent in &self.agents {
+            let _gone = kill(Pid::from_raw(i32::try_from(agent.id())?), Signal::SIGTERM);
+        }
+        let start = Instant::now();
+        while self.agents.iter_mut().any(|agent| matches!(agent.try_wait(), Ok(None))) && start.elapsed() < READY_MAX {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.agents.clear();
         Ok(())
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Options {
 /// # Errors
 /// When a part cannot be started or a submit is refused.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
-    let floor = Floor::start(0).await?;
+    let floor = Floor::start(0, 0).await?;
     let pool = rig.pool(0, 0).await?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {

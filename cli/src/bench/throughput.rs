@@ -42,11 +42,11 @@ pub(crate) struct Options {
 /// # Errors
 /// When a part cannot be started or a round does not end.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
-    let floor = Floor::start(options.agents).await?;
+    let floor = Floor::start(options.agents, options.slots).await?;
     let pool = rig.pool(options.agents, options.slots).await?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        bare.push(floor.throughput(options.jobs, options.slots, IN_FLIGHT, ROUND_MAX).await?);
+        bare.push(floor.throughput(options.jobs, IN_FLIGHT, ROUND_MAX).await?);
         ours.push(round(&pool, options.jobs).await?);
     }
     floor.stop().await;

@@ -2,8 +2,7 @@
 
 use async_nats::ServerInfo;
 
-/// The oldest server that is accepted: 2.14.5 still lacks a power-loss fix of JetStream compaction.
-pub const MIN_SERVER_VERSION: &str = "2.15.1";
+pub use muster_schemas::topology::MIN_SERVER_VERSION;
 
 /// The server is too old, or says no version that can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,12 +2,14 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use muster_broker_config::server::{Places, find_binary};
 use muster_schemas::time::Timestamp;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -62,17 +64,25 @@ impl Drop for Server {
     }
 }
 
+/// Found or fetched once. The search is asynchronous and its callers are not, so it has a thread and a runtime of its own.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let find = || tokio::runtime::Runtime::new().unwrap().block_on(find_binary(&Places::from_env())).unwrap();
+        std::thread::spawn(find).join().unwrap()
+    })
+}
+
 fn run(dir: &Path, port: i32) -> Child {
-    // Without the variable, the one on the path is taken.
-    let binary = muster_runtime::env::var("NATS_SERVER").unwrap().unwrap_or_else(|| "nats-server".to_owned());
+    let binary = binary();
     let log = fs::File::create(dir.join("log")).unwrap();
-    Command::new(&binary)
+    Command::new(binary)
         .args(["--config", "server.conf", "--addr", "127.0.0.1", "--ports_file_dir", ".", "--port", &port.to_string()])
         .current_dir(dir)
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .unwrap_or_else(|error| panic!("NATS_SERVER must name a nats-server ({binary}: {error})"))
+        .unwrap_or_else(|error| panic!("{}: {error}", binary.display()))
 }
 
 /// Reads the port from the file that the server writes once it listens.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// The oldest nats-server that is good enough: before it, compaction could lose what was acknowledged when the power went.
+pub const MIN_SERVER_VERSION: &str = "2.15.1";
 /// Without a sign of life for this long, a job goes to another agent: the lease.
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// The longest that a pull request may wait. Across accounts the server forgets an idle reply mapping after 2 minutes.

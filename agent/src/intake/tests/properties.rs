@@ -113,9 +113,9 @@ impl World {
     /// A free slot: every lane has a pull, unless it was refused or one of a higher or the same priority is hot.
     fn check_pulls(&self) {
         let asked = |lane| self.owes(lane);
-        for lane in 0..LANES {
+        for (lane, tier) in TIERS.iter().enumerate() {
             let refused = self.refused_until.get(&lane).is_some_and(|until| *until > self.now);
-            let behind = (0..LANES).any(|other| other != lane && TIERS[other] <= TIERS[lane] && self.intake.lanes[other].hot && asked(other));
+            let behind = (0..LANES).any(|other| other != lane && TIERS[other] <= *tier && self.intake.lanes[other].hot && asked(other));
             assert!(asked(lane) || refused || behind, "a free slot, and lane {lane} is not pulled");
         }
     }
