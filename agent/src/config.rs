@@ -25,6 +25,8 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// The token to join a pool with.
     pub join_token: Option<Secret>,
+    /// A file that holds that token, for where environments can be read by others.
+    pub join_token_file: Option<PathBuf>,
     /// The name; the host's name if absent.
     pub name: Option<String>,
     /// Between heartbeats, 1 s to 1 h; what the gateway says if absent.
@@ -66,6 +68,7 @@ impl Settings for Config {
         EnvVar::new("AGENT_API_URL", "api_url"),
         EnvVar::new("AGENT_API_KEY", "api_key"),
         EnvVar::new("AGENT_JOIN_TOKEN", "join_token"),
+        EnvVar::new("AGENT_JOIN_TOKEN_FILE", "join_token_file"),
         EnvVar::new("AGENT_NAME", "name"),
         EnvVar::new("HEARTBEAT_INTERVAL", "heartbeat_interval"),
         EnvVar::new("MAX_CONCURRENT_JOBS", "max_concurrent_jobs"),
@@ -101,6 +104,9 @@ impl Settings for Config {
             if secret.as_ref().is_some_and(|secret| secret.expose().trim().is_empty()) {
                 return Err(Problem::new(key, "must not be empty"));
             }
+        }
+        if self.join_token.is_some() && self.join_token_file.is_some() {
+            return Err(Problem::new("join_token_file", "contradicts join_token; give one of the two"));
         }
         let own = ["identity.json", "lock", "spool", "spool.salt"].map(|name| self.state_dir.join(name));
         if let Some(vault) = &self.vault_path

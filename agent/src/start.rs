@@ -33,6 +33,25 @@ pub enum StartError {
     /// There is no identity, and nothing to get one with.
     #[error("this agent has no identity yet, and {0}")]
     Missing(&'static str),
+    /// The file that should hold the join token.
+    #[error("can't read the join token from {path}")]
+    TokenFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The join token of the settings, from its file where they name one.
+fn join_token(config: &Config) -> Result<Option<Secret>, StartError> {
+    match &config.join_token_file {
+        None => Ok(config.join_token.clone()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|source| StartError::TokenFile { path: path.clone(), source })?;
+            Ok(Some(Secret::new(text.trim())))
+        }
+    }
 }
 
 /// First and longest wait between tries to reach the gateway.
@@ -57,11 +76,11 @@ pub(crate) async fn identity(
         Some(stored) => stored.seed.clone(),
         None => new_seed(),
     };
-    let proof = match (new_key, &stored, &config.join_token) {
+    let proof = match (new_key, &stored, join_token(config)?) {
         (Some(key), ..) => Proof::Key(key.clone()),
         (None, Some(stored), _) => Proof::Key(Secret::new(stored.api_key.clone())),
-        (None, None, Some(token)) => Proof::Token(token.clone()),
-        (None, None, None) => return Err(StartError::Missing("neither AGENT_JOIN_TOKEN nor AGENT_API_KEY is set")),
+        (None, None, Some(token)) => Proof::Token(token),
+        (None, None, None) => return Err(StartError::Missing("neither AGENT_JOIN_TOKEN, AGENT_JOIN_TOKEN_FILE nor AGENT_API_KEY is set")),
     };
     let key = match &proof {
         Proof::Key(key) => key.expose().trim().to_owned(),

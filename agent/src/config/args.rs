@@ -19,6 +19,9 @@ pub struct Args {
     /// Token to join a pool with at the first start
     #[arg(long, value_name = "TOKEN")]
     pub join_token: Option<String>,
+    /// File that holds the token to join a pool with
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: Option<String>,
     /// Name of this agent; default is the host's
     #[arg(long)]
     pub name: Option<String>,
@@ -73,6 +76,7 @@ impl Args {
             .set("--api-url", "api_url", self.api_url.as_ref())
             .set("--api-key", "api_key", self.api_key.as_ref())
             .set("--join-token", "join_token", self.join_token.as_ref())
+            .set("--join-token-file", "join_token_file", self.join_token_file.as_ref())
             .set("--name", "name", self.name.as_ref())
             .set("--heartbeat-interval", "heartbeat_interval", self.heartbeat_interval.as_ref())
             .set("--max-concurrent-jobs", "max_concurrent_jobs", self.max_concurrent_jobs.as_ref())

@@ -53,6 +53,7 @@ fn what_contradicts_itself_is_refused() {
         &[("EXECUTORS", "shell,shell")],
         &[("STATE_DIR", "/s"), ("VAULT_PATH", "/s/spool/vault")],
         &[("AGENT_JOIN_TOKEN", " ")],
+        &[("AGENT_JOIN_TOKEN", "mst_join_a"), ("AGENT_JOIN_TOKEN_FILE", "/token")],
     ] {
         assert!(from_env(pairs).is_err(), "{pairs:?}");
     }
