@@ -6,23 +6,22 @@
 //! The rules, made precise:
 //! - Each lane has *credits*: jobs asked for and not yet given. While a slot is free, an idle lane has one. A lane that gives as many
 //!   jobs as it may owe soon may owe twice as many, up to the free slots; one that has given nothing for [`Settings::settled`] begins
-//!   again with one.
-//!   So an agent gets what it can run, but is owed little where nothing happens, and has little to withdraw.
-//! - A lane that gave a job is *hot* until its credits went unanswered for [`Settings::patience`]. While a lane is hot, lanes of a lower
+//!   again with one. So an agent gets what it can run, and is owed little where nothing happens.
+//! - A lane that gave a job is *hot* until a credit went unanswered for [`Settings::patience`]. While a lane is hot, lanes of a lower
 //!   priority get no new credits, and hot lanes of one priority share the free slots instead of each asking for all of them.
-//! - A job without a free slot is held, and while one is held nothing is pulled. Held for [`Settings::hold`], it is released as soon as
-//!   its lane has no credits left, so that the broker can't send it straight back.
-//! - Credits that are no longer wanted (no slot free for [`Settings::hold`], not accepting, a worse pull priority) are withdrawn by
-//!   draining the lane, but only once it has been quiet for a while; a lane that gives uses them up by itself. The reason: a job
-//!   that the broker gives out in the very moment in which an inbox goes away is lost until its lease ends, and the broker does not
-//!   notice [measured on 2.15.1: 138 of 3 000 jobs stored within 0.6 ms of it across accounts, 36 within one account].
-//! - A better pull priority withdraws nothing: new pulls are added, which the broker serves before the old ones, and those expire.
+//! - A job without a free slot is held, and while one is held nothing is pulled. Held for [`Settings::hold`], it is released. So is, at
+//!   once, a job that comes while the agent may take none.
+//! - Credits that are no longer wanted (no slot free, not accepting, a worse pull priority) are left to expire, which the broker does
+//!   without losing anything, after [`Settings::lapse`] where there was work lately. Withdrawing them by closing the inbox is no way: a
+//!   job that the broker gives out in the very moment in which an inbox goes away is lost until its lease ends, and nobody
+//!   notices [measured on 2.15.1: 138 of 3 000 jobs stored within 0.6 ms of it across accounts, 36 within one account; more when
+//!   the machine is busy]. Only an agent that shuts down drains its lanes, each once it is quiet.
+//! - A better pull priority adds new pulls, which the broker serves before the old ones.
 
 mod lane;
 mod plan;
 
 use std::{
-    cmp::Ordering,
     collections::BTreeSet,
     time::{Duration, Instant},
 };
@@ -41,15 +40,16 @@ pub(crate) type LaneIndex = usize;
 pub(crate) struct Settings {
     /// How many jobs may run at once.
     pub(crate) slots: u32,
-    /// How long a job may wait for a slot here, how long all slots may be taken before the lanes are drained, and how long a lane must have
-    /// been quiet before it is drained because the agent may take nothing more.
+    /// How long a job may wait for a slot here, and how long a lane must have been quiet before it is drained.
     pub(crate) hold: Duration,
-    /// How long a lane must have been quiet to begin again with one credit, and before it is drained for any lesser reason.
+    /// How long a lane must have been quiet to begin again with one credit.
     pub(crate) settled: Duration,
     /// How long a hot lane's pull may stay unanswered before lower lanes are pulled.
     pub(crate) patience: Duration,
-    /// How long a pull request waits at the broker.
+    /// How long a pull waits at the broker.
     pub(crate) expires: Duration,
+    /// The same for an agent that had work within the last minute, and for more than one job at once.
+    pub(crate) lapse: Duration,
 }
 
 impl Settings {
@@ -58,14 +58,32 @@ impl Settings {
         Self {
             slots,
             hold: Duration::from_millis(200),
-            // Long against any round trip; and with less than a job a second, the moment in which a drain may lose one is not hit.
+            // Long against any round trip, short against the time in which a burst matters.
             settled: Duration::from_secs(1),
-            // Ten times the round trip to a broker in the same data centre; a broker with a backlog answers within one.
-            patience: Duration::from_millis(10),
+            // The shell raises it where the broker answers more slowly.
+            patience: PATIENCE,
             // Across accounts the server forgets an idle reply mapping after 2 min.
             expires: Duration::from_secs(60),
+            // A full agent gets at most one job too many per lane within this time; its pulls cost the broker next to nothing.
+            lapse: Duration::from_secs(10),
         }
     }
+}
+
+/// The least patience: ten times the round trip to a broker in the same data centre. With a backlog the broker answers within one.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// The most patience: for so long a lower lane may have to wait beside a free slot.
+const PATIENCE_MAX: Duration = Duration::from_millis(250);
+/// An agent that got no job for this long has no work.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Why a job is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// No slot came free in time.
+    Full,
+    /// The agent may take no jobs.
+    Closed,
 }
 
 /// What happened.
@@ -99,13 +117,13 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Ask the lane for jobs. The inbox is the one of this epoch; the first pull of an epoch opens it.
-    Pull { lane: LaneIndex, epoch: u32, batch: u32, priority: u8 },
+    Pull { lane: LaneIndex, epoch: u32, batch: u32, priority: u8, expires: Duration },
     /// Close the inbox of this epoch without losing what is under way, then say [`Event::Drained`].
     Drain { lane: LaneIndex, epoch: u32 },
     /// Run the job.
     Start(Handle),
     /// Give the job back.
-    Release(Handle),
+    Release(Handle, Why),
 }
 
 /// A job that waits for a slot: ordered by priority, then by arrival.
@@ -113,7 +131,6 @@ pub(crate) enum Command {
 struct Held {
     tier: u8,
     order: u64,
-    lane: LaneIndex,
     since: Instant,
     handle: Handle,
 }
@@ -126,13 +143,15 @@ pub(crate) struct Intake {
     running: u32,
     held: BTreeSet<Held>,
     arrivals: u64,
-    /// Since when no slot is free.
-    full_since: Option<Instant>,
+    /// When a job last came.
+    arrived_at: Option<Instant>,
     connected: bool,
     accepting: bool,
     blocked: bool,
     stopping: bool,
     priority: u8,
+    /// When to look again whether lanes can be drained.
+    drain_at: Option<Instant>,
     /// Which of several hot lanes of one priority was served last.
     turn: usize,
 }
@@ -146,12 +165,13 @@ impl Intake {
             running: 0,
             held: BTreeSet::new(),
             arrivals: 0,
-            full_since: None,
+            arrived_at: None,
             connected: false,
             accepting: true,
             blocked: false,
             stopping: false,
             priority,
+            drain_at: None,
             turn: 0,
         }
     }
@@ -164,6 +184,11 @@ impl Intake {
         }
         self.plan(now, &mut commands);
         commands
+    }
+
+    /// Says how long the broker takes to answer, so that patience with it fits.
+    pub(crate) fn broker_answers_within(&mut self, latency: Duration) {
+        self.settings.patience = (latency * 3).clamp(PATIENCE, PATIENCE_MAX);
     }
 
     /// How many jobs wait for a slot.
@@ -189,23 +214,20 @@ impl Intake {
                     lane.tier
                 });
                 self.arrivals += 1;
-                self.held.insert(Held { tier, order: self.arrivals, lane, since: now, handle });
-                self.fill(now, commands);
+                self.arrived_at = Some(now);
+                self.held.insert(Held { tier, order: self.arrivals, since: now, handle });
+                self.fill(commands);
             }
             Event::SlotFreed => {
                 self.running = self.running.saturating_sub(1);
-                self.full_since = None;
-                self.fill(now, commands);
+                self.fill(commands);
             }
             Event::Expired { lane, epoch, pending } => self.in_epoch(lane, epoch, |lane| lane.expired(pending)),
             Event::Refused { lane, epoch, why } => self.in_epoch(lane, epoch, |lane| lane.refused(why, now)),
-            Event::Drained { lane, epoch } => self.in_epoch(lane, epoch, Lane::drained),
+            Event::Drained { lane, epoch } => self.in_epoch(lane, epoch, Lane::forget),
             Event::Standing { accepting, priority } => {
-                // Pulls that wait at the broker carry the old priority.
-                match priority.cmp(&self.priority) {
-                    Ordering::Less => self.lanes.iter_mut().for_each(Lane::promoted),
-                    Ordering::Greater => self.lanes.iter_mut().for_each(Lane::demoted),
-                    Ordering::Equal => {}
+                if priority < self.priority {
+                    self.lanes.iter_mut().for_each(Lane::promoted);
                 }
                 self.priority = priority;
                 self.accepting = accepting;
@@ -223,16 +245,17 @@ impl Intake {
     }
 
     /// Starts held jobs, the most urgent first, while slots are free.
-    fn fill(&mut self, now: Instant, commands: &mut Vec<Command>) {
-        // Once the agent stops, what is held goes back: it would only delay the end.
-        while self.running < self.settings.slots && !self.stopping {
+    fn fill(&mut self, commands: &mut Vec<Command>) {
+        while self.running < self.settings.slots && self.may_run() {
             let Some(job) = self.held.pop_first() else { break };
             self.running += 1;
             commands.push(Command::Start(job.handle));
         }
-        if self.running >= self.settings.slots && self.full_since.is_none() {
-            self.full_since = Some(now);
-        }
+    }
+
+    /// Whether it may start jobs. One that comes while the connection is just gone may as well run.
+    fn may_run(&self) -> bool {
+        self.accepting && !self.blocked && !self.stopping
     }
 }
 

@@ -3,7 +3,13 @@
 //! Nothing is tried twice here, and nothing is sent while the broker is away: async-nats would keep it and send it after a reconnect, when
 //! the caller has long done something else about it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
 use bytes::Bytes;
@@ -40,6 +46,8 @@ pub(crate) struct LookupError(String);
 #[derive(Debug, Clone)]
 pub(crate) struct Js {
     broker: Broker,
+    /// How long the broker takes to store a message, in microseconds.
+    latency: Arc<AtomicU64>,
 }
 
 #[derive(Deserialize)]
@@ -56,11 +64,23 @@ struct PubAckError {
 
 impl Js {
     pub(crate) fn new(broker: Broker) -> Self {
-        Self { broker }
+        Self { broker, latency: Arc::default() }
     }
 
     pub(crate) fn client(&self) -> &Client {
         self.broker.client()
+    }
+
+    /// How long the broker takes to answer at present: as long as it last took, falling slowly when it gets faster.
+    pub(crate) fn latency(&self) -> Duration {
+        Duration::from_micros(self.latency.load(Ordering::Relaxed))
+    }
+
+    fn took(&self, time: Duration) {
+        let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let before = self.latency.load(Ordering::Relaxed);
+        // A lost update does no harm: there is a next one.
+        self.latency.store(time.max(before - before / 8 + time / 8), Ordering::Relaxed);
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -76,7 +96,10 @@ impl Js {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        let answer = self.client().send_request(subject, request).await.map_err(|error| match error.kind() {
+        let begin = Instant::now();
+        let answer = self.client().send_request(subject, request).await;
+        self.took(begin.elapsed());
+        let answer = answer.map_err(|error| match error.kind() {
             async_nats::RequestErrorKind::MaxPayloadExceeded | async_nats::RequestErrorKind::InvalidSubject => {
                 StoreError::Invalid(error.to_string())
             }

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     attempt::{self, Arrived, delivery::Delivery},
     core::Core,
-    intake::{Command, Event, Handle, Intake, Settings},
+    intake::{Command, Event, Handle, Intake, Settings, Why},
     link::Link,
 };
 use inbox::{Inboxes, Incoming};
@@ -98,6 +98,7 @@ impl Puller {
             }
             let now = Instant::now();
             happened.extend(self.inboxes.give_up(now));
+            self.intake.broker_answers_within(self.core.js.latency());
             let commands = self.intake.apply(happened, now);
             for command in commands {
                 self.perform(command).await;
@@ -168,7 +169,7 @@ impl Puller {
 
     async fn perform(&mut self, command: Command) {
         match command {
-            Command::Pull { lane, epoch, batch, priority } => self.inboxes.pull(lane, epoch, batch, priority).await,
+            Command::Pull { lane, epoch, batch, priority, expires } => self.inboxes.pull(lane, epoch, batch, (priority, expires)).await,
             Command::Drain { lane, epoch } => self.inboxes.drain(lane, epoch).await,
             Command::Start(handle) => {
                 if let Some(arrived) = self.waiting.remove(&handle) {
@@ -177,9 +178,13 @@ impl Puller {
                     drop(self.core.group.spawn(attempt::carry(Arc::clone(&self.core), arrived, slot)));
                 }
             }
-            Command::Release(handle) => {
+            Command::Release(handle, why) => {
                 if let Some(arrived) = self.waiting.remove(&handle) {
-                    let release = attempt::release(Arc::clone(&self.core), arrived, "no slot came free");
+                    let reason = match why {
+                        Why::Full => "no slot came free",
+                        Why::Closed => "the agent takes no jobs",
+                    };
+                    let release = attempt::release(Arc::clone(&self.core), arrived, reason);
                     drop(self.core.group.spawn(release));
                 }
             }

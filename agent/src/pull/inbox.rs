@@ -33,9 +33,6 @@ use crate::{
 /// A drain takes a round trip. One that takes this long has lost its own messages, with the connection for example.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a pull waits at the broker, in nanoseconds: `Settings::expires`.
-const EXPIRES: u64 = 60_000_000_000;
-
 /// What the agent sends itself. Without a reply subject, so it can't be taken for a job.
 const BARRIER: &[u8] = b"barrier";
 
@@ -86,7 +83,7 @@ impl Inboxes {
     }
 
     /// Asks a lane for jobs, to the inbox of this epoch.
-    pub(super) async fn pull(&mut self, lane: LaneIndex, epoch: u32, batch: u32, priority: u8) {
+    pub(super) async fn pull(&mut self, lane: LaneIndex, epoch: u32, batch: u32, (priority, expires): (u8, Duration)) {
         let Some((name, next)) = self.lanes.get(lane) else { return };
         let found = self.open.iter().position(|inbox| inbox.lane == lane && inbox.epoch == epoch && inbox.draining.is_none());
         let at = match found {
@@ -107,7 +104,8 @@ impl Inboxes {
         let Some(inbox) = self.open.get_mut(at) else { return };
         inbox.due += u64::from(batch);
         self.figures.pulls.inc();
-        let body = format!(r#"{{"batch":{batch},"expires":{EXPIRES},"group":"{PRIORITY_GROUP}","priority":{priority}}}"#);
+        let expires = expires.as_nanos();
+        let body = format!(r#"{{"batch":{batch},"expires":{expires},"group":"{PRIORITY_GROUP}","priority":{priority}}}"#);
         if let Err(error) = self.js.client().publish_with_reply(next.clone(), inbox.subject.clone(), body.into()).await {
             tracing::error!(%error, "can't send a pull");
         }

@@ -9,6 +9,8 @@ use super::Error;
 pub(super) const STREAM_NOT_FOUND: u64 = 10059;
 /// A stream of that name exists with other settings.
 pub(super) const STREAM_NAME_IN_USE: u64 = 10058;
+/// The store of a stream could not be made: what the slower of two gets that make the same one at once, or a failing disk.
+pub(super) const STORE_FAILED: u64 = 10049;
 /// There is no such consumer.
 pub(super) const CONSUMER_NOT_FOUND: u64 = 10014;
 /// The subject's last sequence is not the expected one.

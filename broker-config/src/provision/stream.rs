@@ -1,5 +1,7 @@
 //! Brings a stream or consumer to its wanted settings.
 
+use std::time::Duration;
+
 use async_nats::Client;
 use muster_schemas::{
     subjects::broker::{self, ConsumerApi, StreamApi},
@@ -19,6 +21,8 @@ const FIXED: [&str; 3] = ["retention", "storage", "persist_mode"];
 const OPTIONAL: [&str; 3] = ["republish", "persist_mode", "allow_msg_schedules"];
 /// How often to look again when others change the same stream.
 const ROUNDS: usize = 8;
+/// How long the maker of a stream may take until others see it.
+const STORE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Makes the stream, or updates the settings in which it differs. Settings that we do not know stay as they are.
 ///
@@ -56,7 +60,14 @@ pub(super) fn config(info: &Value, name: &str) -> Result<Map<String, Value>, Err
 async fn create(client: &Client, want: &Stream) -> Result<bool, Error> {
     let body = Value::Object(fields(want)?);
     let answer = call(client, StreamApi::Create.subject(&want.name), &body, || format!("make stream {}", want.name)).await;
-    Ok(unless(answer, &[api::STREAM_NAME_IN_USE])?.is_some())
+    match answer {
+        // The faster one's stream shows a moment later; if none does, it was the disk.
+        Err(Error::Refused { code: api::STORE_FAILED, .. }) => {
+            tokio::time::sleep(STORE_PATIENCE).await;
+            if info(client, &want.name).await?.is_some() { Ok(false) } else { answer.map(|_| false) }
+        }
+        answer => Ok(unless(answer, &[api::STREAM_NAME_IN_USE])?.is_some()),
+    }
 }
 
 async fn update(client: &Client, want: &Stream, have: &Map<String, Value>) -> Result<(), Error> {

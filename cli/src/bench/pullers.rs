@@ -1,7 +1,7 @@
 //! The bare broker's side of a job: agents that only pull, publish a result, wait until it is stored, and ack.
 
 use anyhow::{Context, Result};
-use async_nats::{Client, HeaderMap, Message, jetstream};
+use async_nats::{Client, HeaderMap, Message, StatusCode, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use muster_runtime::tasks::Group;
@@ -27,10 +27,15 @@ pub(super) async fn pull(nats: Client, pool: PoolName, lane: Lane, slots: usize,
         tokio::select! {
             message = arrivals.next() => {
                 let message = message.context("the floor's agent lost its connection")?;
-                if message.status.is_some() {
+                match message.status {
+                    None => {}
                     // A pull request ran out, which it does after a minute: ask again for all that is free.
-                    ask(&nats, &next, &inbox, freed.capacity().min(slots)).await?;
-                    continue;
+                    Some(StatusCode::TIMEOUT) => {
+                        ask(&nats, &next, &inbox, freed.capacity().min(slots)).await?;
+                        continue;
+                    }
+                    // Such as that a request has been filled.
+                    Some(_) => continue,
                 }
                 let (nats, context, pool, freed) = (nats.clone(), context.clone(), pool.clone(), freed.clone());
                 group.spawn(async move {

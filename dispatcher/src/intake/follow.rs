@@ -183,6 +183,10 @@ impl Follower {
                     Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => break,
                     Some(status) => {
                         let why = message.description.as_deref().unwrap_or_default();
+                        // Follows the last message of a pull that was filled, behind which the next pull is already under way.
+                        if why.contains("Batch Completed") {
+                            continue;
+                        }
                         // The next message would not fit into what is left of the bytes asked for: the pull is done.
                         if why.contains("MaxBytes") {
                             break;

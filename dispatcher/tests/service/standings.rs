@@ -201,3 +201,18 @@ async fn the_active_dispatcher_tells_how_jobs_and_agents_are() {
     };
     eventually("the figures are there", Duration::from_secs(15), told).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_agents_than_fit_into_one_pull_all_get_a_standing() {
+    let stack = Stack::start().await;
+    for _ in 0..600 {
+        stack.record(POOL, &AgentId::generate(), |_| {}).await;
+    }
+    let dispatcher = stack.dispatcher().await;
+    for _ in 0..3 {
+        let mut late = stack.agent(POOL).await;
+        late.beats(|_| {}).await;
+        stack.standing(&late, "online", |standing| standing.status == Status::Online).await;
+    }
+    assert_eq!(dispatcher.figure("muster_streams_interrupted_total{stream=\"KV_agents\"}").await, 0.0);
+}
