@@ -127,7 +127,8 @@ impl Address {
     fn of(arrived: &Arrived) -> Option<Self> {
         let address = subjects::parse_job(arrived.message.subject.as_str())?;
         let id = address.id.parse::<JobId>();
-        let substitute = || format!("rejected-{}", arrived.delivery.sequence).parse::<JobId>();
+        // The sequence alone would come again in a pool that was removed and made anew, and could be taken by somebody else beforehand.
+        let substitute = || format!("rejected-{}-{}", arrived.delivery.sequence, arrived.delivery.stored_at.micros()).parse::<JobId>();
         let id = match id {
             Ok(id) => Ok(id),
             Err(_) => Err(substitute().ok()?),

@@ -65,6 +65,7 @@ async fn each_bad_job_is_rejected_under_its_code_and_the_lane_goes_on() {
         ("shell", br#"{"type":"shell.run","params":7}"#.to_vec(), "params_invalid"),
         ("probe", br#"{"type":"probe.ping","timeout_s":-1}"#.to_vec(), "timeout_invalid"),
         ("probe", br#"{"type":"probe.ping","timeout_s":99999999999}"#.to_vec(), "timeout_invalid"),
+        ("probe", br#"{"type":"probe.ping","not_before":"9999-12-31T00:00:00Z"}"#.to_vec(), "time_invalid"),
         ("probe", br#"{"type":"probe.ping","retry":{"max_attempts":0}}"#.to_vec(), "retry_invalid"),
         ("probe", br#"{"type":"probe.ping","retry":{"max_attempts":1000000000}}"#.to_vec(), "retry_invalid"),
     ];

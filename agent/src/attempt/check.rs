@@ -2,7 +2,7 @@
 
 use muster_schemas::{
     code::Code,
-    job::Job,
+    job::{Job, PUT_OFF_MAX},
     lane::Lane,
     result::{ErrorInfo, Outcome},
     time::Timestamp,
@@ -46,6 +46,10 @@ pub(crate) fn check(body: &[u8], lane: &Lane, registry: &Registry, now: Timestam
         return Verdict::End(Outcome::Expired, ErrorInfo::new(Code::Expired, format!("it was to start before {end}")), Some(job));
     }
     match job.not_before {
+        Some(start) if start.since(now) > PUT_OFF_MAX => {
+            let days = PUT_OFF_MAX.as_secs() / 86_400;
+            reject(Code::TimeInvalid, format!("field `not_before`: {start} is more than {days} days away"), job)
+        }
         Some(start) if start > now => Verdict::Later(job, start),
         _ => Verdict::Run(job, prepared),
     }

@@ -12,9 +12,13 @@ pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
 /// Never give it out again, without an end that anybody waits for: only for what is no job at all.
 pub(crate) const TERM: &[u8] = b"+TERM";
 
+/// The longest delay that a job is given back with; it comes again after that, and is given back again. The broker reads the delay as a
+/// signed number of nanoseconds, and gives a job out at once whose delay does not fit (after 292 years).
+const DELAY_MAX: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
 /// Not done: give it to another agent, after a while.
 pub(crate) fn nak(delay: std::time::Duration) -> Vec<u8> {
-    let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+    let nanos = delay.min(DELAY_MAX).as_nanos();
     if nanos == 0 { b"-NAK".to_vec() } else { format!("-NAK {{\"delay\":{nanos}}}").into_bytes() }
 }
 
@@ -90,6 +94,7 @@ mod tests {
     fn a_refusal_carries_its_delay_in_nanoseconds() {
         assert_eq!(nak(Duration::ZERO), b"-NAK");
         assert_eq!(nak(Duration::from_millis(1500)), b"-NAK {\"delay\":1500000000}");
+        assert_eq!(nak(Duration::MAX), b"-NAK {\"delay\":86400000000000}");
     }
 
     proptest! {

@@ -19,6 +19,7 @@ impl Intake {
         if self.connected && self.may_run() && self.running < self.settings.slots {
             self.pull(now, commands);
         }
+        self.drain_at = None;
         if self.connected && self.stopping {
             self.drain(now, commands);
         }

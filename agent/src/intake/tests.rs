@@ -54,23 +54,24 @@ impl Bench {
     }
 }
 
-fn pull(lane: LaneIndex, batch: u32) -> Command {
-    Command::Pull { lane, epoch: 0, batch, priority: 5 }
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(10);
+
+/// A pull of an agent that has had no work yet.
+fn pull(lane: LaneIndex) -> Command {
+    Command::Pull { lane, epoch: 0, batch: 1, priority: 5, expires: LONG }
 }
 
-fn drain(lane: LaneIndex) -> Command {
-    Command::Drain { lane, epoch: 0 }
-}
-
-fn drained(lanes: impl IntoIterator<Item = LaneIndex>) -> Vec<Event> {
-    lanes.into_iter().map(|lane| Event::Drained { lane, epoch: 0 }).collect()
+/// A pull of an agent that had work lately.
+fn again(lane: LaneIndex, batch: u32) -> Command {
+    Command::Pull { lane, epoch: 0, batch, priority: 5, expires: SHORT }
 }
 
 #[test]
 fn nothing_is_pulled_before_the_broker_is_there() {
     let mut bench = Bench::new(3, &[0, 1, 2]);
     assert_eq!(bench.after(1000), []);
-    assert_eq!(bench.apply([Event::Connected]), [pull(HIGH, 1), pull(NORMAL, 1), pull(LOW, 1)]);
+    assert_eq!(bench.apply([Event::Connected]), [pull(HIGH), pull(NORMAL), pull(LOW)]);
     assert_eq!(bench.after(1000), []);
 }
 
@@ -78,9 +79,9 @@ fn nothing_is_pulled_before_the_broker_is_there() {
 fn a_job_starts_at_once_and_its_lane_is_pulled_again_while_a_slot_is_free() {
     let mut bench = Bench::connected(2);
     bench.after(60_000);
-    assert_eq!(bench.give(NORMAL).1, [Command::Start(1), pull(NORMAL, 1)]);
+    assert_eq!(bench.give(NORMAL).1, [Command::Start(1), again(NORMAL, 1)]);
     assert_eq!(bench.give(NORMAL).1, [Command::Start(2)]);
-    assert_eq!(bench.apply([Event::SlotFreed]), [pull(NORMAL, 1)]);
+    assert_eq!(bench.apply([Event::SlotFreed]), [again(NORMAL, 1)]);
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn slots_that_free_together_are_one_pull() {
     let mut bench = Bench::connected(4);
     bench.warm_up(HIGH);
     bench.give(HIGH);
-    assert_eq!(bench.apply([Event::SlotFreed, Event::SlotFreed, Event::SlotFreed]), [pull(HIGH, 3)]);
+    assert_eq!(bench.apply([Event::SlotFreed, Event::SlotFreed, Event::SlotFreed]), [again(HIGH, 3)]);
 }
 
 #[test]
@@ -134,90 +135,56 @@ fn a_job_held_too_long_is_released_and_nothing_is_pulled_until_a_slot_frees() {
     bench.give(HIGH);
     assert_eq!(bench.intake.wake_at(), Some(bench.now + Duration::from_millis(200)));
     assert_eq!(bench.after(199), []);
-    assert_eq!(bench.after(1), [drain(LOW), Command::Release(2)]);
-    // What was under way still comes, and is held for its own time.
     assert_eq!(bench.give(LOW).1, []);
-    assert_eq!(bench.apply(drained([LOW])), []);
-    assert_eq!(bench.after(100), []);
+    assert_eq!(bench.after(1), [Command::Release(2, Why::Full)]);
+    // The low one came later, and is held for its own time.
+    assert_eq!(bench.after(198), []);
     assert_eq!(bench.apply([Event::SlotFreed]), [Command::Start(3)]);
-    let again = bench.apply([Event::SlotFreed]);
-    assert_eq!(again.len(), 1, "only the lane that gave a job of the highest priority: {again:?}");
-    assert_eq!(bench.after(10).len(), 1, "then the next, and so on");
+    assert_eq!(bench.apply([Event::SlotFreed]), [again(HIGH, 1)], "only the lane that gave a job of the highest priority");
+    assert_eq!(bench.after(10), [again(NORMAL, 1)], "then the next, and so on");
 }
 
 #[test]
-fn a_job_is_released_only_when_the_broker_owes_its_lane_nothing() {
-    let mut bench = Bench::connected(4);
-    bench.warm_up(LOW);
-    bench.apply([Event::SlotFreed, Event::SlotFreed, Event::SlotFreed]);
-    assert_eq!(bench.credits(), [1, 1, 4]);
-    bench.give(HIGH);
-    for _ in 0..4 {
-        bench.give(LOW);
-    }
-    // The high lane was asked again in between; a low job is held, and the low lane owes nothing.
-    assert_eq!((bench.intake.held(), bench.credits()[LOW]), (1, 0));
-    let mut bench = Bench::connected(4);
-    bench.warm_up(LOW);
-    bench.apply([Event::SlotFreed, Event::SlotFreed, Event::SlotFreed]);
-    for lane in [HIGH, HIGH, NORMAL, LOW, LOW] {
-        bench.give(lane);
-    }
-    assert_eq!((bench.intake.held(), bench.credits()[LOW]), (1, 2));
-    let commands = bench.after(200);
-    assert!(commands.contains(&drain(LOW)) && !commands.iter().any(|command| matches!(command, Command::Release(_))), "{commands:?}");
-    assert!(matches!(bench.apply(drained([LOW]))[..], [Command::Release(_)]));
-}
-
-#[test]
-fn a_lane_that_gives_is_not_drained_until_it_is_quiet() {
-    let mut bench = Bench::connected(4);
+fn a_full_agent_lets_its_pulls_expire_and_asks_for_nothing() {
+    let mut bench = Bench::connected(1);
     bench.give(NORMAL);
-    let demotion = bench.apply([Event::Standing { accepting: true, priority: 9 }]);
-    assert_eq!(demotion, [drain(HIGH), drain(LOW)]);
-    bench.apply(drained([HIGH, LOW]));
-    assert!(!bench.after(999).contains(&drain(NORMAL)));
-    assert_eq!(bench.after(1), [drain(NORMAL)]);
+    let expired = [HIGH, LOW].map(|lane| Event::Expired { lane, epoch: 0, pending: 1 });
+    assert_eq!(bench.apply(expired), []);
+    assert_eq!((bench.after(100_000), bench.intake.wake_at()), (vec![], None));
 }
 
 #[test]
-fn a_lane_that_gives_uses_up_its_unwanted_credits_by_itself() {
+fn pulls_are_short_while_there_is_work_and_long_when_there_is_none() {
     let mut bench = Bench::connected(4);
-    bench.give(NORMAL);
-    bench.apply([Event::Standing { accepting: true, priority: 9 }]);
-    bench.apply(drained([HIGH, LOW]));
     let (_, commands) = bench.give(NORMAL);
-    assert!(commands.iter().any(|command| matches!(command, Command::Pull { lane: NORMAL, epoch: 0, priority: 9, .. })), "{commands:?}");
-    bench.give(NORMAL);
-    assert_ne!(bench.credits()[NORMAL], 0);
-    assert!(!bench.after(5000).contains(&drain(NORMAL)), "what is owed has the new priority");
+    assert!(matches!(commands[1], Command::Pull { expires: SHORT, .. }), "{commands:?}");
+    bench.apply([Event::SlotFreed]);
+    bench.after(60_000);
+    let commands = bench.apply([Event::Expired { lane: NORMAL, epoch: 0, pending: u32::MAX }]);
+    assert!(matches!(commands[..], [Command::Pull { lane: NORMAL, batch: 1, expires: LONG, .. }]), "{commands:?}");
 }
 
 #[test]
-fn a_better_priority_withdraws_nothing_and_is_asked_for_at_once() {
+fn a_worse_priority_counts_from_the_next_pull_on() {
+    let mut bench = Bench::connected(4);
+    assert_eq!(bench.apply([Event::Standing { accepting: true, priority: 9 }]), []);
+    let (_, commands) = bench.give(NORMAL);
+    assert!(matches!(commands[1], Command::Pull { lane: NORMAL, priority: 9, .. }), "{commands:?}");
+}
+
+#[test]
+fn a_better_priority_is_asked_for_at_once() {
     let mut bench = Bench::connected(2);
     let promotion = bench.apply([Event::Standing { accepting: true, priority: 0 }]);
-    assert_eq!(promotion, [HIGH, NORMAL, LOW].map(|lane| Command::Pull { lane, epoch: 0, batch: 1, priority: 0 }));
+    assert_eq!(promotion, [HIGH, NORMAL, LOW].map(|lane| Command::Pull { lane, epoch: 0, batch: 1, priority: 0, expires: LONG }));
     assert_eq!(bench.credits(), [2, 2, 2]);
     // The old ones expire; they are not asked for again.
     assert_eq!(bench.apply([Event::Expired { lane: LOW, epoch: 0, pending: 1 }]), []);
-    for priority in [4, 3, 4, 3].repeat(50) {
+    for priority in [4, 3].repeat(50) {
         bench.apply([Event::Standing { accepting: true, priority }]);
-        let begun: Vec<_> = bench.apply([Event::Tick]);
-        assert_eq!(begun, []);
+        assert_eq!(bench.apply([Event::Tick]), []);
     }
     assert!(bench.credits().iter().all(|credits| *credits <= 20), "{:?}", bench.credits());
-}
-
-#[test]
-fn an_agent_that_stays_full_drains_its_lanes_once() {
-    let mut bench = Bench::connected(1);
-    bench.give(NORMAL);
-    assert_eq!(bench.after(200), [drain(HIGH), drain(LOW)]);
-    assert_eq!(bench.after(200), []);
-    bench.apply(drained([HIGH, LOW]));
-    assert_eq!(bench.after(10_000), []);
-    assert_eq!(bench.intake.wake_at(), None);
 }
 
 #[test]
@@ -225,11 +192,40 @@ fn a_lower_lane_waits_while_a_higher_one_answers() {
     let mut bench = Bench::connected(1);
     bench.apply([Event::Arrived { lane: HIGH, handle: 1 }, Event::Arrived { lane: LOW, handle: 2 }]);
     assert_eq!(bench.apply([Event::SlotFreed]), [Command::Start(2)]);
-    assert_eq!(bench.apply([Event::SlotFreed]), [pull(HIGH, 1)], "both gave a job; only the higher one is asked");
+    assert_eq!(bench.apply([Event::SlotFreed]), [again(HIGH, 1)], "both gave a job; only the higher one is asked");
     bench.give(HIGH);
-    assert_eq!(bench.apply([Event::SlotFreed]), [pull(HIGH, 1)]);
+    assert_eq!(bench.apply([Event::SlotFreed]), [again(HIGH, 1)]);
     assert_eq!(bench.after(9), []);
-    assert_eq!(bench.after(1), [pull(LOW, 1)], "the higher one did not answer in time");
+    assert_eq!(bench.after(1), [again(LOW, 1)], "the higher one did not answer in time");
+}
+
+#[test]
+fn patience_grows_with_the_time_that_the_broker_takes() {
+    let mut bench = Bench::connected(2);
+    bench.intake.broker_answers_within(Duration::from_millis(30));
+    bench.apply([Event::Arrived { lane: HIGH, handle: 1 }, Event::Arrived { lane: LOW, handle: 2 }]);
+    assert_eq!(bench.apply([Event::SlotFreed]), [again(HIGH, 1)]);
+    assert_eq!(bench.after(89), []);
+    assert_eq!(bench.after(1), [again(LOW, 1)]);
+    bench.intake.broker_answers_within(Duration::from_secs(60));
+    assert_eq!(bench.intake.settings.patience, Duration::from_millis(250), "a lower lane does not wait for ever");
+}
+
+#[test]
+fn a_trickle_of_urgent_jobs_does_not_starve_a_lower_lane_beside_free_slots() {
+    let mut bench = Bench::connected(10);
+    let mut low = 0;
+    for handle in 0..200 {
+        bench.apply([Event::Arrived { lane: HIGH, handle }]);
+        bench.apply([Event::SlotFreed]);
+        bench.now += Duration::from_millis(8);
+        if bench.intake.lanes[LOW].credits() > 0 {
+            low += 1;
+            bench.apply([Event::Arrived { lane: LOW, handle: handle + 1000 }]);
+            bench.apply([Event::SlotFreed]);
+        }
+    }
+    assert!(low > 50, "{low}");
 }
 
 #[test]
@@ -251,7 +247,7 @@ fn lanes_of_one_priority_with_a_backlog_share_the_slots_in_turn() {
 #[test]
 fn an_expired_pull_is_asked_again() {
     let mut bench = Bench::connected(2);
-    assert_eq!(bench.apply([Event::Expired { lane: LOW, epoch: 0, pending: 1 }]), [pull(LOW, 1)]);
+    assert_eq!(bench.apply([Event::Expired { lane: LOW, epoch: 0, pending: 1 }]), [pull(LOW)]);
     assert_eq!(bench.apply([Event::Expired { lane: LOW, epoch: 7, pending: 1 }]), [], "of another inbox");
 }
 
@@ -259,7 +255,7 @@ fn an_expired_pull_is_asked_again() {
 fn a_pull_that_the_broker_forgot_is_given_up() {
     let mut bench = Bench::connected(2);
     assert_eq!(bench.after(64_999), []);
-    assert_eq!(bench.after(1), [pull(HIGH, 1), pull(NORMAL, 1), pull(LOW, 1)]);
+    assert_eq!(bench.after(1), [pull(HIGH), pull(NORMAL), pull(LOW)]);
 }
 
 #[test]
@@ -268,21 +264,23 @@ fn a_refused_lane_is_tried_again_after_growing_waits() {
     for wait in [250, 500, 1000] {
         assert_eq!(bench.apply([Event::Refused { lane: LOW, epoch: 0, why: Refusal::Missing }]), []);
         assert_eq!(bench.after(wait - 1), []);
-        assert_eq!(bench.after(1), [pull(LOW, 1)]);
+        assert_eq!(bench.after(1), [pull(LOW)]);
     }
 }
 
 #[test]
-fn an_agent_that_may_not_accept_drains_and_pulls_nothing_until_it_may() {
+fn an_agent_that_may_not_accept_gives_back_what_comes_and_pulls_nothing_until_it_may() {
     for (stop, go) in [
         (Event::Standing { accepting: false, priority: 5 }, Event::Standing { accepting: true, priority: 5 }),
         (Event::Blocked(true), Event::Blocked(false)),
     ] {
-        let mut bench = Bench::connected(1);
-        assert_eq!(bench.apply([stop]), [HIGH, NORMAL, LOW].map(drain));
-        bench.apply(drained([HIGH, NORMAL, LOW]));
+        let mut bench = Bench::connected(2);
+        assert_eq!(bench.apply([stop]), []);
+        assert_eq!(bench.give(HIGH).1, [Command::Release(1, Why::Closed)]);
+        assert_eq!(bench.apply([NORMAL, LOW].map(|lane| Event::Expired { lane, epoch: 0, pending: 1 })), []);
         assert_eq!(bench.after(100_000), []);
-        assert_eq!(bench.apply([go]).len(), 3);
+        assert_eq!(bench.apply([go]).len(), 1, "the lane that gave a job comes first");
+        assert_eq!(bench.after(10).len(), 2);
     }
 }
 
@@ -291,16 +289,26 @@ fn a_new_connection_begins_with_new_inboxes() {
     let mut bench = Bench::connected(1);
     assert_eq!(bench.apply([Event::Disconnected]), []);
     let again = bench.apply([Event::Connected]);
-    assert_eq!(again, [HIGH, NORMAL, LOW].map(|lane| Command::Pull { lane, epoch: 1, batch: 1, priority: 5 }));
+    assert_eq!(again, [HIGH, NORMAL, LOW].map(|lane| Command::Pull { lane, epoch: 1, batch: 1, priority: 5, expires: LONG }));
 }
 
 #[test]
-fn a_shutdown_releases_what_is_held_and_starts_nothing() {
-    let mut bench = Bench::connected(1);
+fn a_shutdown_releases_what_is_held_starts_nothing_and_drains_each_lane_once_it_is_quiet() {
+    let mut bench = Bench::connected(2);
+    bench.give(NORMAL);
     bench.give(NORMAL);
     bench.give(HIGH);
-    assert_eq!(bench.apply([Event::Shutdown]), [drain(LOW), Command::Release(2)]);
+    assert_eq!(bench.credits(), [0, 0, 1]);
+    assert_eq!(bench.apply([Event::Shutdown]), [Command::Drain { lane: LOW, epoch: 0 }, Command::Release(3, Why::Closed)]);
     assert_eq!(bench.apply([Event::SlotFreed]), []);
-    assert_eq!(bench.apply(drained([LOW])), []);
-    assert_eq!(bench.give(LOW).1, [Command::Release(3)]);
+    assert_eq!(bench.apply([Event::Drained { lane: LOW, epoch: 0 }]), []);
+    assert_eq!(bench.give(LOW).1, [Command::Release(4, Why::Closed)]);
+    assert_eq!(bench.intake.wake_at(), None);
+
+    let mut bench = Bench::connected(2);
+    bench.give(NORMAL);
+    let drains = bench.apply([Event::Shutdown]);
+    assert_eq!(drains, [HIGH, LOW].map(|lane| Command::Drain { lane, epoch: 0 }), "the one that gave just now is waited for");
+    assert!(bench.intake.wake_at().is_some());
+    assert_eq!(bench.after(200), [Command::Drain { lane: NORMAL, epoch: 0 }]);
 }

@@ -102,10 +102,13 @@ async fn a_job_without_a_valid_id_is_rejected_under_one_made_from_its_sequence()
     let bench = Bench::start().await;
     let _agent = bench.agent(1).await;
     let sane = bench.subject(Priority::Normal, "probe", &"x".parse().unwrap());
+    let mut done = bench.done().await;
     bench.publish(sane.replace(".x", &format!(".{}", "x".repeat(65))), None, br#"{"type":"probe.ping"}"#.to_vec()).await;
     bench.publish(sane.replace(".x", ".ü!"), None, br#"{"type":"probe.ping"}"#.to_vec()).await;
-    for sequence in 1..=2 {
-        let result = bench.result(&format!("rejected-{sequence}").parse().unwrap()).await;
+    for _ in 1..=2 {
+        let message = next_message(&mut done).await;
+        assert!(message.subject.contains(".rejected-"), "{}", message.subject);
+        let result: muster_schemas::result::JobResult = wire::decode(&message.payload).unwrap();
         assert_eq!((result.outcome, result.error.unwrap().code), (Outcome::Rejected, Code::NameInvalid));
     }
     eventually("nothing is left", async || bench.queued().await == 0).await;

@@ -1,6 +1,6 @@
 //! The intake against a model of the broker, under any order of events.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -20,6 +20,7 @@ enum Op {
     Block(bool),
     Reconnect,
     Disconnect,
+    Shutdown,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -34,6 +35,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(Op::Block),
         1 => Just(Op::Reconnect),
         1 => Just(Op::Disconnect),
+        1 => prop::bool::weighted(0.1).prop_map(|shutdown| if shutdown { Op::Shutdown } else { Op::Free }),
     ]
 }
 
@@ -46,44 +48,45 @@ struct World {
     now: Instant,
     slots: u32,
     /// Jobs that the broker still owes, by inbox and by the time it was asked.
-    owed: BTreeMap<(LaneIndex, u32), VecDeque<(Instant, u32)>>,
+    owed: BTreeMap<(LaneIndex, u32), Vec<(Instant, u32)>>,
     draining: HashSet<(LaneIndex, u32)>,
     running: Vec<Handle>,
     held: BTreeMap<Handle, (LaneIndex, Instant)>,
-    gave: BTreeMap<LaneIndex, Instant>,
     next: Handle,
     accepting: bool,
     blocked: bool,
     connected: bool,
+    stopping: bool,
     refused_until: BTreeMap<LaneIndex, Instant>,
 }
 
 impl World {
     fn apply(&mut self, events: Vec<Event>) {
-        let may_pull = |w: &Self| w.accepting && !w.blocked && w.connected;
+        let may_pull = |w: &Self| w.accepting && !w.blocked && !w.stopping && w.connected;
         for command in self.intake.apply(events, self.now) {
             match command {
-                Command::Pull { lane, epoch, batch, .. } => {
+                Command::Pull { lane, epoch, batch, expires, .. } => {
                     assert!(may_pull(self), "pulled although it may not");
                     assert!(!self.draining.contains(&(lane, epoch)), "pulled an inbox that is being drained");
-                    self.owed.entry((lane, epoch)).or_default().push_back((self.now, batch));
+                    self.owed.entry((lane, epoch)).or_default().push((self.now + expires, batch));
                     let owed: u32 = self.owed[&(lane, epoch)].iter().map(|(_, n)| n).sum();
                     let free = self.slots - u32::try_from(self.running.len()).unwrap();
                     assert!(batch > 0 && batch <= free && owed <= free + 16 + self.slots, "{owed} asked of a lane for {free} free slots");
                 }
                 Command::Drain { lane, epoch } => {
-                    assert!(self.draining.insert((lane, epoch)), "drained twice");
-                    assert!(self.is_quiet(lane), "drained a lane that gives");
+                    assert!(self.stopping && self.draining.insert((lane, epoch)), "drained without need, or twice");
                 }
                 Command::Start(handle) => {
                     let (lane, _) = self.held.remove(&handle).expect("started what was not held");
                     assert!(self.held.values().all(|(other, _)| TIERS[lane] <= TIERS[*other]), "a less urgent job was started first");
                     self.running.push(handle);
                 }
-                Command::Release(handle) => {
-                    let (lane, since) = self.held.remove(&handle).expect("released what was not held");
-                    assert!(self.now - since >= Duration::from_millis(200), "released too early");
-                    assert!(!self.owes(lane), "released while the broker may give it straight back");
+                Command::Release(handle, why) => {
+                    let (_, since) = self.held.remove(&handle).expect("released what was not held");
+                    match why {
+                        Why::Full => assert!(self.now - since >= Duration::from_millis(200), "released too early"),
+                        Why::Closed => assert!(!self.accepting || self.blocked || self.stopping, "released for no reason"),
+                    }
                 }
             }
         }
@@ -91,19 +94,12 @@ impl World {
         assert_eq!(self.intake.running() as usize, self.running.len());
         assert_eq!(self.intake.held(), self.held.len());
         assert!(self.held.is_empty() || self.running.len() == self.slots as usize, "a job waits beside a free slot");
-        for (lane, since) in self.held.values() {
-            let overdue = self.now - *since >= Duration::from_millis(200);
-            let drains = self.draining.iter().any(|(l, _)| l == lane);
-            assert!(!overdue || drains || !self.is_quiet(*lane), "a job is held too long beside a quiet lane");
-        }
+        let overdue = self.held.values().any(|(_, since)| self.now - *since >= Duration::from_millis(200));
+        assert!(!overdue, "a job is held too long");
         if may_pull(self) && self.running.len() < self.slots as usize && self.draining.is_empty() {
             self.check_pulls();
         }
         assert!(self.intake.wake_at().is_none_or(|at| at > self.now), "wants to be woken at once, for ever");
-    }
-
-    fn is_quiet(&self, lane: LaneIndex) -> bool {
-        self.gave.get(&lane).is_none_or(|at| self.now - *at >= Duration::from_millis(200))
     }
 
     fn owes(&self, lane: LaneIndex) -> bool {
@@ -126,15 +122,12 @@ impl World {
                 let Some((key, pulls)) = self.owed.iter_mut().find(|((l, _), _)| *l == lane) else { return };
                 let key = *key;
                 pulls[0].1 -= 1;
-                if pulls[0].1 == 0 {
-                    pulls.pop_front();
-                }
+                pulls.retain(|(_, left)| *left > 0);
                 self.owed.retain(|_, pulls| !pulls.is_empty());
                 assert!(self.connected, "gave to {key:?} without a connection");
                 let handle = self.next;
                 self.next += 1;
                 self.held.insert(handle, (lane, self.now));
-                self.gave.insert(lane, self.now);
                 self.refused_until.remove(&lane);
                 self.apply(vec![Event::Arrived { lane, handle }]);
             }
@@ -173,7 +166,7 @@ impl World {
                     }
                 }
                 for ((lane, epoch), pulls) in &mut self.owed {
-                    while let Some((_, pending)) = pulls.pop_front_if(|(at, _)| self.now - *at >= Duration::from_secs(60)) {
+                    for (_, pending) in pulls.extract_if(.., |(until, _)| *until <= self.now) {
                         if !self.draining.contains(&(*lane, *epoch)) {
                             events.push(Event::Expired { lane: *lane, epoch: *epoch, pending });
                         }
@@ -190,6 +183,10 @@ impl World {
             Op::Block(blocked) => {
                 self.blocked = blocked;
                 self.apply(vec![Event::Blocked(blocked)]);
+            }
+            Op::Shutdown => {
+                self.stopping = true;
+                self.apply(vec![Event::Shutdown]);
             }
             Op::Disconnect | Op::Reconnect => {
                 let mut events = vec![Event::Disconnected];
@@ -219,11 +216,11 @@ proptest! {
             draining: HashSet::new(),
             running: Vec::new(),
             held: BTreeMap::new(),
-            gave: BTreeMap::new(),
             next: 0,
             accepting: true,
             blocked: false,
             connected: true,
+            stopping: false,
             refused_until: BTreeMap::new(),
         };
         world.apply(vec![Event::Connected]);
