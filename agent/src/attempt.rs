@@ -188,7 +188,10 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
             let event = events::release(&core.id, Some(job.job_type.clone()), &past, "its time has not come", Some(start));
             Step::Release { id, event, delay: start.since(now) }
         }
-        Verdict::Run(job, prepared) => context.run(*job, prepared, announced).await,
+        Verdict::Run(job, prepared) => {
+            tracing::debug!(job_type = %job.job_type, "an attempt begins");
+            context.run(*job, prepared, announced).await
+        }
     }
 }
 
