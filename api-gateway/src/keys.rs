@@ -16,14 +16,13 @@ use muster_schemas::{
     time::Timestamp,
     wire::V,
 };
-use serde::Deserialize;
 
 use crate::{
     app::{App, create, read, update},
     auth::{Caller, secret},
     endpoint::{Access, Endpoint},
     extract::{Json, Path, Query},
-    page,
+    page::{self, ListQuery},
     problem::ApiError,
 };
 
@@ -53,16 +52,6 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// A page of a list.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ListQuery {
-    /// Entries on the page, 1 to 500. Default 50.
-    limit: Option<u32>,
-    /// From the page before.
-    cursor: Option<String>,
-}
-
 /// A key's id: `key_` and a ULID, or what `muster init` called the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct KeyId(String);
@@ -73,12 +62,7 @@ impl FromStr for KeyId {
         let fits = text
             .strip_prefix("key_")
             .is_some_and(|rest| (1..=32).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-        let given = || text.chars().take(64).flat_map(char::escape_debug).collect();
-        fits.then(|| Self(text.into())).ok_or_else(|| NameError {
-            what: "a key's id",
-            rule: "key_ and 1 to 32 letters and digits",
-            given: given(),
-        })
+        fits.then(|| Self(text.into())).ok_or_else(|| NameError::new("a key's id", "key_ and 1 to 32 letters and digits", text))
     }
 }
 

@@ -11,6 +11,16 @@ use muster_schemas::{
 
 use crate::problem::ApiError;
 
+/// A page of a list.
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    /// Entries on the page, 1 to 500. Default 50.
+    pub(crate) limit: Option<u32>,
+    /// From the page before.
+    pub(crate) cursor: Option<String>,
+}
+
 /// Entries on a page, unless asked for otherwise.
 pub(crate) const LIMIT_DEFAULT: u32 = 50;
 /// The most entries on a page.

@@ -15,14 +15,13 @@ use muster_schemas::{
     time::Timestamp,
     wire::V,
 };
-use serde::Deserialize;
 
 use crate::{
     app::{App, Held, create, read, update},
     auth::{Caller, secret},
     endpoint::{Access, Endpoint},
     extract::{Json, Path, Query},
-    page,
+    page::{self, ListQuery},
     problem::ApiError,
 };
 
@@ -53,16 +52,6 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// A page of a list.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ListQuery {
-    /// Entries on the page, 1 to 500. Default 50.
-    limit: Option<u32>,
-    /// From the page before.
-    cursor: Option<String>,
-}
-
 /// The part of a token before its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Prefix(String);
@@ -71,8 +60,7 @@ impl FromStr for Prefix {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         let fits = text.len() == PREFIX_LEN && text.bytes().all(|byte| ALPHABET.contains(&byte));
-        let given = || text.chars().take(64).flat_map(char::escape_debug).collect();
-        fits.then(|| Self(text.into())).ok_or_else(|| NameError { what: "a token's prefix", rule: "10 of a-z and 2-7", given: given() })
+        fits.then(|| Self(text.into())).ok_or_else(|| NameError::new("a token's prefix", "10 of a-z and 2-7", text))
     }
 }
 

@@ -42,11 +42,7 @@ impl fmt::Display for Priority {
 impl FromStr for Priority {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        Self::ALL.into_iter().find(|p| p.as_str() == text).ok_or_else(|| NameError {
-            what: "a priority",
-            rule: "high, normal or low",
-            given: text.chars().take(64).flat_map(char::escape_debug).collect(),
-        })
+        Self::ALL.into_iter().find(|p| p.as_str() == text).ok_or_else(|| NameError::new("a priority", "high, normal or low", text))
     }
 }
 

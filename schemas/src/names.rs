@@ -20,7 +20,8 @@ pub struct NameError {
 }
 
 impl NameError {
-    fn new(what: &'static str, rule: &'static str, given: &str) -> Self {
+    /// The error for a text that is not `what`, because of `rule`. What is shown of the text is escaped and cut.
+    pub fn new(what: &'static str, rule: &'static str, given: &str) -> Self {
         let mut shown: String = given.chars().take(64).flat_map(char::escape_debug).collect();
         if given.chars().nth(64).is_some() {
             shown.push('…');

@@ -20,7 +20,7 @@ use crate::{
     app::App,
     endpoint::{Access, Endpoint},
     extract::{Json, Path, Query},
-    page,
+    page::{self, ListQuery},
     problem::ApiError,
 };
 
@@ -62,16 +62,6 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<PoolHealth>>(StatusCode::OK, "Its health.")
             .codes(&[Code::NameInvalid, Code::PoolNotFound]),
     ]
-}
-
-/// Query of the list.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    /// The most pools: 1 to 500, default 50.
-    limit: Option<u32>,
-    /// The cursor of the page before.
-    cursor: Option<String>,
 }
 
 /// Query of a removal.
