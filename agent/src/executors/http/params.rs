@@ -65,13 +65,17 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// http or https, with a host, without credentials, not too long.
+/// http or https, with a host that a name server could know, without credentials, not too long.
 pub(super) fn acceptable(url: &Url) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("scheme `{}` is not http or https", fields::shown(url.scheme())));
     }
     if !url.has_host() {
         return Err("has no host".to_owned());
+    }
+    // The URL parser lets through more (`%22`, `%7b`), which the client then cannot put into a request.
+    if url.domain().is_some_and(|name| !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))) {
+        return Err("its host may only hold letters, digits, `-`, `_` and `.`".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds credentials; send an Authorization header instead".to_owned());

@@ -11,6 +11,8 @@ fn params_that_do_not_fit_are_refused_with_the_field() {
         (json!({"url": 5}), "params.url: expected text"),
         (json!({"url": "example.com"}), "params.url: not an absolute URL"),
         (json!({"url": "file:///etc/passwd"}), "params.url: scheme `file`"),
+        (json!({"url": "http://%22/"}), "params.url: its host may only hold"),
+        (json!({"url": "http://a%7bb.example/"}), "params.url: its host may only hold"),
         (json!({"url": "http://u:p@example.com/"}), "params.url: holds credentials"),
         (json!({"url": "http://u@example.com/"}), "params.url: holds credentials"),
         (json!({"url": "http://:p@example.com/"}), "params.url: holds credentials"),
