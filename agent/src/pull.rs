@@ -99,8 +99,17 @@ impl Puller {
             let now = Instant::now();
             happened.extend(self.inboxes.give_up(now));
             self.intake.broker_answers_within(self.core.js.latency());
-            let commands = self.intake.apply(happened, now);
-            for command in commands {
+            let (starts, others): (Vec<_>, Vec<_>) =
+                self.intake.apply(happened, now).into_iter().partition(|command| matches!(command, Command::Start(_)));
+            let started = !starts.is_empty();
+            for command in starts {
+                self.perform(command).await;
+            }
+            if started {
+                // A job of microseconds ends in this moment, and its result reaches the broker before the pull for the next one, in one write.
+                tokio::task::yield_now().await;
+            }
+            for command in others {
                 self.perform(command).await;
             }
             let quiet = self.inboxes.is_empty() && self.waiting.is_empty();
