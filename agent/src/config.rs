@@ -80,7 +80,7 @@ impl Settings for Config {
         EnvVar::new("LOG_FORMAT", "log_format"),
         EnvVar::new("ALLOW_PRIVATE_NETWORK", "allow_private_network"),
         EnvVar::new("ALLOW_OS_RESTART", "allow_os_restart"),
-        EnvVar::new("EXECUTORS", "executors"),
+        EnvVar::list("EXECUTORS", "executors"),
         EnvVar::new("NATS_URL", "nats_url"),
         EnvVar::new("NATS_CA", "nats_ca"),
         EnvVar::new("SHUTDOWN_GRACE", "shutdown_grace"),

@@ -38,7 +38,7 @@ pub mod start;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
-use muster_runtime::{config::Loaded, process};
+use muster_runtime::process;
 
 pub use config::Config;
 pub use service::{Listeners, run};
@@ -52,24 +52,21 @@ pub fn main_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
     const NAME: &str = "muster-agent";
     process::run_main(NAME, || {
         let args = config::args::Args::try_parse_from(args)?;
-        let loaded: Loaded<Config> = args.config.load(args.overrides())?;
-        if args.config.printed(&loaded)? {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let config = loaded.settings;
-        let options =
-            process::Options { log_filter: config.log_level.clone(), log_format: config.log_format, worker_threads: Some(WORKER_THREADS) };
-        let ended = process::block_on(&options, |shutdown| async move {
+        let options = |config: &Config| process::Options {
+            log_filter: config.log_level.clone(),
+            log_format: config.log_format,
+            worker_threads: Some(WORKER_THREADS),
+        };
+        let ended = process::run_service(&args.config, args.overrides(), options, async |config: Config, shutdown| {
             let listeners = Listeners::bind(&config).await?;
             run(config, listeners, shutdown).await
         });
         match ended {
-            Ok(()) => Ok(ExitCode::SUCCESS),
             Err(error) if error.downcast_ref::<start::StartError>().is_some() => {
                 process::report(NAME, &error);
                 Ok(ExitCode::from(start::EXIT_REFUSED))
             }
-            Err(error) => Err(error),
+            ended => ended,
         }
     })
 }

@@ -62,17 +62,15 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::run_main("muster-gateway", || {
         let args = Args::try_parse_from(args)?;
         let flags = Overrides::new().set("--listen", "listen", args.listen).set("--deployment", "deployment", args.deployment);
-        let loaded = args.config.load::<Config>(flags)?;
-        if args.config.printed(&loaded)? {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let config = loaded.settings;
-        let options = process::Options { log_filter: config.log_level.clone(), log_format: config.log_format, worker_threads: None };
-        process::block_on(&options, async |shutdown| {
+        let options = |config: &Config| process::Options {
+            log_filter: config.log_level.clone(),
+            log_format: config.log_format,
+            worker_threads: None,
+        };
+        process::run_service(&args.config, flags, options, async |config: Config, shutdown| {
             let http = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
             run(config, Listeners { http }, shutdown).await
-        })?;
-        Ok(ExitCode::SUCCESS)
+        })
     })
 }
 

@@ -48,12 +48,20 @@ pub struct EnvVar {
     pub name: &'static str,
     /// Dotted key, for example `admin.port`.
     pub key: &'static str,
+    /// Whether an empty value is one (a list of nothing) instead of counting as unset.
+    pub may_be_empty: bool,
 }
 
 impl EnvVar {
     /// Pairs a variable with a key.
     #[must_use]
     pub const fn new(name: &'static str, key: &'static str) -> Self {
-        Self { name, key }
+        Self { name, key, may_be_empty: false }
+    }
+
+    /// Pairs a variable with a list where empty means none, never the default.
+    #[must_use]
+    pub const fn list(name: &'static str, key: &'static str) -> Self {
+        Self { name, key, may_be_empty: true }
     }
 }

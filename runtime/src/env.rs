@@ -17,11 +17,18 @@ pub struct NotUnicode {
 ///
 /// # Errors
 /// [`NotUnicode`] when the value is not valid UTF-8.
-#[allow(clippy::disallowed_methods, reason = "this module is the one home of the process environment")]
 pub fn var(name: &str) -> Result<Option<String>, NotUnicode> {
+    Ok(var_or_empty(name)?.filter(|value| !value.is_empty()))
+}
+
+/// As [`var`], but an empty value is one: for lists, where it means none.
+///
+/// # Errors
+/// [`NotUnicode`] when the value is not valid UTF-8.
+#[allow(clippy::disallowed_methods, reason = "this module is the one home of the process environment")]
+pub fn var_or_empty(name: &str) -> Result<Option<String>, NotUnicode> {
     match std::env::var_os(name).map(std::ffi::OsString::into_string) {
         None => Ok(None),
-        Some(Ok(value)) if value.is_empty() => Ok(None),
         Some(Ok(value)) => Ok(Some(value)),
         Some(Err(_)) => Err(NotUnicode { name: name.to_owned() }),
     }

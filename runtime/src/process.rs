@@ -12,7 +12,7 @@ use std::{
 use nix::sys::{prctl, signal::Signal};
 
 use crate::{
-    config::{ConfigError, EXIT_CONFIG},
+    config::{ConfigArgs, ConfigError, EXIT_CONFIG, Overrides, Settings},
     env,
     logs::{self, LogFilter, LogFormat},
     shutdown::Shutdown,
@@ -40,6 +40,24 @@ where
 {
     let outcome = die_with_parent().map_err(anyhow::Error::from).and_then(|()| body());
     outcome.unwrap_or_else(|error| report(name, &error))
+}
+
+/// Runs a service inside [`run_main`]: reads its settings, prints them if that is all that was asked for, otherwise runs `body` with them.
+///
+/// # Errors
+/// [`ConfigError`], or those of [`block_on`].
+pub fn run_service<T, F, Fut>(args: &ConfigArgs, flags: Overrides, options: impl FnOnce(&T) -> Options, body: F) -> anyhow::Result<ExitCode>
+where
+    T: Settings,
+    F: FnOnce(T, Shutdown) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let loaded = args.load::<T>(flags)?;
+    if !args.printed(&loaded)? {
+        let options = options(&loaded.settings);
+        block_on(&options, |shutdown| body(loaded.settings, shutdown))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Starts logs, signals and the runtime, and runs a future to its end.

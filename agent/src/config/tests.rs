@@ -61,7 +61,7 @@ fn what_contradicts_itself_is_refused() {
 
 #[test]
 fn an_empty_list_of_executors_means_none() {
-    for value in [",", " ", "[]"] {
+    for value in ["", ",", " ", "[]"] {
         assert!(from_env(&[("EXECUTORS", value)]).unwrap().settings.executors.is_empty(), "{value:?}");
     }
     assert_eq!(from_env(&[("EXECUTORS", "probe")]).unwrap().settings.executors, ["probe"]);

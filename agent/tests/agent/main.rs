@@ -7,5 +7,6 @@ mod faults;
 mod jobs;
 mod lanes;
 mod repeats;
+mod settings;
 mod shutdown;
 mod spool;

@@ -58,7 +58,8 @@ impl Sources {
     pub fn of_process<T: Settings>(file: Option<PathBuf>, flags: Overrides) -> Result<Self, ConfigError> {
         let mut environment = BTreeMap::new();
         for variable in T::ENV {
-            if let Some(value) = crate::env::var(variable.name)? {
+            let read = if variable.may_be_empty { crate::env::var_or_empty } else { crate::env::var };
+            if let Some(value) = read(variable.name)? {
                 environment.insert(variable.name.to_owned(), value);
             }
         }
