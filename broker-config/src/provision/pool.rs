@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use async_nats::Client;
+use futures_util::{TryStreamExt as _, stream};
 use muster_schemas::{
     lane::Lane,
     names::{ExecutorName, PoolName},
@@ -17,10 +18,15 @@ use muster_schemas::{
 };
 use serde_json::Value;
 
-use super::{Error, api, bucket, stream};
+use super::{
+    Error, api, bucket,
+    stream::{config, ensure_consumer, ensure_stream, info},
+};
 
 /// How often to try again when others change the same pool.
 const ROUNDS: usize = 16;
+/// Consumers that are made at once. One takes some 20 ms, most of it waiting for the disk, and a pool may have 192 of them.
+const AT_ONCE: usize = 16;
 
 /// Makes the pool, or brings it to `record`: description and limits as given, lanes of its executors besides the ones there are.
 /// Also writes the record. Returns the record as it is now.
@@ -68,7 +74,7 @@ pub async fn ensure_lanes(client: &Client, pool: &PoolName, executors: &BTreeSet
 /// [`Error::NotEmpty`] when jobs wait or run; otherwise see [`Error`].
 pub async fn remove_pool(client: &Client, pool: &PoolName) -> Result<(), Error> {
     let name = topology::jobs_stream(pool);
-    let info = stream::info(client, &name).await?;
+    let info = info(client, &name).await?;
     let jobs = info.as_ref().and_then(|info| info.pointer("/state/messages")).and_then(Value::as_u64).unwrap_or(0);
     if jobs > 0 {
         return Err(Error::NotEmpty { pool: pool.clone(), jobs });
@@ -94,11 +100,13 @@ pub(super) async fn reconcile(client: &Client, pool: &PoolName) -> Result<PoolRe
     for _ in 0..ROUNDS {
         let record = entry.value.ok_or_else(|| Error::NoPool(pool.clone()))?;
         let queue = topology::jobs(pool, &record.executors, record.limits.max_queued);
-        stream::ensure_stream(client, &queue).await?;
-        for lane in record.executors.iter().flat_map(Lane::of) {
-            let consumer = topology::lane_consumer(pool, &lane, record.limits.max_running);
-            stream::ensure_consumer(client, &queue.name, &consumer).await?;
-        }
+        ensure_stream(client, &queue).await?;
+        let consumers =
+            record.executors.iter().flat_map(Lane::of).map(|lane| topology::lane_consumer(pool, &lane, record.limits.max_running));
+        let queue = queue.name.as_str();
+        stream::iter(consumers.map(Ok))
+            .try_for_each_concurrent(AT_ONCE, async |consumer| ensure_consumer(client, queue, &consumer).await)
+            .await?;
         let now = read(client, pool).await?;
         if now.revision == entry.revision && declared(client, &record).await? {
             return Ok(record);
@@ -111,8 +119,8 @@ pub(super) async fn reconcile(client: &Client, pool: &PoolName) -> Result<PoolRe
 /// Whether the stream has every lane of the record.
 async fn declared(client: &Client, record: &PoolRecord) -> Result<bool, Error> {
     let name = topology::jobs_stream(&record.name);
-    let Some(info) = stream::info(client, &name).await? else { return Ok(false) };
-    let config = stream::config(&info, &name)?;
+    let Some(info) = info(client, &name).await? else { return Ok(false) };
+    let config = config(&info, &name)?;
     let there = config.get("subjects").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut lanes = record.executors.iter().flat_map(Lane::of).map(|lane| subjects::lane(&record.name, &lane));
     Ok(lanes.all(|subject| there.iter().any(|have| have.as_str() == Some(&subject))))
