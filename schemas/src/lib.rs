@@ -12,11 +12,13 @@
 //! | bodies of messages | [`job`], [`result`], [`event`], [`log`], [`heartbeat`], [`standing`], [`control`] |
 //! | records in key-value buckets | [`records`] |
 //! | bodies of the REST interface | [`api`] |
+//! | the agent's own executors and their verbs | [`builtin`] |
 //! | stable error codes | [`code`] |
 //! | message headers | [`headers`] |
 //! | JSON Schemas of all of it | [`json`] |
 
 pub mod api;
+pub mod builtin;
 pub mod code;
 pub mod control;
 pub mod event;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use muster_schemas::result::Outcome;
+use muster_schemas::{builtin, result::Outcome};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ pub(super) fn registry(settings: Settings) -> Registry {
 }
 
 pub(super) fn attempt(timeout: Duration) -> Attempt {
-    Attempt { job_id: "job-1".parse().unwrap(), number: 2, timeout }
+    Attempt { agent_id: "agent-1".parse().unwrap(), job_id: "job-1".parse().unwrap(), number: 2, timeout }
 }
 
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -63,6 +63,19 @@ fn a_type_that_nothing_runs_is_unknown() {
     }
     let probe = Registry::new::<&str>(&[], settings()).unwrap();
     assert_eq!(refusal(&probe, "shell.run", json!({"command": "true"})).0, Code::TypeUnknown);
+}
+
+#[test]
+fn the_types_that_callers_are_told_of_are_those_of_this_build() {
+    let all = registry(settings());
+    let names: Vec<_> = builtin::EXECUTORS.iter().map(|(executor, _)| *executor).collect();
+    assert_eq!(names, Registry::KNOWN);
+    for (executor, verbs) in builtin::EXECUTORS {
+        for verb in *verbs {
+            let refused = all.check(&format!("{executor}.{verb}"), &json!({})).err().map(|rejection| rejection.code);
+            assert_ne!(refused, Some(Code::TypeUnknown), "{executor}.{verb}");
+        }
+    }
 }
 
 #[test]

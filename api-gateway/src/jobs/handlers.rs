@@ -31,6 +31,7 @@ const LOG_SEQUENCE: HeaderName = HeaderName::from_static("muster-log-seq");
 
 /// What can be wrong with a job, beside its name and its body.
 const JOB_CODES: &[Code] = &[
+    Code::VersionUnknown,
     Code::NameInvalid,
     Code::TypeUnknown,
     Code::ParamsInvalid,

@@ -6,12 +6,13 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use muster_schemas::{
     api::{IDEMPOTENCY_HEADER, Submit},
+    builtin,
     code::Code,
     job::{self, Job, PUT_OFF_MAX},
     lane::{Lane, Priority},
     names::{JobId, PoolName},
     time::Timestamp,
-    wire,
+    wire::{self, WireError},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -46,9 +47,17 @@ pub(crate) struct Order {
 impl Order {
     /// Checks a submit.
     pub(crate) fn check(submit: &Submit, key: Option<&str>, now: Timestamp) -> Result<Self, ApiError> {
+        if let Some(other) = submit.v.filter(|v| *v != wire::VERSION) {
+            return Err(WireError::Version(other).into());
+        }
         let pool: PoolName = submit.pool.parse()?;
         let priority = submit.priority.as_deref().map_or(Ok(Priority::default()), str::parse)?;
         let job = Job::try_from(submit.draft())?;
+        if let Some(verbs) = builtin::verbs_instead(&job.job_type) {
+            let executor = job.job_type.executor();
+            let have = verbs.iter().map(|verb| format!("`{executor}.{verb}`")).collect::<Vec<_>>().join(", ");
+            return Err(ApiError::new(Code::TypeUnknown, format!("field `type`: there is no `{}`; {executor} has {have}", job.job_type)));
+        }
         if let Some(at) = job.not_before.filter(|at| at.since(now) > PUT_OFF_MAX) {
             let days = PUT_OFF_MAX.as_secs() / 86_400;
             return Err(ApiError::new(Code::TimeInvalid, format!("field `not_before`: {at} is more than {days} days away")));
@@ -133,7 +142,9 @@ mod tests {
             (json!({"id": "a.b"}), Code::NameInvalid),
             (json!({"id": ""}), Code::NameInvalid),
             (json!({"id": long}), Code::NameInvalid),
+            (json!({"v": 2}), Code::VersionUnknown),
             (json!({"type": "shell"}), Code::TypeUnknown),
+            (json!({"type": "shell.walk"}), Code::TypeUnknown),
             (json!({"type": "shell.*"}), Code::TypeUnknown),
             (json!({"type": ">.run"}), Code::TypeUnknown),
             (json!({"type": format!("{long}.run")}), Code::TypeUnknown),
@@ -160,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_plain_job_gets_a_made_id_and_the_normal_lane_of_its_executor() {
-        let order = check(json!({})).unwrap();
+        let order = check(json!({"v": 1})).unwrap();
         assert_eq!((order.id_from, order.id.belongs_to(&order.pool)), (IdFrom::Us, Some(true)));
         assert_eq!(order.lane.consumer(), "normal_shell");
         assert_eq!(Job::decode(&order.body).unwrap(), order.job);

@@ -24,6 +24,9 @@ pub const BATCH_MAX: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submit {
+    /// Version of the body: 1, also when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v: Option<u64>,
     /// The pool that runs it.
     pub pool: String,
     /// What to run, `<executor>.<verb>`.
