@@ -21,11 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_schemas::code::Code;
-use muster_schemas::names::JobId;
+use muster_schemas::names::{AgentId, JobId};
 use serde_json::Value;
 
 pub use context::{Chunk, Context, Feed, Progress, Stream, Update};
 pub use finish::{Execution, Rejection};
+pub use shell::kill_orphans;
 
 /// What holds for every attempt of an agent.
 #[derive(Debug, Clone)]
@@ -58,6 +59,8 @@ impl Default for Settings {
 /// Which attempt of which job is run, and for how long at most.
 #[derive(Debug, Clone)]
 pub struct Attempt {
+    /// The agent that runs it.
+    pub agent_id: AgentId,
     /// The job's id.
     pub job_id: JobId,
     /// 1 for the first attempt.

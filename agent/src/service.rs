@@ -104,6 +104,17 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     readiness.set(renew::CHECK, Ok(()));
     tracing::info!(agent_id = %stored.agent_id, pool = %stored.pool, %name, executors = ?registry.executors(), "this agent");
 
+    // The claim on the state directory says that no other process is this agent, so whatever carries its id is a left-over.
+    let agent = stored.agent_id.clone();
+    let orphans = tokio::task::spawn_blocking(move || executors::kill_orphans(&agent)).await?;
+    if orphans > 0 {
+        tracing::warn!(orphans, "killed what jobs of an earlier run of this agent left running");
+    }
+    let agent = stored.agent_id.clone();
+    shutdown.before_exit(move || {
+        executors::kill_orphans(&agent);
+    });
+
     let identity = Identity::new(config.state_dir.clone(), stored.clone());
     let (broker, spool) = tokio::join!(
         connect(&config, &stored, &identity),

@@ -1,6 +1,6 @@
 //! The end of an agent, contract row A9: take nothing new, let running jobs end, give back what is left, say goodbye.
 //!
-//! A second signal ends the process at once; that is the runtime's business.
+//! A second signal ends the process at once, running commands with it; that is the runtime's business.
 
 use std::{sync::Arc, time::Duration};
 

@@ -3,7 +3,7 @@
 //! Owns the signals TERM and INT. The order in which parts drain belongs to each service.
 
 use std::{
-    io,
+    fmt, io,
     sync::{Arc, OnceLock},
     thread,
 };
@@ -11,11 +11,21 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// What a process still does when a second signal ends it at once.
+struct LastAct(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for LastAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LastAct")
+    }
+}
+
 /// A handle on the process's shutdown; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
     reason: Arc<OnceLock<String>>,
+    last_act: Arc<OnceLock<LastAct>>,
     parent: Option<Box<Shutdown>>,
 }
 
@@ -52,6 +62,9 @@ impl Shutdown {
                     };
                     if watched.is_requested() {
                         tracing::warn!(signal = name, "exiting at once");
+                        if let Some(LastAct(act)) = watched.last_act.get() {
+                            act();
+                        }
                         std::process::exit(code);
                     }
                     watched.trigger(format!("signal {name}"));
@@ -59,6 +72,13 @@ impl Shutdown {
             });
         })?;
         Ok(shutdown)
+    }
+
+    /// What to do still when a second signal ends the process at once, in milliseconds and without the runtime. The first one given
+    /// counts; later calls change nothing.
+    pub fn before_exit(&self, act: impl Fn() + Send + Sync + 'static) {
+        // Set before: that one stays.
+        let _ = self.last_act.set(LastAct(Box::new(act)));
     }
 
     /// Requests the shutdown. The first reason is kept and logged; later calls change nothing.
@@ -95,7 +115,7 @@ impl Shutdown {
     /// A shutdown of one part: it follows this one, and can be requested alone.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { token: self.token.child_token(), reason: Arc::default(), parent: Some(Box::new(self.clone())) }
+        Self { token: self.token.child_token(), reason: Arc::default(), last_act: Arc::default(), parent: Some(Box::new(self.clone())) }
     }
 
     /// The token behind it, for libraries that take one.

@@ -104,3 +104,13 @@ impl Drop for Process {
         }
     }
 }
+
+/// How many of the processes whose numbers stand in the lines of `file` are alive; dead ones that nobody waited for are not.
+#[must_use]
+pub fn living(file: &Path) -> usize {
+    let alive = |pid: &&str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    };
+    std::fs::read_to_string(file).unwrap_or_default().lines().filter(alive).count()
+}

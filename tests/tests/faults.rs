@@ -1,10 +1,13 @@
 //! What holds when parts are killed, stopped or cut off. Every part is a real process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use muster_schemas::wire;
-use muster_tests::{Stack, StackOptions, eventually, proxy::Proxy, stack::POOL};
+use muster_tests::{Stack, StackOptions, eventually, process::living, proxy::Proxy, stack::POOL};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -201,14 +204,33 @@ async fn a_job_for_a_pool_without_agents_waits_and_then_runs() {
     assert_eq!(stack.rest.finished(&id, 30).await["state"], "succeeded");
 }
 
+/// An agent of its own with a job whose command, and a child that left its session, have noted their numbers in the file.
+async fn with_a_tree() -> (Stack, PathBuf) {
+    let stack = Stack::start(StackOptions { agents: 1, ..Default::default() }).await;
+    let pids = stack.folder().join("pids");
+    let command = format!("echo $$ >> {0}; (setsid sh -c 'echo $$ >> {0}; sleep 300') & sleep 300", pids.display());
+    stack.rest.submit("shell.run", json!({"command": command})).await;
+    eventually("both processes of the job", SOON, || async { (living(&pids) == 2).then_some(()) }).await;
+    (stack, pids)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_an_agent_at_once() {
-    let mut stack = Stack::start(StackOptions { agents: 1, ..Default::default() }).await;
-    let (params, begun, _go) = gated(&stack);
-    stack.rest.submit("shell.run", params).await;
-    eventually("the job's start", SOON, || async { (begun() == 1).then_some(()) }).await;
+async fn a_second_signal_ends_an_agent_at_once_and_its_commands_with_it() {
+    let (mut stack, pids) = with_a_tree().await;
     stack.agents[0].signal(Signal::SIGTERM);
     eventually("the first signal's effect", SOON, || async { stack.agents[0].log().contains("shut").then_some(()) }).await;
     stack.agents[0].signal(Signal::SIGTERM);
     eventually("the end at once", Duration::from_secs(5), || std::future::ready(stack.agents[0].ended())).await;
+    assert_eq!(living(&pids), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_agent_left_running_ends_at_its_next_start() {
+    let (mut stack, pids) = with_a_tree().await;
+    stack.kill_agent(0);
+    assert_eq!(living(&pids), 2, "nobody was left who could have ended them");
+    // What the second attempt starts must not be taken for what the first one left.
+    std::fs::rename(&pids, stack.folder().join("left")).unwrap();
+    stack.revive_agent(0);
+    eventually("the end of both", SOON, || async { (living(&stack.folder().join("left")) == 0).then_some(()) }).await;
 }

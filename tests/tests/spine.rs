@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_client::NewJob;
 use muster_schemas::{result::Outcome, wire};
-use muster_tests::{Stack, eventually, stack::POOL, within};
+use muster_tests::{Stack, eventually, process::living, stack::POOL, within};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -106,15 +106,11 @@ async fn a_queued_job_that_is_cancelled_never_runs_and_a_running_one_is_stopped_
     let pids = stack.folder().join("pids");
     let tree = format!("echo $$ >> {0}; (setsid sh -c 'echo $$ >> {0}; sleep 300') & sleep 300", pids.display());
     let running = stack.rest.submit("shell.run", json!({"command": tree})).await;
-    let alive = || async {
-        let pids = std::fs::read_to_string(&pids).unwrap_or_default();
-        pids.lines().filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()).count()
-    };
-    eventually("both processes of the job", SOON, || async { (alive().await == 2).then_some(()) }).await;
+    eventually("both processes of the job", SOON, || async { (living(&pids) == 2).then_some(()) }).await;
     stack.runner_of(&running).await;
     let cancelled = stack.rest.post(&format!("/jobs/{running}/cancel"), &json!({})).await;
     assert_eq!(cancelled.text("/data/state"), "cancelled", "{cancelled:?}");
-    eventually("the end of the whole tree", SOON, || async { (alive().await == 0).then_some(()) }).await;
+    eventually("the end of the whole tree", SOON, || async { (living(&pids) == 0).then_some(()) }).await;
     assert!(!marker.exists());
 }
 

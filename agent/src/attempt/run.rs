@@ -77,7 +77,7 @@ impl Context<'_> {
     /// Runs it, passing on its output, and telling that it has started once it has run for a moment.
     async fn execute(&self, prepared: Prepared, job: &Job, number: u32, started: Option<muster_schemas::event::Event>) -> Execution {
         let core = self.core;
-        let attempt = executors::Attempt { job_id: self.id.clone(), number, timeout: job.timeout() };
+        let attempt = executors::Attempt { agent_id: core.id.clone(), job_id: self.id.clone(), number, timeout: job.timeout() };
         let (context, mut feed) = executors::Context::new(self.arrived.brake.token());
         let mut log = None;
         let mut take = |update| log.get_or_insert_with(|| core.logs.attempt(&core.pool, self.id, number)).take(update);

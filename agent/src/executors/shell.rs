@@ -25,6 +25,7 @@ pub(super) use params::Params;
 use pipes::Pipes;
 use spawn::Child;
 use tree::Tree;
+pub use tree::kill_orphans;
 
 /// How long pipes may take to close once nobody is left who could write: what they still hold is read.
 const LAST_WORDS: Duration = Duration::from_millis(500);

@@ -61,6 +61,9 @@ const REFUSED: &[&str] = &[
 /// Names that begin so are refused for the same reason; `MUSTER_` is ours.
 const REFUSED_PREFIXES: &[&str] = &["LD_", "DYLD_", "GIT_", "PYTHON", "PERL5", "RUBY", "GEM_", "LUA_", "MALLOC_", "MUSTER_"];
 
+/// Names the agent, so that what it left behind when it was killed can be found at its next start.
+pub(super) const AGENT: &str = "MUSTER_AGENT_ID";
+
 /// Names the attempt in the environment of everything it starts, so that the whole tree can be found at its end.
 pub(super) const MARKER: &str = "MUSTER_ATTEMPT_KEY";
 

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::super::Attempt;
-use super::environment::{self, MARKER};
+use super::environment::{self, AGENT, MARKER};
 use super::params::Params;
 
 /// A running command.
@@ -39,6 +39,7 @@ pub(super) fn start(params: &Params, attempt: &Attempt) -> Result<Child, Error> 
         .env_clear()
         .envs(inherited)
         .envs(params.env.iter().map(|(name, value)| (name, value)))
+        .env(AGENT, attempt.agent_id.as_str())
         .env("MUSTER_JOB_ID", attempt.job_id.as_str())
         .env("MUSTER_ATTEMPT", attempt.number.to_string())
         .env(MARKER, &key)

@@ -12,6 +12,9 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
+use muster_schemas::names::AgentId;
+
+use super::environment::AGENT;
 use super::procfs::{self, Process};
 
 /// KILL is repeated until nothing is left, since a process may fork just before it is killed; a fork bomb that outruns
@@ -90,21 +93,32 @@ impl Drop for Tree {
     }
 }
 
+/// Kills what earlier attempts of this agent left running, and all that descends from it, when there is nobody any more who looks after
+/// them: at the agent's start, and when it ends without waiting for its jobs. Blocks for milliseconds. Returns how many it found.
+///
+/// Finds them by the agent's id in their environment, so the limits of [`Tree`] hold here too.
+pub fn kill_orphans(agent: &AgentId) -> usize {
+    let marker = format!("{AGENT}={agent}").into_bytes();
+    Target { group: 0, marker, since: 0, leader_gone: true, known: BTreeSet::new() }.kill()
+}
+
 fn lock(target: &Mutex<Target>) -> MutexGuard<'_, Target> {
     target.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Target {
-    fn kill(&mut self) {
+    /// Says how many there were.
+    fn kill(&mut self) -> usize {
         for _ in 0..ROUNDS {
             let found = self.signal(Signal::SIGKILL);
             self.reap();
             if found == 0 {
-                return;
+                return self.known.len();
             }
             std::thread::sleep(LOOK_AGAIN);
         }
         tracing::warn!(group = self.group, "processes of an attempt are still there after {ROUNDS} KILLs");
+        self.known.len()
     }
 
     /// Where the agent is the machine's first process (a container), orphans become its children; nobody else waits for
