@@ -19,7 +19,7 @@ pub(super) fn registry(settings: Settings) -> Registry {
 }
 
 pub(super) fn attempt(timeout: Duration) -> Attempt {
-    Attempt { agent_id: "agent-1".parse().unwrap(), job_id: "job-1".parse().unwrap(), number: 2, timeout }
+    Attempt { agent_id: "agt_01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(), job_id: "job-1".parse().unwrap(), number: 2, timeout }
 }
 
 pub(super) const LONG: Duration = Duration::from_secs(60);

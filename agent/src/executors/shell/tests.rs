@@ -62,7 +62,9 @@ async fn a_command_sees_the_allow_list_its_own_variables_and_nothing_of_the_agen
         let ours = ["GREETING", "MUSTER_AGENT_ID", "MUSTER_JOB_ID", "MUSTER_ATTEMPT", "MUSTER_ATTEMPT_KEY"].contains(name);
         assert!(inherited || ours, "{name} was passed on");
     }
-    for line in ["GREETING=hello", "LANG=C.UTF-8", "MUSTER_AGENT_ID=agent-1", "MUSTER_JOB_ID=job-1", "MUSTER_ATTEMPT=2"] {
+    for line in
+        ["GREETING=hello", "LANG=C.UTF-8", "MUSTER_AGENT_ID=agt_01ARZ3NDEKTSV4RRFFQ69G5FAV", "MUSTER_JOB_ID=job-1", "MUSTER_ATTEMPT=2"]
+    {
         assert!(output.lines().any(|l| l == line), "{line} is missing in {output}");
     }
     assert!(muster_runtime::env::var("CARGO_MANIFEST_DIR").unwrap().is_some(), "cargo sets it, so its absence above says something");
