@@ -92,7 +92,8 @@ impl Stage {
         let (nats, pool) = (self.gateway().await, self.pool.clone());
         let mut results = nats.subscribe(Query::Result.all()).await.unwrap();
         let mut cancels = nats.subscribe(Query::Cancel.all()).await.unwrap();
-        nats.flush().await.unwrap();
+        // A flush ends when the bytes are sent. An answer on the same connection says that the broker knows of the subscriptions.
+        nats.request(js::direct_get(topology::RESULTS, &About::Result.job(&pool, &"none".parse().unwrap())), "".into()).await.unwrap();
         tokio::task::spawn(async move {
             loop {
                 let (message, cancel) = tokio::select! {
