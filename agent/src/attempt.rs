@@ -157,7 +157,7 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
         Err(substitute) => {
             let error = muster_schemas::result::ErrorInfo::new(
                 muster_schemas::code::Code::NameInvalid,
-                "the job's id is not 1 to 64 of A-Z, a-z, 0-9, _ and -",
+                format!("the job's id {} is not 1 to 64 of A-Z, a-z, 0-9, _ and -", shown_id(&arrived.message.subject)),
             );
             (substitute, Verdict::End(Outcome::Rejected, error, None))
         }
@@ -193,6 +193,13 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
             context.run(*job, prepared, announced).await
         }
     }
+}
+
+/// The last token of a subject, whatever it is, so that its publisher finds the result.
+fn shown_id(subject: &str) -> String {
+    let id = subject.rsplit('.').next().unwrap_or_default();
+    let short: String = id.chars().take(80).collect();
+    format!("{short:?}{}", if short.len() < id.len() { " (cut short)" } else { "" })
 }
 
 fn is_fresh(message: &Message) -> bool {

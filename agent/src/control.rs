@@ -9,7 +9,7 @@ use async_nats::Message;
 use futures_util::StreamExt as _;
 use muster_runtime::shutdown::Shutdown;
 use muster_schemas::{
-    control::{Order, Pong, What},
+    control::{Order, PING, Pong, What},
     headers,
     records::keys,
     standing::{PULL_PRIORITY_UNKNOWN, Standing},
@@ -133,6 +133,3 @@ async fn answer(core: &Core, message: &Message) {
         tracing::warn!(subject = %message.subject, "a request that this build does not know");
     }
 }
-
-/// The one verb that this build answers.
-const PING: &str = "ping";

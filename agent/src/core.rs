@@ -1,5 +1,7 @@
 //! What every part of a running agent shares.
 
+use std::sync::{Arc, atomic::AtomicBool};
+
 use muster_runtime::tasks::Group;
 use muster_schemas::{
     names::{AgentId, AgentName, PoolName},
@@ -30,4 +32,6 @@ pub(crate) struct Core {
     pub(crate) finishing: Semaphore,
     /// Attempts, releases and whatever else takes a moment.
     pub(crate) group: Group,
+    /// Set just before the process exits at once: its commands are being killed, and how they end says nothing of their jobs any more.
+    pub(crate) halted: Arc<AtomicBool>,
 }

@@ -2,7 +2,14 @@
 //!
 //! What happens at a shutdown, and in which order, is in [`crate::shutdown`].
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use muster_runtime::{
@@ -110,8 +117,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     if orphans > 0 {
         tracing::warn!(orphans, "killed what jobs of an earlier run of this agent left running");
     }
-    let agent = stored.agent_id.clone();
+    let halted = Arc::new(AtomicBool::new(false));
+    let (agent, halt) = (stored.agent_id.clone(), Arc::clone(&halted));
     shutdown.before_exit(move || {
+        halt.store(true, Ordering::SeqCst);
         executors::kill_orphans(&agent);
     });
 
@@ -141,6 +150,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
         figures: figures.clone(),
         finishing: Semaphore::new(config.max_concurrent_jobs as usize * FINISHING_PER_SLOT),
         group: tasks.group("job"),
+        halted,
     });
 
     let (events, happened) = mpsc::channel(pull::EVENTS);

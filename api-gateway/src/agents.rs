@@ -1,6 +1,7 @@
 //! Agents over REST: lists and single ones here, registering in [`register`].
 
 mod filter;
+mod ping;
 mod register;
 mod store;
 mod view;
@@ -8,7 +9,7 @@ mod view;
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use futures_util::{StreamExt as _, stream};
 use muster_schemas::{
-    api::{AgentHealth, AgentView, ConnectedAgent, Many, One, Register, Registered},
+    api::{AgentHealth, AgentView, ConnectedAgent, Many, One, PongView, Register, Registered},
     code::Code,
     heartbeat::Heartbeat,
     names::AgentId,
@@ -56,6 +57,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(TAG, "Read an agent's health", "Its standing, both parts of its score, and what its last heartbeat said.")
             .answers::<One<AgentHealth>>(StatusCode::OK, "Its health.")
             .codes(&[Code::AgentNotFound, Code::NameInvalid]),
+        Endpoint::post("/api/v1/agents/{id}/ping", VIEWER, ping::ping)
+            .about(TAG, "Ping an agent", "Asks the agent itself and waits up to 5 s for its answer. Runs no job.")
+            .answers::<One<PongView>>(StatusCode::OK, "It answered.")
+            .codes(&[Code::AgentNotFound, Code::AgentSilent, Code::NameInvalid]),
     ]
 }
 

@@ -46,9 +46,13 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<Many<KeyView>>(StatusCode::OK, "A page of keys.")
             .codes(&[Code::QueryInvalid]),
         Endpoint::delete("/api/v1/api-keys/{id}", ADMIN, revoke)
-            .about(TAG, "Revoke an API key", "It stops working at once, at every gateway. Revoking it again changes nothing.")
+            .about(
+                TAG,
+                "Revoke an API key",
+                "It stops working at once, at every gateway. Revoking it again changes nothing. The last admin key stays.",
+            )
             .answers_other(StatusCode::NO_CONTENT, "It no longer works.", "")
-            .codes(&[Code::KeyNotFound, Code::NameInvalid]),
+            .codes(&[Code::KeyNotFound, Code::LastAdminKey, Code::NameInvalid]),
     ]
 }
 
@@ -129,7 +133,17 @@ async fn revoke(State(app): State<App>, caller: Caller, Path(id): Path<KeyId>) -
     let unknown = || ApiError::new(Code::KeyNotFound, format!("there is no API key {}", id.0));
     let records = app.mirror.api_keys.all();
     let found = records.iter().find(|(_, record)| record.id == id.0 && role(record).is_some());
-    let (prefix, _) = found.ok_or_else(unknown)?;
+    let (prefix, record) = found.ok_or_else(unknown)?;
+    let now = Timestamp::now();
+    let administers = |record: &ApiKeyRecord| {
+        role(record) == Some(Role::Admin) && record.revoked_at.is_none() && record.expires_at.is_none_or(|at| at > now)
+    };
+    // One that expires is no way back in.
+    let another = |other: &ApiKeyRecord| other.id != id.0 && administers(other) && other.expires_at.is_none();
+    if administers(record) && !records.iter().any(|(_, other)| another(other)) {
+        let detail = format!("{} is the last admin key that does not expire; make another one first (POST /api-keys)", id.0);
+        return Err(ApiError::new(Code::LastAdminKey, detail));
+    }
     for _ in 0..TRIES {
         let mut held = read::<ApiKeyRecord>(&app.buckets.api_keys, prefix).await?.ok_or_else(unknown)?;
         if held.record.revoked_at.is_some() {

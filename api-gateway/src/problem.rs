@@ -117,9 +117,12 @@ pub fn status(code: Code) -> StatusCode {
         Code::Forbidden | Code::AgentRevoked => StatusCode::FORBIDDEN,
         Code::PoolNotFound | Code::JobNotFound | Code::AgentNotFound | Code::KeyNotFound | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::JobFinished | Code::JobAmbiguous | Code::JobConflict | Code::NameTaken | Code::PoolNotEmpty => StatusCode::CONFLICT,
+        Code::JobFinished | Code::JobAmbiguous | Code::JobConflict | Code::NameTaken | Code::PoolNotEmpty | Code::LastAdminKey => {
+            StatusCode::CONFLICT
+        }
         Code::RateLimited | Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
         Code::BrokerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::AgentSilent => StatusCode::GATEWAY_TIMEOUT,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }

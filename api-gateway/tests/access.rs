@@ -121,6 +121,24 @@ async fn a_key_that_is_revoked_at_one_gateway_stops_working_at_another_within_a_
 }
 
 #[tokio::test]
+async fn the_last_key_that_may_administer_cannot_be_revoked() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(&[]).await;
+    let admin = stack.admin(&gateway);
+    let first = admin.get("/api/v1/api-keys").await.data(200)[0]["id"].as_str().unwrap().to_owned();
+    let expires = (Timestamp::now() + Duration::from_secs(3600)).to_string();
+    let (viewer, short) = (json!({"name": "v", "role": "viewer"}), json!({"name": "s", "role": "admin", "expires_at": expires}));
+    for body in [viewer, short] {
+        admin.post("/api/v1/api-keys", &body).await.data(201);
+        let refused = admin.delete(&format!("/api/v1/api-keys/{first}")).await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "last_admin_key"), "beside {body}");
+    }
+    let second = admin.new_key("admin").await;
+    let second = gateway.with_key(second["key"].as_str().unwrap());
+    assert_eq!(second.delete(&format!("/api/v1/api-keys/{first}")).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
 async fn keys_are_listed_without_their_secrets_at_every_gateway_alike() {
     let stack = Stack::start().await;
     let (one, other) = (stack.gateway(&[]).await, stack.gateway(&[]).await);

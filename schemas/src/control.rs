@@ -87,7 +87,10 @@ impl Body for QueryAnswer {
     const LIMIT: usize = crate::result::LIMIT + 4096;
 }
 
-/// What an agent answers to `rpc.<agent_id>.ping`.
+/// The verb of [`crate::subjects::rpc`] that asks an agent whether it is there.
+pub const PING: &str = "ping";
+
+/// What an agent answers to [`PING`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Pong {
     /// Version of the body.

@@ -205,28 +205,33 @@ async fn a_job_for_a_pool_without_agents_waits_and_then_runs() {
 }
 
 /// An agent of its own with a job whose command, and a child that left its session, have noted their numbers in the file.
-async fn with_a_tree() -> (Stack, PathBuf) {
+async fn with_a_tree() -> (Stack, PathBuf, String) {
     let stack = Stack::start(StackOptions { agents: 1, ..Default::default() }).await;
     let pids = stack.folder().join("pids");
     let command = format!("echo $$ >> {0}; (setsid sh -c 'echo $$ >> {0}; sleep 300') & sleep 300", pids.display());
-    stack.rest.submit("shell.run", json!({"command": command})).await;
+    let id = stack.rest.submit("shell.run", json!({"command": command})).await;
     eventually("both processes of the job", SOON, || async { (living(&pids) == 2).then_some(()) }).await;
-    (stack, pids)
+    (stack, pids, id)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_an_agent_at_once_and_its_commands_with_it() {
-    let (mut stack, pids) = with_a_tree().await;
+    let (mut stack, pids, id) = with_a_tree().await;
     stack.agents[0].signal(Signal::SIGTERM);
     eventually("the first signal's effect", SOON, || async { stack.agents[0].log().contains("shut").then_some(()) }).await;
     stack.agents[0].signal(Signal::SIGTERM);
     eventually("the end at once", Duration::from_secs(5), || std::future::ready(stack.agents[0].ended())).await;
     assert_eq!(living(&pids), 0);
+    // How the commands ended says nothing of the job: it has no result, and runs again.
+    std::fs::remove_file(&pids).unwrap();
+    stack.revive_agent(0);
+    eventually("a second attempt after the lease", LEASE + SLACK, || async { (living(&pids) == 2).then_some(()) }).await;
+    assert_eq!(stack.rest.get(&format!("/jobs/{id}")).await.text("/data/state"), "running");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_agent_left_running_ends_at_its_next_start() {
-    let (mut stack, pids) = with_a_tree().await;
+    let (mut stack, pids, _) = with_a_tree().await;
     stack.kill_agent(0);
     assert_eq!(living(&pids), 2, "nobody was left who could have ended them");
     // What the second attempt starts must not be taken for what the first one left.

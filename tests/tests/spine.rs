@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_client::NewJob;
 use muster_schemas::{result::Outcome, wire};
-use muster_tests::{Stack, eventually, process::living, stack::POOL, within};
+use muster_tests::{Stack, StackOptions, eventually, process::living, stack::POOL, within};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -157,6 +157,18 @@ async fn a_time_out_stops_the_job_and_a_retry_policy_runs_it_again() {
     let letter = context.get_stream("DEAD").await.unwrap().direct_get_last_for_subject(subject).await.unwrap();
     let letter: muster_schemas::event::DeadLetter = wire::decode(&letter.payload).unwrap();
     assert_eq!(letter.attempts.len(), 2, "{letter:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_is_answered_by_the_agent_itself() {
+    let stack = Stack::start(StackOptions { agents: 1, ..StackOptions::default() }).await;
+    let id = stack.agent_id("agent-0").await;
+    let pong = stack.rest.post(&format!("/agents/{id}/ping"), &json!({})).await;
+    assert_eq!((pong.status, pong.text("/data/agent_id")), (StatusCode::OK, id.as_str()), "{pong:?}");
+    stack.agents[0].freeze();
+    let silent = stack.rest.post(&format!("/agents/{id}/ping"), &json!({})).await;
+    assert_eq!((silent.status, silent.code()), (StatusCode::GATEWAY_TIMEOUT, "agent_silent"), "its record still says that it is online");
+    stack.agents[0].thaw();
 }
 
 #[tokio::test(flavor = "multi_thread")]

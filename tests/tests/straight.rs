@@ -142,6 +142,8 @@ async fn an_id_that_is_no_id_is_rejected_under_an_id_of_ours() {
         assert!(id.starts_with("rejected-"), "{id}");
         let error = result.error.unwrap();
         assert_eq!(error.code.as_str(), "name_invalid", "{error:?}");
+        let told = token.chars().take(80).collect::<String>();
+        assert!(error.message.contains(&told), "its publisher cannot find it: {}", error.message);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The last step of a delivery: a result stored, a job given back, or nothing at all.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use muster_schemas::{event::Event, names::JobId};
 
@@ -34,6 +34,10 @@ pub(super) enum Step {
 const FULL_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) async fn perform(core: &Core, arrived: &Arrived, step: Step) {
+    if core.halted.load(Ordering::SeqCst) {
+        // The job is left to its lease.
+        return std::future::pending().await;
+    }
     let answer = |word: Vec<u8>| core.js.answer(arrived.reply.clone(), word);
     match step {
         Step::Store(ending) => store(core, *ending).await,

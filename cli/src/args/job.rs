@@ -104,7 +104,7 @@ pub(crate) struct PingArgs {
     /// The pool to send the jobs to
     #[arg(long, default_value = "default", conflicts_with = "agent")]
     pub(crate) pool: PoolName,
-    /// Ask after this agent instead (its name or id): what the dispatcher knows of it
+    /// Ask this agent itself instead (its name or id), without a job
     #[arg(long)]
     pub(crate) agent: Option<String>,
     /// How many

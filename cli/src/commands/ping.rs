@@ -1,9 +1,9 @@
-//! `muster ping`: small jobs through a pool, one after the other, and how long each takes from here and back.
+//! `muster ping`: small jobs through a pool, or questions to one agent, one after the other, and how long each takes.
 
 use std::time::Duration;
 
 use muster_schemas::{
-    api::{JobState, JobView, Submit, WAIT_MAX},
+    api::{JobState, JobView, PongView, Submit, WAIT_MAX},
     names::{AgentId, PoolName},
     time::Timestamp,
 };
@@ -30,7 +30,7 @@ struct Pong {
 
 pub(crate) async fn run(api: &Api, args: PingArgs, json: bool) -> anyhow::Result<()> {
     match &args.agent {
-        Some(agent) => ask_after(api, agent, json).await,
+        Some(agent) => ask(api, agent, &args, json).await,
         None => jobs(api, &args, json).await,
     }
 }
@@ -82,19 +82,23 @@ async fn job(api: &Api, pool: &PoolName, timeout: Duration, seq: u32) -> anyhow:
     }
 }
 
-/// What is known of one agent, and how long it took to find out. Jobs go to pools, so none is sent.
-async fn ask_after(api: &Api, given: &str, json: bool) -> anyhow::Result<()> {
+/// Asks one agent itself, as often as is wanted. Jobs go to pools, so none is sent.
+async fn ask(api: &Api, given: &str, args: &PingArgs, json: bool) -> anyhow::Result<()> {
     let id = agents::id(api, given).await?;
-    let began = Instant::now();
-    let health = agents::health(api, &id).await?;
-    let took = began.elapsed();
-    if json {
-        return output::json(&health);
+    let mut took = Vec::new();
+    for seq in 1..=args.count {
+        let path = format!("/agents/{id}/ping");
+        let pong: PongView = api.send(Method::POST, &path, &serde_json::json!({}), args.timeout.get()).await?;
+        if json {
+            output::json(&Pong { seq, ms: pong.ms, agent_id: Some(pong.agent_id) })?;
+        } else {
+            output::line(&format!("pong {seq} from {given}: {}", shown(pong.ms)))?;
+        }
+        took.push(pong.ms);
     }
-    let beat = health.heartbeat_at.map_or("no heartbeat yet".to_owned(), |at| format!("heartbeat {}", text::ago(at, Timestamp::now())));
-    let score = health.standing.as_ref().map(|standing| format!(", score {:.1}", standing.score)).unwrap_or_default();
-    let answered = text::duration(took);
-    output::line(&format!("agent {given} is {}, {beat}{score} (the gateway answered in {answered})", agents::status(health.status)))?;
+    if !json {
+        output::line(&summary(took))?;
+    }
     Ok(())
 }
 

@@ -40,6 +40,8 @@ struct Count {
     after: u64,
     stdout: usize,
     stderr: usize,
+    /// The newest chunk is a note: what was written after it is not in the log.
+    cut: bool,
 }
 
 impl Printed {
@@ -58,6 +60,7 @@ impl Printed {
             *count = Count { attempt: chunk.attempt, ..Count::default() };
         }
         count.after = chunk.seq;
+        count.cut = chunk.stream == OutputStream::Note;
         let bytes = chunk.data.as_bytes().len();
         match chunk.stream {
             OutputStream::Stdout => count.stdout += bytes,
@@ -151,7 +154,13 @@ pub(super) async fn rest(api: &Api, job: &JobView, printed: &Printed) -> anyhow:
     let Some(result) = &job.result else { return Ok(()) };
     if result.truncated {
         stored(api, &job.id, &job.pool, printed).await?;
-        if printed.get() != Count::default() {
+        let count = printed.get();
+        if count.cut && !printed.json {
+            output::warn("the log ends here; this is the end of the output");
+            output::raw(result.stdout.as_bytes(), false)?;
+            output::raw(result.stderr.as_bytes(), true)?;
+        }
+        if count != Count::default() {
             return Ok(());
         }
         output::warn("the beginning of the output is not stored any more; this is its end");

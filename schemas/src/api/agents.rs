@@ -167,3 +167,14 @@ pub struct AgentHealth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
+
+/// What an agent answered to a ping.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct PongView {
+    /// Who answered.
+    pub agent_id: AgentId,
+    /// The run of the agent, as in its heartbeats.
+    pub instance: String,
+    /// How long it took from the gateway to the agent and back, in milliseconds.
+    pub ms: f64,
+}

@@ -1,6 +1,7 @@
 //! Starts the command of a `shell.run` job: its own process group, a clean environment, three pipes and nothing else.
 //!
-//! No descriptor of the agent is passed on: Rust opens all of them close-on-exec.
+//! No descriptor that the agent opened is passed on: Rust opens all of them close-on-exec. What the agent itself was started with, beyond
+//! the first three, is for whoever started it to close.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -111,7 +111,10 @@ impl Target {
     fn kill(&mut self) -> usize {
         for _ in 0..ROUNDS {
             let found = self.signal(Signal::SIGKILL);
-            self.reap();
+            // Without a group it is about commands of other attempts, and whoever started those waits for them.
+            if self.group > 1 {
+                self.reap();
+            }
             if found == 0 {
                 return self.known.len();
             }
