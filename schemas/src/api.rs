@@ -4,14 +4,24 @@
 use serde::{Deserialize, Serialize};
 
 mod agents;
+mod dead;
+mod history;
 mod jobs;
 mod keys;
 mod pools;
+mod schedules;
+mod watch;
+mod why;
 
 pub use agents::*;
+pub use dead::*;
+pub use history::*;
 pub use jobs::*;
 pub use keys::*;
 pub use pools::*;
+pub use schedules::*;
+pub use watch::*;
+pub use why::*;
 
 use crate::code::Code;
 

@@ -54,6 +54,9 @@ codes! {
     JobNotFound "job_not_found" "No job of that id is known, or it is older than results are kept."
     JobFinished "job_finished" "The job has already ended."
     JobAmbiguous "job_ambiguous" "Several pools have a job of that id; say which."
+    JobNotFinished "job_not_finished" "The job has not ended yet."
+    BodyNotKept "body_not_kept" "What the job asked for is not kept any more, so it can't run again."
+    DeadLetterNotFound "dead_letter_not_found" "There is no dead letter of that job."
     JobConflict "job_conflict" "The idempotency key was used for another job."
     Unauthenticated "unauthenticated" "The key is missing, wrong, expired or revoked."
     Forbidden "forbidden" "The key's role does not allow this."
@@ -68,6 +71,7 @@ codes! {
     NotFound "not_found" "There is nothing at that path."
     MethodNotAllowed "method_not_allowed" "The path exists, but not for that method."
     BrokerUnavailable "broker_unavailable" "The broker cannot be reached or did not answer in time."
+    HistoryUnavailable "history_unavailable" "No dispatcher answers for the history of jobs."
     Internal "internal" "Something failed on our side; the log has the details."
     ExitNonzero "exit_nonzero" "The command ended with an exit status other than 0."
     SpawnFailed "spawn_failed" "The command could not be started."
@@ -81,6 +85,8 @@ codes! {
     RedirectRefused "redirect_refused" "The HTTP answer redirects to where the agent does not follow."
     ProbeFailed "probe_failed" "The probe was told to fail, and did."
     ResultTooLarge "result_too_large" "The result had more bytes than a result may have, and lost what did not fit."
+    ScheduleInvalid "schedule_invalid" "When the schedule is to fire is malformed, contradictory or never."
+    ScheduleNotFound "schedule_not_found" "There is no schedule of that name."
 }
 
 impl std::fmt::Display for Code {

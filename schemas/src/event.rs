@@ -1,5 +1,6 @@
-//! State changes of a job, as agents tell them. That a job was queued is told by the broker itself: a message without a body, whose
-//! header [`crate::headers::REPUBLISHED_SUBJECT`] is the job's subject.
+//! State changes of a job, as agents tell them. That a job was queued is told by the broker itself: a copy of the job's message, whose
+//! header [`crate::headers::REPUBLISHED_SUBJECT`] is the job's subject. Only that header tells the two apart ([`is_queued`]): a job's body is
+//! whatever its publisher wrote, and may well look like an event.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,8 @@ pub const HISTORY_MAX: usize = 20;
 pub enum EventKind {
     /// An attempt is running. Told once it has run for 20 ms: a shorter one is told by its result alone.
     Started,
-    /// The job was given back without an attempt: no slot came free, its time has not come, or the agent shuts down.
+    /// The job was given back without an attempt: no slot came free, its time has not come, the agent shuts down, or
+    /// it failed the job before and leaves it to another one.
     Released,
     /// An attempt failed and another one follows.
     Retrying,
@@ -65,6 +67,12 @@ impl Body for Event {
     const LIMIT: usize = 64 * 1024;
 }
 
+/// Whether a message of the stream of events is the broker's own copy of a queued job, by all values of its header
+/// [`crate::headers::REPUBLISHED_SUBJECT`]: the answer to a direct get adds one, and so may a publisher.
+pub fn is_queued<'a>(republished_subjects: impl IntoIterator<Item = &'a str>) -> bool {
+    republished_subjects.into_iter().any(|subject| crate::subjects::parse_job(subject).is_some())
+}
+
 /// A dead letter: the job as submitted, and why nobody could finish it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeadLetter {
@@ -98,6 +106,12 @@ mod tests {
     use crate::{code::Code, result::ErrorInfo, wire};
 
     #[test]
+    fn a_queued_job_is_told_by_its_header_alone() {
+        assert!(is_queued(["jobs.p.normal.shell.j"]) && is_queued(["x", "jobs.p.normal.shell.j", "events.p.j"]));
+        assert!(!is_queued(["events.p.j", "jobs"]) && !is_queued([]));
+    }
+
+    #[test]
     fn events_and_dead_letters_are_pinned_by_golden_files() {
         let at = Timestamp::from_secs(1_800_000_000);
         let agent: AgentId = "agt_01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
@@ -109,6 +123,7 @@ mod tests {
             outcome: None,
             exit_code: None,
             error: None,
+            tail: None,
         };
         let event = Event {
             v: V,

@@ -21,6 +21,20 @@ pub const STORED_AT: &str = "Nats-Time-Stamp";
 /// On a direct get's answer: the message's sequence in its stream.
 pub const SEQUENCE: &str = "Nats-Sequence";
 
+/// On a schedule message: the pattern by which the broker fires it.
+pub const SCHEDULE: &str = "Nats-Schedule";
+/// On a schedule message: where its firings go.
+pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+/// On a schedule message: the time zone of its pattern.
+pub const SCHEDULE_TIME_ZONE: &str = "Nats-Schedule-Time-Zone";
+/// On a schedule message: how long a firing is kept, as `<seconds>s`.
+pub const SCHEDULE_TTL: &str = "Nats-Schedule-TTL";
+/// On a firing: when the schedule fires next, RFC 3339, or `purge`.
+pub const SCHEDULE_NEXT: &str = "Nats-Schedule-Next";
+
+/// On the answers to a direct get of several messages: how many more match behind this one.
+pub const PENDING: &str = "Nats-Num-Pending";
+
 /// The MIME type of a MessagePack body.
 pub const MSGPACK: &str = "application/msgpack";
 /// The MIME type of a JSON body.

@@ -4,7 +4,7 @@
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::{api, control, event, heartbeat, job, log, result, standing};
+use crate::{api, control, event, heartbeat, history, job, log, result, standing};
 
 fn schema<T: JsonSchema>() -> Schema {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>()
@@ -24,6 +24,10 @@ pub fn messages() -> Vec<(&'static str, Schema)> {
         ("query_answer", schema::<control::QueryAnswer>()),
         ("renew_request", schema::<control::RenewRequest>()),
         ("renew_answer", schema::<control::RenewAnswer>()),
+        ("jobs_question", schema::<history::JobsQuestion>()),
+        ("jobs_answer", schema::<history::JobsAnswer>()),
+        ("pool_question", schema::<history::PoolQuestion>()),
+        ("pool_answer", schema::<history::PoolAnswer>()),
         ("problem", schema::<api::Problem>()),
     ]
 }

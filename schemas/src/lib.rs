@@ -10,6 +10,8 @@
 //! | streams, consumers, buckets and their limits | [`topology`] |
 //! | decoding bytes from outside | [`wire`] |
 //! | bodies of messages | [`job`], [`result`], [`event`], [`log`], [`heartbeat`], [`standing`], [`control`] |
+//! | questions about the history of jobs | [`history`] |
+//! | schedules, cron expressions, firings | [`schedule`] |
 //! | records in key-value buckets | [`records`] |
 //! | bodies of the REST interface | [`api`] |
 //! | the agent's own executors and their verbs | [`builtin`] |
@@ -24,6 +26,7 @@ pub mod control;
 pub mod event;
 pub mod headers;
 pub mod heartbeat;
+pub mod history;
 pub mod job;
 pub mod json;
 pub mod lane;
@@ -31,6 +34,7 @@ pub mod log;
 pub mod names;
 pub mod records;
 pub mod result;
+pub mod schedule;
 pub mod standing;
 pub mod subjects;
 pub mod time;

@@ -121,6 +121,11 @@ name!(
     |text| text.split_once('.').is_some_and(|(executor, verb)| is_slug(executor) && is_slug(verb))
 );
 
+name!(
+    /// The name of a schedule. Short enough for a job id to hold it and the time of a firing.
+    ScheduleName, "a schedule name", "1 to 40 of a-z, 0-9 and -", "^[a-z0-9-]{1,40}$", |text| text.len() <= 40 && is_slug(text)
+);
+
 fn is_slug(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }

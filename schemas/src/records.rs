@@ -11,7 +11,10 @@ use crate::{
     wire::{Body, V},
 };
 
+mod pool;
 pub mod secret;
+
+pub use pool::{JobDefaults, Paused, PoolDefaults};
 
 /// What an operator has decided about an agent. Whether it is there and well is its standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -94,7 +97,7 @@ impl Body for AgentRecord {
 pub struct PoolLimits {
     /// Jobs that may wait, 1 to 1 000 000 000. More are refused.
     pub max_queued: u64,
-    /// Jobs that may run at once in a lane, 1 to 1 000 000. More wait.
+    /// Jobs that may run at once, 1 to 1 000 000. More wait. Below 10 000 it holds for the pool, from there on for each lane.
     pub max_running: u64,
 }
 
@@ -120,6 +123,12 @@ pub struct PoolRecord {
     /// Its limits.
     #[serde(default)]
     pub limits: PoolLimits,
+    /// What its jobs get that say nothing themselves.
+    #[serde(default, skip_serializing_if = "PoolDefaults::is_empty")]
+    pub defaults: PoolDefaults,
+    /// Who paused it; absent while it gives out jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -286,6 +295,8 @@ mod tests {
             description: None,
             executors: ["shell".parse().unwrap()].into(),
             limits: PoolLimits::default(),
+            defaults: PoolDefaults::default(),
+            paused: None,
             created_at: at,
         };
         assert_eq!(wire::decode::<PoolRecord>(&wire::encode(&pool)).unwrap(), pool);

@@ -19,6 +19,8 @@ pub use output::Output;
 pub const LIMIT: usize = 256 * 1024;
 /// The most bytes of each output stream that a result keeps: its end.
 pub const TAIL_LIMIT: usize = 64 * 1024;
+/// The most bytes of output that the record of an earlier attempt keeps: its end.
+pub const ATTEMPT_TAIL_LIMIT: usize = 4 * 1024;
 
 /// How a job, or one attempt of it, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
@@ -112,6 +114,9 @@ pub struct AttemptRecord {
     /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorInfo>,
+    /// The end of its output, at most 4 KiB. Only events and dead letters have it, and only where the agent lived to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Output>,
 }
 
 /// A job's result.
@@ -164,6 +169,13 @@ pub struct JobResult {
     /// The job's labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// How many chunks the last attempt wrote to the job's log: whoever has so many has all of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_chunks: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Body for JobResult {
@@ -191,6 +203,7 @@ impl JobResult {
             history: Vec::new(),
             priority: crate::lane::Priority::default(),
             labels: BTreeMap::new(),
+            log_chunks: 0,
         }
     }
 }

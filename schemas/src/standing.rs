@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    records::PoolDefaults,
     time::Timestamp,
     wire::{Body, V},
 };
 
 /// The pull priority of an agent that has no standing yet: behind the fit, before the unfit.
 pub const PULL_PRIORITY_UNKNOWN: u8 = 5;
+/// Accepting agents are counted up to here: an agent only needs to know whether there are more than have failed a job, and in a large pool
+/// the standings need not all be written anew when one comes or goes.
+pub const ACCEPTING_MAX: u32 = 8;
 
 /// Whether an agent is there and well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -40,11 +44,17 @@ pub struct Standing {
     pub rank: u32,
     /// Priority of its pull requests, 0 to 9; 0 is served first.
     pub pull_priority: u8,
+    /// How many agents of the pool may pull, itself included, counted up to [`ACCEPTING_MAX`]; 0 when that is not known.
+    #[serde(default)]
+    pub accepting_agents: u32,
     /// Whether it may pull.
     pub accepting: bool,
     /// Why it may not, or why it is degraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What jobs of its pool get that say nothing themselves. Absent is nothing; agents cannot read the pool's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<PoolDefaults>,
     /// When the dispatcher said so.
     pub at: Timestamp,
 }
@@ -69,8 +79,10 @@ mod tests {
             status: Status::Online,
             rank: 1,
             pull_priority: 1,
+            accepting_agents: 3,
             accepting: true,
             reason: None,
+            defaults: None,
             at: Timestamp::from_secs(1_800_000_000),
         };
         assert_eq!(wire::decode::<Standing>(&wire::encode(&standing)).unwrap(), standing);

@@ -4,7 +4,7 @@
 
 use crate::{
     lane::{Lane, Priority},
-    names::{AgentId, ExecutorName, JobId, PoolName},
+    names::{AgentId, ExecutorName, JobId, PoolName, ScheduleName},
 };
 
 pub mod broker;
@@ -49,6 +49,26 @@ pub fn parse_job(subject: &str) -> Option<JobAddress<'_>> {
     }
     let executor: ExecutorName = executor.parse().ok()?;
     Some(JobAddress { pool: pool.parse().ok()?, lane: Lane { priority: priority.parse::<Priority>().ok()?, executor }, id })
+}
+
+/// Where the broker's timer of a schedule lies: `schedules.<name>`.
+pub fn schedule(name: &ScheduleName) -> String {
+    format!("schedules.{name}")
+}
+
+/// Parses a schedule's subject.
+pub fn parse_schedule(subject: &str) -> Option<ScheduleName> {
+    subject.strip_prefix("schedules.")?.parse().ok()
+}
+
+/// Where the broker puts a schedule's firings: `due.<name>`.
+pub fn due(name: &ScheduleName) -> String {
+    format!("due.{name}")
+}
+
+/// Parses a firing's subject.
+pub fn parse_due(subject: &str) -> Option<ScheduleName> {
+    subject.strip_prefix("due.")?.parse().ok()
 }
 
 /// A command to one agent: `commands.<agent_id>.<job_id>`.
@@ -197,6 +217,28 @@ impl Query {
         let rest = subject.strip_prefix("query.")?.strip_prefix(self.token())?.strip_prefix('.')?;
         let (pool, id) = rest.split_once('.')?;
         Some((pool.parse().ok()?, id.parse().ok()?))
+    }
+}
+
+/// What a gateway may ask any dispatcher about the history: `history.<verb>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// A page of jobs.
+    Jobs,
+    /// How a pool is doing.
+    Pool,
+}
+
+impl History {
+    /// Every verb.
+    pub const ALL: [Self; 2] = [Self::Jobs, Self::Pool];
+
+    /// The subject of the request.
+    pub fn subject(self) -> &'static str {
+        match self {
+            Self::Jobs => "history.jobs",
+            Self::Pool => "history.pool",
+        }
     }
 }
 

@@ -13,10 +13,13 @@ use crate::{
     names::{ExecutorName, PoolName},
     result,
     subjects::{self, About},
+    time::Timestamp,
 };
 
 pub mod limits;
+mod pause;
 pub use limits::*;
+pub use pause::LanePause;
 
 /// A duration as JetStream writes it: whole nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -117,6 +120,9 @@ pub struct Consumer {
     /// The one group of a prioritized consumer, [`PRIORITY_GROUP`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub priority_groups: Vec<&'static str>,
+    /// Until when it gives out nothing; only heeded when it is made. See [`LanePause`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_until: Option<Timestamp>,
 }
 
 /// A key-value bucket.
@@ -145,6 +151,11 @@ pub const COMMANDS: &str = "COMMANDS";
 /// The stream of dead letters.
 pub const DEAD: &str = "DEAD";
 
+/// The stream of schedules: the broker's timers, and what they fired.
+pub const SCHEDULES: &str = "SCHEDULES";
+/// The consumer that turns firings into jobs; all dispatchers share it.
+pub const DUE_CONSUMER: &str = "due";
+
 /// Records of agents: `id.<agent_id>` and, to keep names unique, `name.<agent_name>`.
 pub const AGENTS: &str = "agents";
 /// Records of pools, by name.
@@ -153,6 +164,8 @@ pub const POOLS: &str = "pools";
 pub const STANDINGS: &str = "standings";
 /// API keys, by prefix.
 pub const API_KEYS: &str = "api_keys";
+/// Schedules and what became of their last firings; see [`crate::schedule::keys`].
+pub const SCHEDULES_BUCKET: &str = "schedules";
 /// Join tokens, by prefix.
 pub const JOIN_TOKENS: &str = "join_tokens";
 /// Who is the active dispatcher: key [`DISPATCHER_LEASE`].
@@ -161,12 +174,13 @@ pub const LEASES: &str = "leases";
 pub const DISPATCHER_LEASE: &str = "dispatcher";
 
 /// Every bucket.
-pub const BUCKETS: [Bucket; 6] = [
+pub const BUCKETS: [Bucket; 7] = [
     bucket(AGENTS, "agents and their names"),
     bucket(POOLS, "pools and their limits"),
     bucket(STANDINGS, "what the dispatcher says of each agent"),
     bucket(API_KEYS, "API keys, hashed"),
     bucket(JOIN_TOKENS, "join tokens, hashed"),
+    bucket(SCHEDULES_BUCKET, "schedules and their last firings"),
     // In memory: a lease that is renewed each second must not cost a disk flush each second, and one that is lost is taken anew.
     Bucket { name: LEASES, description: "who is the active dispatcher", memory: true, max_age: LEASE_AGE },
 ];
@@ -243,7 +257,8 @@ pub fn jobs<'a>(pool: &PoolName, executors: impl IntoIterator<Item = &'a Executo
         republish: Some(Republish {
             src: format!("jobs.{pool}.*.*.*"),
             dest: format!("events.{pool}.{{{{wildcard(3)}}}}"),
-            headers_only: true,
+            // With its body, so that the history knows the job's type and labels whoever published it.
+            headers_only: false,
         }),
         ..stream(&jobs_stream(pool), lanes.map(|lane| subjects::lane(pool, &lane)).collect())
     }
@@ -263,6 +278,26 @@ pub fn lane_consumer(pool: &PoolName, lane: &Lane, max_running: u64) -> Consumer
         max_expires: MAX_EXPIRES.into(),
         priority_policy: Some("prioritized"),
         priority_groups: vec![PRIORITY_GROUP],
+        pause_until: None,
+    }
+}
+
+/// The consumer of firings. One at a time, over all dispatchers: whether the job of the firing before is still there can only be told once
+/// that firing has been dealt with. One takes some milliseconds.
+pub fn due_consumer() -> Consumer {
+    Consumer {
+        durable_name: DUE_CONSUMER.into(),
+        filter_subject: subjects::broker::DUE.into(),
+        ack_policy: "explicit",
+        ack_wait: DUE_ACK_WAIT.into(),
+        max_deliver: -1,
+        max_ack_pending: 1,
+        max_waiting: 64,
+        max_batch: 1,
+        max_expires: MAX_EXPIRES.into(),
+        priority_policy: None,
+        priority_groups: Vec::new(),
+        pause_until: None,
     }
 }
 
@@ -288,6 +323,7 @@ pub fn fixed_streams() -> Vec<Stream> {
             max_msgs_per_subject: 64,
             max_age: EVENT_AGE.into(),
             max_bytes: EVENT_BYTES,
+            duplicate_window: EVENT_DUPLICATE_WINDOW.into(),
             persist_mode: Some("async"),
             ..stream(EVENTS, any(About::Event))
         },
@@ -314,6 +350,15 @@ pub fn fixed_streams() -> Vec<Stream> {
             max_age: DEAD_AGE.into(),
             ..stream(DEAD, any(About::Dead))
         },
+        Stream {
+            retention: "workqueue",
+            // A stream with schedules refuses to discard new messages, and must let the broker roll up its own subjects.
+            discard: "old",
+            allow_msg_schedules: true,
+            allow_msg_ttl: true,
+            allow_rollup_hdrs: true,
+            ..stream(SCHEDULES, vec![subjects::broker::SCHEDULES.into(), subjects::broker::DUE.into()])
+        },
     ]
 }
 
@@ -339,6 +384,7 @@ mod tests {
             "fixed": fixed_streams(),
             "jobs": jobs(&pool, std::slice::from_ref(&lane.executor), QUEUED_DEFAULT),
             "lane": lane_consumer(&pool, &lane, RUNNING_DEFAULT),
+            "due": due_consumer(),
         });
         crate::json::golden("topology.json", &(serde_json::to_string_pretty(&all).unwrap() + "\n"));
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     names::{ExecutorName, PoolName},
-    records::PoolLimits,
+    records::{Paused, PoolDefaults, PoolLimits},
     time::Timestamp,
 };
 
@@ -23,6 +23,18 @@ pub struct PutPool {
     /// Its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<PutLimits>,
+    /// What its jobs get that say nothing themselves; it replaces what was there as a whole, so `{}` clears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<PoolDefaults>,
+}
+
+/// Why a pool is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PausePool {
+    /// For people, at most 1 000 characters, without control characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Limits to set.
@@ -32,7 +44,7 @@ pub struct PutLimits {
     /// Jobs that may wait, 1 to 1 000 000 000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_queued: Option<i64>,
-    /// Jobs that may run at once in a lane, 1 to 1 000 000.
+    /// Jobs that may run at once, 1 to 1 000 000. Below 10 000 it holds for the pool, from there on for each lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_running: Option<i64>,
 }
@@ -49,6 +61,12 @@ pub struct PoolView {
     pub executors: BTreeSet<ExecutorName>,
     /// Its limits.
     pub limits: PoolLimits,
+    /// What its jobs get that say nothing themselves.
+    #[serde(default, skip_serializing_if = "PoolDefaults::is_empty")]
+    pub defaults: PoolDefaults,
+    /// Who paused it, and why; absent while it gives out jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     /// When it was made.
     pub created_at: Timestamp,
     /// What is in it now.
@@ -73,6 +91,7 @@ pub struct PoolHealth {
     /// Its name.
     pub pool: PoolName,
     /// `healthy`: an agent is online and accepts. `degraded`: agents accept, but none of them is online and well. `stalled`: none accepts.
+    /// `paused`: it gives out no jobs, whatever its agents do.
     pub status: PoolStatus,
     /// What that means for a job, in one sentence.
     pub detail: String,
@@ -92,6 +111,8 @@ pub enum PoolStatus {
     Degraded,
     /// No agent accepts jobs.
     Stalled,
+    /// Somebody paused it.
+    Paused,
 }
 
 /// Agents of a pool, counted.

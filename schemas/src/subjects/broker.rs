@@ -17,10 +17,16 @@ pub const EVERYTHING: &str = ">";
 pub const JOBS: &str = "jobs.>";
 /// All commands to all agents.
 pub const COMMANDS: &str = "commands.*.*";
+/// The timers of all schedules.
+pub const SCHEDULES: &str = "schedules.*";
+/// The firings of all schedules. Only the broker itself publishes them.
+pub const DUE: &str = "due.*";
 /// All orders to all agents.
 pub const CONTROLS: &str = "control.*";
 /// All requests to all agents.
 pub const RPCS: &str = "rpc.*.*";
+/// All questions about the history.
+pub const HISTORY: &str = "history.*";
 /// All requests of the system account.
 pub const SYSTEM: &str = "$SYS.REQ.>";
 /// Replaces an account's JWT. The body is the JWT.
@@ -106,6 +112,8 @@ pub enum ConsumerApi {
     Delete,
     /// Asks it for messages.
     Next,
+    /// Stops it from giving out messages until a time, or lets it go on.
+    Pause,
 }
 
 impl ConsumerApi {
@@ -115,6 +123,7 @@ impl ConsumerApi {
             Self::Info => "INFO",
             Self::Delete => "DELETE",
             Self::Next => "MSG.NEXT",
+            Self::Pause => "PAUSE",
         }
     }
 

@@ -14,7 +14,7 @@ pub const MAX_BATCH: i64 = 64;
 pub const MAX_WAITING: i64 = 10_000;
 /// The one priority group of a lane's consumer.
 pub const PRIORITY_GROUP: &str = "standing";
-/// Jobs that may run at once in a lane, unless the pool says otherwise. The server's own default of 1 000 would cap a pool.
+/// Jobs that may run at once, unless the pool says otherwise. The server's own default of 1 000 would cap a pool.
 pub const RUNNING_DEFAULT: u64 = 10_000;
 /// Jobs that may wait in a pool, unless the pool says otherwise.
 pub const QUEUED_DEFAULT: u64 = 1_000_000;
@@ -26,18 +26,28 @@ pub const RESULT_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const RESULT_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long state changes are kept.
 pub const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long events remember `Nats-Msg-Id`: as briefly as the broker allows. The copy of a queued job has its publisher's, and the same id in
+/// another pool is another job.
+pub const EVENT_DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 /// All state changes together, in bytes. The server sets a stream's cap aside at once, so it must fit a small disk.
 pub const EVENT_BYTES: i64 = 1 << 30;
 /// How long output is kept.
 pub const LOG_AGE: Duration = Duration::from_secs(24 * 3600);
 /// All output together, in bytes.
 pub const LOG_BYTES: i64 = 1 << 30;
-/// Chunks of output kept per job: 512 chunks of at most 16 KiB are 8 MiB.
-pub const LOG_CHUNKS_PER_JOB: i64 = 512;
+/// Output kept per job, in bytes, over all attempts that one agent runs; then it says so once and stores no more.
+pub const LOG_BYTES_PER_JOB: u64 = 5 << 20;
+/// Chunks of output that an agent stores per job: at ten a second a job may write small pieces for 20 minutes.
+pub const LOG_OUTPUT_CHUNKS: u64 = 12_000;
+/// Chunks kept per job; beyond that the oldest go. An agent's own caps come first: what is left above [`LOG_OUTPUT_CHUNKS`] is for progress,
+/// which is told ever more seldom (some 3 600 chunks in a day).
+pub const LOG_CHUNKS_PER_JOB: i64 = 16_384;
 /// How long dead letters are kept.
 pub const DEAD_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Room for a message's headers above its body's cap, in bytes.
 pub const HEADER_ROOM: usize = 4096;
+/// A dispatcher that has a firing and dies with it keeps it, and all firings behind it, for so long.
+pub const DUE_ACK_WAIT: Duration = Duration::from_secs(10);
 /// A dispatcher that has not renewed its lease for this long has lost it. Renewed each second; taken over within 5 s.
 pub const LEASE_AGE: Duration = Duration::from_secs(4);
 /// Attempts of a job without a retry policy of its own, when agents are lost while running it.
