@@ -5,6 +5,7 @@
 //! | endpoints and their handlers | [`handlers`] |
 //! | making and changing | [`put`] |
 //! | removing | [`remove`] |
+//! | pausing | [`pause`] |
 //! | lanes declared by a submit | [`lanes`] |
 //! | what is in the queue, and the gauge of it | [`queue`] |
 //! | whether jobs of a pool run | [`health`] |
@@ -14,6 +15,7 @@
 mod handlers;
 mod health;
 pub(crate) mod lanes;
+mod pause;
 mod put;
 mod queue;
 mod remove;

@@ -7,7 +7,7 @@
 use async_nats::Client;
 use muster_schemas::{
     names::{ExecutorName, PoolName},
-    records::{ApiKeyRecord, JoinTokenRecord, PoolLimits, PoolRecord},
+    records::{ApiKeyRecord, JoinTokenRecord, PoolDefaults, PoolLimits, PoolRecord},
     time::Timestamp,
     topology,
     wire::{self, V},
@@ -16,10 +16,14 @@ use serde::{Deserialize, Serialize};
 
 mod api;
 mod bucket;
+mod divider;
 mod error;
+mod lanes;
 mod pool;
+mod shares;
 mod stream;
 
+pub use divider::Divider;
 pub use error::Error;
 pub use pool::{ensure_lanes, ensure_pool, remove_pool};
 pub use stream::{ensure_consumer, ensure_stream};
@@ -52,7 +56,8 @@ impl Bootstrap {
 /// A pool as it is made when nobody says otherwise: lanes of [`DEFAULT_EXECUTORS`], default limits.
 pub fn default_pool(name: PoolName, now: Timestamp) -> PoolRecord {
     let executors = DEFAULT_EXECUTORS.iter().filter_map(|name| name.parse::<ExecutorName>().ok()).collect();
-    PoolRecord { v: V, name, description: None, executors, limits: PoolLimits::default(), created_at: now }
+    let (limits, defaults) = (PoolLimits::default(), PoolDefaults::default());
+    PoolRecord { v: V, name, description: None, executors, limits, defaults, paused: None, created_at: now }
 }
 
 /// Makes the streams and buckets that exist whatever pools there are.
@@ -66,7 +71,7 @@ pub async fn provision_fixed(client: &Client) -> Result<(), Error> {
     for bucket in &topology::BUCKETS {
         ensure_stream(client, &bucket.stream()).await?;
     }
-    Ok(())
+    ensure_consumer(client, topology::SCHEDULES, &topology::due_consumer()).await
 }
 
 /// Everything that a start needs: the fixed streams, the first records where they have never been, and the lanes of every pool.

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | agents and what is known of each | [`roster`] |
 //! | the bucket of standings, and what must be written | [`board`] |
+//! | what pools give to jobs that say nothing themselves | [`defaults`] |
 //! | where events come from | [`crate::intake`] |
 //! | who carries out commands | [`crate::writer`], [`crate::lanes`] |
 
 pub mod board;
+pub mod defaults;
 pub mod roster;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,15 +20,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_schemas::{
     heartbeat::Heartbeat,
     names::{AgentId, ExecutorName, PoolName},
-    records::{AgentRecord, AgentState},
+    records::{AgentRecord, AgentState, PoolDefaults},
     result::Outcome,
-    standing::{Standing, Status},
+    standing::{ACCEPTING_MAX, Standing, Status},
     time::Timestamp,
     wire::V,
 };
 
 use crate::ranking;
 use board::Board;
+use defaults::Defaults;
 use roster::{Judged, Roster};
 
 /// An agent in a pool: the subject of its heartbeats and the key of its standing.
@@ -103,11 +106,13 @@ pub enum Source {
     Heartbeats,
     /// Results of the last hour.
     Results,
+    /// Records of pools.
+    Pools,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Self; 4] = [Self::Agents, Self::Standings, Self::Heartbeats, Self::Results];
+    pub const ALL: [Self; 5] = [Self::Agents, Self::Standings, Self::Heartbeats, Self::Results, Self::Pools];
 
     /// What it is called in messages.
     pub fn name(self) -> &'static str {
@@ -116,6 +121,7 @@ impl Source {
             Self::Standings => "standings",
             Self::Heartbeats => "heartbeats",
             Self::Results => "results",
+            Self::Pools => "pools",
         }
     }
 }
@@ -133,6 +139,8 @@ pub enum Event {
     Agents(Feed<AgentId, Enlisted>),
     /// The bucket of standings. What can't be read is `None`, and is replaced.
     Standings(Feed<Key, Option<Standing>>),
+    /// The bucket of pools, as far as it is used here.
+    Pools(Feed<PoolName, PoolDefaults>),
     /// All that this source had is known.
     CaughtUp(Source),
     /// A [`Command::Put`] or [`Command::Delete`] was carried out, with the new revision; `None` when it was refused or lost.
@@ -176,6 +184,7 @@ pub enum Note {
 pub struct State {
     roster: Roster,
     board: Board,
+    defaults: Defaults,
     caught_up: BTreeSet<Source>,
     lead: bool,
     /// Pools where something changed that should not wait for the next tick.
@@ -270,6 +279,12 @@ impl State {
                 }
                 self.board.follow(feed);
             }
+            Event::Pools(feed) => {
+                if feed == Feed::End {
+                    self.caught_up.insert(Source::Pools);
+                }
+                self.urgent.extend(self.defaults.follow(feed));
+            }
             Event::CaughtUp(source) => {
                 self.caught_up.insert(source);
             }
@@ -323,6 +338,7 @@ impl State {
             judged.iter().filter(|(_, judged)| judged.accepting).map(|(_, judged)| ranking::tenths(judged.health.score())).collect();
         let mut places = ranking::places(&scores).into_iter();
         let behind_all = ranking::Place { rank: u32::try_from(scores.len()).unwrap_or(u32::MAX), pull_priority: ranking::PRIORITY_LAST };
+        let accepting_agents = u32::try_from(scores.len()).unwrap_or(u32::MAX).min(ACCEPTING_MAX);
         let commanding = self.commanding();
         for (agent, judged) in judged {
             let place = if judged.accepting { places.next() } else { None }.unwrap_or(behind_all);
@@ -335,8 +351,10 @@ impl State {
                 status: health.status,
                 rank: place.rank,
                 pull_priority: place.pull_priority,
+                accepting_agents,
                 accepting,
                 reason,
+                defaults: self.defaults.of(pool),
                 at: now,
             };
             let key = Key { pool: pool.clone(), agent };

@@ -7,17 +7,19 @@ use axum::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use muster_schemas::{
-    api::{Many, One, PoolHealth, PoolView, PutPool},
+    api::{Many, One, PausePool, PoolHealth, PoolView, PutPool},
     code::Code,
     names::PoolName,
     records::{PoolRecord, Role},
+    time::Timestamp,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{health, put, queue, remove};
+use super::{health, pause, put, queue, remove};
 use crate::{
     app::App,
+    auth::Caller,
     endpoint::{Access, Endpoint},
     extract::{Json, Path, Query},
     page::{self, ListQuery},
@@ -34,12 +36,13 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(
                 "pools",
                 "Make or change a pool",
-                "What is left out keeps its value. Lanes are only added; an empty list of executors adds none, and makes a new pool with `probe` alone.",
+                "What is left out keeps its value. Lanes are only added; an empty list of executors adds none, and makes a new pool with `probe` alone. \
+                 `defaults` are replaced as a whole, and reach a job when an agent starts it.",
             )
             .body::<PutPool>()
             .answers::<One<PoolView>>(StatusCode::OK, "The pool as it is now.")
             .answers::<One<PoolView>>(StatusCode::CREATED, "The pool is made.")
-            .codes(&[Code::NameInvalid]),
+            .codes(&[Code::NameInvalid, Code::TimeoutInvalid, Code::RetryInvalid]),
         Endpoint::get("/api/v1/pools", Access::Role(Role::Viewer), list)
             .about("pools", "List pools", "By name.")
             .query::<ListQuery>()
@@ -52,11 +55,25 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(
                 "pools",
                 "Remove a pool",
-                "Refused while it has jobs or agents. With `force`, its jobs are cancelled (each gets its result), and only agents that are there are in the way.",
+                "Refused while it has jobs or agents, with what would be lost. With `force`, its jobs are cancelled (each gets its result), and only agents that are there are in the way.",
             )
             .query::<DeleteQuery>()
             .answers_other(StatusCode::NO_CONTENT, "The pool is gone.", "")
             .codes(&[Code::NameInvalid, Code::PoolNotFound, Code::PoolNotEmpty]),
+        Endpoint::post("/api/v1/pools/{name}/pause", Access::Role(Role::Operator), stop)
+            .about(
+                "pools",
+                "Pause a pool",
+                "From the moment of the answer it gives out no job. Jobs are taken and wait, those that run end normally, and a job whose \
+                 agent is lost waits too. Who, when and why are shown with the pool. Pausing again replaces them.",
+            )
+            .body::<PausePool>()
+            .answers::<One<PoolView>>(StatusCode::OK, "The pool, paused.")
+            .codes(&[Code::NameInvalid, Code::PoolNotFound]),
+        Endpoint::post("/api/v1/pools/{name}/resume", Access::Role(Role::Operator), go_on)
+            .about("pools", "Let a paused pool go on", "Jobs that waited are given out at once. A pool that is not paused stays as it is.")
+            .answers::<One<PoolView>>(StatusCode::OK, "The pool.")
+            .codes(&[Code::NameInvalid, Code::PoolNotFound]),
         Endpoint::get("/api/v1/pools/{name}/health", Access::Role(Role::Viewer), health)
             .about("pools", "A pool's health", "Whether jobs of it run, by its agents' standings.")
             .answers::<One<PoolHealth>>(StatusCode::OK, "Its health.")
@@ -79,6 +96,8 @@ async fn view(app: &App, record: &PoolRecord) -> Result<PoolView, ApiError> {
         description: record.description.clone(),
         executors: record.executors.clone(),
         limits: record.limits,
+        defaults: record.defaults.clone(),
+        paused: record.paused.clone(),
         created_at: record.created_at,
         queue,
     })
@@ -112,6 +131,24 @@ async fn get(State(app): State<App>, Path(name): Path<PoolName>) -> Result<axum:
     Ok(axum::Json(One { data }))
 }
 
+async fn stop(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<PoolName>,
+    body: Option<Json<PausePool>>,
+) -> Result<axum::Json<One<PoolView>>, ApiError> {
+    let paused = pause::wanted(&caller, body.map(|Json(body)| body).unwrap_or_default(), Timestamp::now())?;
+    let record = pause::set(&app, &name, Some(paused)).await?;
+    tracing::info!(pool = %name, by = caller.name, key_id = caller.key_id, "a pool is paused");
+    Ok(axum::Json(One { data: view(&app, &record).await? }))
+}
+
+async fn go_on(State(app): State<App>, caller: Caller, Path(name): Path<PoolName>) -> Result<axum::Json<One<PoolView>>, ApiError> {
+    let record = pause::set(&app, &name, None).await?;
+    tracing::info!(pool = %name, by = caller.name, key_id = caller.key_id, "a pool goes on");
+    Ok(axum::Json(One { data: view(&app, &record).await? }))
+}
+
 async fn delete(State(app): State<App>, Path(name): Path<PoolName>, Query(query): Query<DeleteQuery>) -> Result<StatusCode, ApiError> {
     remove::remove(&app, &name, query.force.unwrap_or(false)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -124,5 +161,5 @@ async fn health(State(app): State<App>, Path(name): Path<PoolName>) -> Result<ax
     let standings: Vec<_> = members.iter().map(|(id, _)| app.mirror.standings.get(id)).collect();
     let agents = members.iter().zip(&standings).map(|((_, agent), standing)| (agent.as_ref(), standing.as_deref()));
     let (counts, fit) = health::count(agents);
-    Ok(axum::Json(One { data: health::judge(name, counts, fit, queue) }))
+    Ok(axum::Json(One { data: health::judge(name, record.paused.as_ref(), counts, fit, queue) }))
 }

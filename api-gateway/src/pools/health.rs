@@ -3,7 +3,7 @@
 use muster_schemas::{
     api::{AgentCounts, PoolHealth, PoolStatus, QueueView},
     names::PoolName,
-    records::{AgentRecord, AgentState},
+    records::{AgentRecord, AgentState, Paused},
     standing::{Standing, Status},
 };
 
@@ -28,9 +28,12 @@ pub(crate) fn count<'a>(agents: impl IntoIterator<Item = (&'a AgentRecord, Optio
 }
 
 /// A pool's health.
-pub(crate) fn judge(pool: PoolName, agents: AgentCounts, fit: bool, queue: QueueView) -> PoolHealth {
+pub(crate) fn judge(pool: PoolName, paused: Option<&Paused>, agents: AgentCounts, fit: bool, queue: QueueView) -> PoolHealth {
     let there = agents.online + agents.degraded;
-    let (status, detail) = if fit {
+    let (status, detail) = if let Some(paused) = paused {
+        // What was accepted is kept, and says so here: the question that follows is whether anything is lost.
+        (PoolStatus::Paused, format!("it is {paused}; a job waits until the pool is resumed, and those that run end normally"))
+    } else if fit {
         (PoolStatus::Healthy, format!("{} of its agents accept jobs", agents.accepting))
     } else if agents.accepting > 0 {
         (PoolStatus::Degraded, "jobs run, but on agents that are not well".to_owned())
@@ -84,8 +87,10 @@ mod tests {
             status,
             rank: 0,
             pull_priority: 0,
+            accepting_agents: 1,
             accepting,
             reason: None,
+            defaults: None,
             at,
         })
     }
@@ -109,7 +114,7 @@ mod tests {
         for (agents, status, accepting) in cases {
             let agents: Vec<_> = agents.into_iter().map(|(state, standing)| (agent(state), standing)).collect();
             let (counts, fit) = count(agents.iter().map(|(agent, standing)| (agent, standing.as_ref())));
-            let health = judge("p".parse().unwrap(), counts, fit, QueueView::default());
+            let health = judge("p".parse().unwrap(), None, counts, fit, QueueView::default());
             assert_eq!((health.status, counts.accepting), (status, accepting), "{health:?}");
         }
     }

@@ -7,7 +7,7 @@ use muster_schemas::{
     api::{PutLimits, PutPool},
     code::Code,
     names::{ExecutorName, PoolName},
-    records::{PoolLimits, PoolRecord},
+    records::{JobDefaults, PoolDefaults, PoolLimits, PoolRecord},
     time::Timestamp,
 };
 
@@ -23,7 +23,7 @@ const ROUNDS: usize = 8;
 const DESCRIPTION_MAX: usize = 1000;
 /// The most jobs that a pool may be allowed to queue.
 const QUEUED_MAX: i64 = 1_000_000_000;
-/// The most jobs that a lane may be allowed to run at once.
+/// The most jobs that a pool may be allowed to run at once.
 const RUNNING_MAX: i64 = 1_000_000;
 
 /// What a caller wants of a pool, checked.
@@ -33,6 +33,7 @@ pub(crate) struct Wanted {
     executors: Option<BTreeSet<ExecutorName>>,
     max_queued: Option<u64>,
     max_running: Option<u64>,
+    defaults: Option<PoolDefaults>,
 }
 
 impl Wanted {
@@ -55,7 +56,10 @@ impl Wanted {
         };
         let max_queued = within("limits.max_queued", limits.max_queued, QUEUED_MAX)?;
         let max_running = within("limits.max_running", limits.max_running, RUNNING_MAX)?;
-        Ok(Self { description: put.description, executors, max_queued, max_running })
+        if let Some(defaults) = put.defaults.clone() {
+            JobDefaults::try_from(defaults).map_err(|error| ApiError::new(error.code(), format!("in `defaults`: {error}")))?;
+        }
+        Ok(Self { description: put.description, executors, max_queued, max_running, defaults: put.defaults })
     }
 
     /// The record of a new pool. An empty set of executors means none besides `probe`, which every agent has.
@@ -66,6 +70,7 @@ impl Wanted {
             record.executors.extend(executors.iter().cloned());
         }
         record.limits = self.limits(PoolLimits::default());
+        record.defaults = self.defaults.clone().unwrap_or_default();
         record.description.clone_from(&self.description);
         record
     }
@@ -75,6 +80,9 @@ impl Wanted {
         let mut record = there.clone();
         record.executors.extend(self.executors.iter().flatten().cloned());
         record.limits = self.limits(there.limits);
+        if let Some(defaults) = &self.defaults {
+            record.defaults.clone_from(defaults);
+        }
         if self.description.is_some() {
             record.description.clone_from(&self.description);
         }
@@ -142,6 +150,8 @@ mod tests {
             }
             assert!(wanted(json!({"limits": {field: most}})).is_ok() && wanted(json!({"limits": {field: 1}})).is_ok());
         }
+        assert_eq!(wanted(json!({"defaults": {"timeout_s": 0}})).unwrap_err().code, Code::TimeoutInvalid);
+        assert_eq!(wanted(json!({"defaults": {"retry": {"max_attempts": 101}}})).unwrap_err().code, Code::RetryInvalid);
         assert_eq!(wanted(json!({"executors": ["a.b"]})).unwrap_err().code, Code::NameInvalid);
         assert_eq!(wanted(json!({"description": "x".repeat(1001)})).unwrap_err().code, Code::FieldInvalid);
         let many: Vec<String> = (0..=EXECUTORS_MAX).map(|n| format!("e{n}")).collect();
@@ -165,5 +175,9 @@ mod tests {
         assert_eq!((second.limits.max_queued, second.limits.max_running), (5, 7));
         assert_eq!((second.description.as_deref(), names(&second)), (Some("d"), vec!["http", "probe", "shell", "ssh"]));
         assert_eq!(wanted(json!({"executors": []})).unwrap().merged(&second), second);
+        let third = wanted(json!({"defaults": {"timeout_s": 9}})).unwrap().merged(&second);
+        assert_eq!(wanted(json!({})).unwrap().merged(&third).defaults.timeout_s, Some(9));
+        let fourth = wanted(json!({"defaults": {"retry": {"max_attempts": 2}}})).unwrap().merged(&third);
+        assert_eq!(fourth.defaults.timeout_s, None, "they are replaced as a whole");
     }
 }

@@ -10,6 +10,7 @@ use async_nats::jetstream::kv;
 use futures_util::{StreamExt as _, stream};
 use muster_broker_config::provision;
 use muster_schemas::{
+    api::QueueView,
     code::Code,
     names::{AgentId, ExecutorName, PoolName},
     records::{AgentState, PoolRecord},
@@ -57,7 +58,7 @@ async fn run(app: &App, pool: &PoolName, force: bool) -> Result<(), ApiError> {
 async fn take_away(app: &App, pool: &PoolName, there: Option<Held<PoolRecord>>, jobs: u64, force: bool) -> Result<(), ApiError> {
     let agents = agents(app, pool, force);
     if agents > 0 || (jobs > 0 && !force) {
-        return Err(not_empty(pool, jobs, agents, force));
+        return Err(not_empty(pool, &lost(app, there.as_ref(), jobs).await?, agents, force));
     }
     if let Some(held) = &there {
         delete_record(app, pool, held.revision).await?;
@@ -68,19 +69,34 @@ async fn take_away(app: &App, pool: &PoolName, there: Option<Held<PoolRecord>>, 
     }
     let late = self::jobs(app, pool).await?.unwrap_or(0);
     if late > 0 {
+        let lost = lost(app, there.as_ref(), late).await?;
         restore(app, pool, there).await?;
-        return Err(not_empty(pool, late, 0, force));
+        return Err(not_empty(pool, &lost, 0, force));
     }
     provision::remove_pool(&app.nats, pool).await.map_err(|error| lanes::failed(DOING, error))
 }
 
-fn not_empty(pool: &PoolName, jobs: u64, agents: usize, force: bool) -> ApiError {
-    let hint = match force {
-        true if agents > 0 => "stop its agents first",
-        true => "repeat the request",
-        false => "?force=true cancels its jobs and leaves agents that are offline without a pool",
+/// What is in the queue: how many of its jobs wait and how many run.
+async fn lost(app: &App, there: Option<&Held<PoolRecord>>, jobs: u64) -> Result<QueueView, ApiError> {
+    match there {
+        Some(held) => queue::look(app, &held.record).await.map_err(|error| error.while_doing(DOING)),
+        // Without a record nobody knows its lanes.
+        None => Ok(QueueView { pending: jobs, ..QueueView::default() }),
+    }
+}
+
+fn not_empty(pool: &PoolName, lost: &QueueView, agents: usize, force: bool) -> ApiError {
+    let QueueView { pending, running, .. } = lost;
+    let has = format!("pool `{pool}` has {pending} waiting and {running} running jobs");
+    let detail = match force {
+        true if agents > 0 => format!("{has}, and {agents} agents that are there; stop these first"),
+        true => format!("{has} left; repeat the request"),
+        false => format!(
+            "{has} and {agents} agents. With ?force=true the jobs would be cancelled, waiting and running ones alike, and the agents be \
+             without a pool; those that are there have to be stopped first"
+        ),
     };
-    ApiError::new(Code::PoolNotEmpty, format!("pool `{pool}` has {jobs} jobs in its queue and {agents} agents in the way; {hint}"))
+    ApiError::new(Code::PoolNotEmpty, detail)
 }
 
 /// Jobs in the pool's queue. `None` when there is no queue.

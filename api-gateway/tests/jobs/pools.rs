@@ -174,8 +174,10 @@ async fn health_counts_the_queue_and_the_agents() {
         status: Status::Online,
         rank: 0,
         pull_priority: 0,
+        accepting_agents: 1,
         accepting: true,
         reason: None,
+        defaults: None,
         at: Timestamp::now(),
     };
     dispatcher

@@ -3,9 +3,11 @@
 //! Both make lanes, so both may create and update streams; neither may remove or empty one that every pool shares.
 
 use muster_schemas::{
+    schedule,
     subjects::{
         self, About, Query,
         broker::{self, ConsumerApi, StreamApi},
+        js,
     },
     topology::{self, BUCKETS, bucket_stream},
 };
@@ -29,6 +31,8 @@ fn shared() -> Vec<String> {
         broker::consumer_create_unnamed("*"),
         ConsumerApi::Info.any("*"),
         ConsumerApi::Delete.any("*"),
+        // A paused pool, and a lane without a share of its pool's limit.
+        ConsumerApi::Pause.any("*"),
     ];
     // Pulling from a lane is the agents' part.
     let read = [topology::RESULTS, topology::EVENTS, topology::LOGS, topology::HEARTBEATS, topology::DEAD];
@@ -51,6 +55,12 @@ fn protected() -> Vec<String> {
     not
 }
 
+/// Of a dispatcher: timers of schedules are cancelled by purging their subjects.
+fn protected_but_timers() -> Vec<String> {
+    let timers = StreamApi::Purge.subject(topology::SCHEDULES);
+    protected().into_iter().filter(|subject| *subject != timers).collect()
+}
+
 fn buckets<'a>(names: &'a [&str]) -> impl Iterator<Item = String> + 'a {
     names.iter().map(|name| broker::keys_of(name))
 }
@@ -65,12 +75,15 @@ pub(super) fn gateway() -> Permissions {
         About::Event.all(),
         broker::CONTROLS.to_owned(),
         broker::RPCS.to_owned(),
+        broker::HISTORY.to_owned(),
         // Answers, and results forwarded to where a job's header asks for them.
         broker::INBOXES.to_owned(),
+        // A dead letter that was replayed or is thrown away.
+        StreamApi::MessageDelete.subject(topology::DEAD),
         // The streams of pools, when a pool is removed.
         StreamApi::Delete.any(),
     ]);
-    publish.extend(buckets(&[topology::AGENTS, topology::POOLS, topology::API_KEYS, topology::JOIN_TOKENS]));
+    publish.extend(buckets(&[topology::AGENTS, topology::POOLS, topology::API_KEYS, topology::JOIN_TOKENS, topology::SCHEDULES_BUCKET]));
     let mut subscribe = vec![broker::GATEWAY_INBOXES.to_owned(), subjects::renewals()];
     subscribe.extend(Query::ALL.map(Query::all));
     subscribe.extend([About::Done, About::Event, About::Log].map(About::all));
@@ -81,10 +94,18 @@ pub(super) fn dispatcher() -> Permissions {
     let mut publish = shared();
     // Of a lost job: its result, its last event, its dead letter.
     publish.extend([About::Result, About::Event, About::Dead].map(About::all));
-    publish.extend(buckets(&[topology::STANDINGS, topology::LEASES, topology::POOLS]));
+    publish.extend(buckets(&[topology::STANDINGS, topology::LEASES, topology::POOLS, topology::SCHEDULES_BUCKET]));
+    // Timers of schedules, what they fired, the jobs made of that, and the job that such a one replaces.
+    publish.extend([broker::SCHEDULES, broker::JOBS, broker::CONTROLS].map(str::to_owned));
+    publish.push(broker::pulls_of(topology::SCHEDULES));
+    publish.extend(broker::acks_of(topology::SCHEDULES));
     // It follows these buckets as it follows streams, by pulling.
     publish.extend([topology::AGENTS, topology::POOLS, topology::STANDINGS].map(|bucket| broker::pulls_of(&bucket_stream(bucket))));
-    let mut subscribe = vec![broker::DISPATCHER_INBOXES.to_owned(), subjects::heartbeats()];
+    // Answers about the history. Only gateways may ask.
+    publish.push(broker::GATEWAY_INBOXES.to_owned());
+    let mut subscribe = vec![broker::DISPATCHER_INBOXES.to_owned(), subjects::heartbeats(), broker::HISTORY.to_owned()];
     subscribe.extend([About::Done, About::Event].map(About::all));
-    Permissions { publish, publish_not: protected(), subscribe, responses: None }
+    // A hint that a schedule has changed.
+    subscribe.push(js::key(topology::SCHEDULES_BUCKET, schedule::keys::DEFINITIONS));
+    Permissions { publish, publish_not: protected_but_timers(), subscribe, responses: None }
 }

@@ -13,6 +13,8 @@ pub(super) const STREAM_NAME_IN_USE: u64 = 10058;
 pub(super) const STORE_FAILED: u64 = 10049;
 /// There is no such consumer.
 pub(super) const CONSUMER_NOT_FOUND: u64 = 10014;
+/// A consumer of that name exists with other settings.
+pub(super) const CONSUMER_EXISTS: u64 = 10148;
 /// The subject's last sequence is not the expected one.
 pub(super) const WRONG_LAST_SEQUENCE: u64 = 10071;
 

@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use async_nats::Client;
-use futures_util::{TryStreamExt as _, stream};
 use muster_schemas::{
     lane::Lane,
     names::{ExecutorName, PoolName},
@@ -19,16 +18,14 @@ use muster_schemas::{
 use serde_json::Value;
 
 use super::{
-    Error, api, bucket,
-    stream::{config, ensure_consumer, ensure_stream, info},
+    Error, api, bucket, divider, lanes,
+    stream::{config, ensure_stream, info},
 };
 
 /// How often to try again when others change the same pool.
 const ROUNDS: usize = 16;
-/// Consumers that are made at once. One takes some 20 ms, most of it waiting for the disk, and a pool may have 192 of them.
-const AT_ONCE: usize = 16;
 
-/// Makes the pool, or brings it to `record`: description and limits as given, lanes of its executors besides the ones there are.
+/// Makes the pool, or brings it to `record`: all as given, but lanes of its executors besides the ones there are.
 /// Also writes the record. Returns the record as it is now.
 ///
 /// # Errors
@@ -86,7 +83,7 @@ pub async fn remove_pool(client: &Client, pool: &PoolName) -> Result<(), Error> 
     api::unless(answer, &[api::STREAM_NOT_FOUND]).map(drop)
 }
 
-async fn read(client: &Client, pool: &PoolName) -> Result<bucket::Entry<PoolRecord>, Error> {
+pub(super) async fn read(client: &Client, pool: &PoolName) -> Result<bucket::Entry<PoolRecord>, Error> {
     bucket::get(client, POOLS, pool.as_str()).await
 }
 
@@ -94,21 +91,23 @@ async fn write(client: &Client, record: &PoolRecord, revision: u64) -> Result<bo
     bucket::put(client, POOLS, record.name.as_str(), wire::encode(record), revision).await
 }
 
-/// Brings stream and consumers of a pool to its record, until the record has not changed meanwhile.
+/// Brings stream and consumers of a pool to its record, until nothing had to be changed and the record has not changed meanwhile.
+///
+/// That a lane that was changed is looked at again is what makes a pause hold from the moment this returns: whoever still acts upon an
+/// older record acts before that look.
 pub(super) async fn reconcile(client: &Client, pool: &PoolName) -> Result<PoolRecord, Error> {
     let mut entry = read(client, pool).await?;
     for _ in 0..ROUNDS {
         let record = entry.value.ok_or_else(|| Error::NoPool(pool.clone()))?;
         let queue = topology::jobs(pool, &record.executors, record.limits.max_queued);
         ensure_stream(client, &queue).await?;
-        let consumers =
-            record.executors.iter().flat_map(Lane::of).map(|lane| topology::lane_consumer(pool, &lane, record.limits.max_running));
-        let queue = queue.name.as_str();
-        stream::iter(consumers.map(Ok))
-            .try_for_each_concurrent(AT_ONCE, async |consumer| ensure_consumer(client, queue, &consumer).await)
-            .await?;
+        let view = lanes::look(client, &record).await?;
+        let changed = lanes::bring(client, &record, entry.revision, &view).await?;
+        if record.limits.is_divided() {
+            divider::fit(client, &record).await?;
+        }
         let now = read(client, pool).await?;
-        if now.revision == entry.revision && declared(client, &record).await? {
+        if !changed && now.revision == entry.revision && declared(client, &record).await? {
             return Ok(record);
         }
         entry = now;

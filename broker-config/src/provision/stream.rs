@@ -133,6 +133,11 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
+/// Whether a consumer has other settings than these. Its pause is no setting: the broker ignores it in an update.
+pub(super) fn differs(want: &Consumer, have: &Map<String, Value>) -> Result<bool, Error> {
+    Ok(!fields(want)?.iter().all(|(field, wanted)| same(field, wanted, have.get(field).unwrap_or(&Value::Null))))
+}
+
 fn fields(want: &impl serde::Serialize) -> Result<Map<String, Value>, Error> {
     let malformed = |problem: String| Error::Malformed { what: "our own topology".into(), problem };
     match serde_json::to_value(want) {
@@ -150,11 +155,10 @@ pub async fn ensure_consumer(client: &Client, stream: &str, want: &Consumer) -> 
     let name = &want.durable_name;
     let operation = || format!("make consumer {name} of stream {stream}");
     let have = call(client, ConsumerApi::Info.subject(stream, name), &Value::Null, || format!("read consumer {name}")).await;
-    if let Some(info) = unless(have, &[api::CONSUMER_NOT_FOUND])? {
-        let have = config(&info, name)?;
-        if fields(want)?.iter().all(|(field, wanted)| same(field, wanted, have.get(field).unwrap_or(&Value::Null))) {
-            return Ok(());
-        }
+    if let Some(info) = unless(have, &[api::CONSUMER_NOT_FOUND])?
+        && !differs(want, &config(&info, name)?)?
+    {
+        return Ok(());
     }
     // An empty action is "make or update".
     let body = json!({"stream_name": stream, "config": want, "action": ""});

@@ -4,8 +4,10 @@
 mod attacks;
 mod drain;
 mod init;
+mod pause;
 mod permissions;
 mod provision;
 mod server;
+mod shares;
 mod support;
 mod topology;

@@ -131,13 +131,13 @@ async fn lanes_added_by_many_at_once_are_all_there() {
 async fn limits_of_a_pool_can_change_and_jobs_stay() {
     let (_world, gateway) = World::provisioned().await;
     gateway.store("jobs.p.normal.shell.j1", "{}").await;
-    let limits = PoolLimits { max_queued: 5, max_running: 7 };
+    let limits = PoolLimits { max_queued: 5, max_running: 20_000 };
     let record = PoolRecord { limits, executors: BTreeSet::new(), ..provision::default_pool(pool("p"), Timestamp::now()) };
     let now = provision::ensure_pool(&gateway.client, &record).await.unwrap();
     assert_eq!((now.limits, now.executors.len()), (limits, 3));
     assert_eq!(config(&gateway, "JOBS_p").await["max_msgs"], 5);
     let consumer = gateway.api(ConsumerApi::Info.subject("JOBS_p", "high_http"), json!({})).await;
-    assert_eq!(consumer["config"]["max_ack_pending"], 7);
+    assert_eq!(consumer["config"]["max_ack_pending"], 20_000);
     assert_eq!(gateway.messages("JOBS_p").await, 1);
 }
 

@@ -53,13 +53,13 @@ async fn a_stored_result_is_republished_once_and_a_refused_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_queued_job_shows_in_its_events_without_its_body() {
+async fn a_queued_job_shows_in_its_events_with_its_body() {
     let (world, gateway) = World::provisioned().await;
     let service = world.service(&["p"]).await;
     let mut events = service.subscribe(&About::Event.pool(&pool("p"))).await;
-    service.store("jobs.p.high.http.j", "secret body").await;
+    service.store("jobs.p.high.http.j", "the body").await;
     let event = next(&mut events).await;
-    assert_eq!((event.subject.as_str(), event.payload.len()), ("events.p.j", 0));
+    assert_eq!((event.subject.as_str(), &event.payload[..]), ("events.p.j", &b"the body"[..]));
     assert_eq!(event.headers.unwrap().get(headers::REPUBLISHED_SUBJECT).unwrap().as_str(), "jobs.p.high.http.j");
     eventually("the event is stored", async || gateway.messages("EVENTS").await == 1).await;
 }

@@ -18,8 +18,8 @@ use super::{Feed, Key};
 pub const IN_FLIGHT_MAX: usize = 256;
 /// A difference in score below this is none.
 const SCORE_STEP: f64 = 0.05;
-/// Changes that only people read (score, rank, reason) are written this often at most: while a heartbeat ages, the score falls all the
-/// time.
+/// Changes that only people read (score, rank, reason), or that cost no more than a detour (how many agents accept), are written this often
+/// at most: while a heartbeat ages, the score falls all the time.
 const SMALL_EVERY: Duration = Duration::from_secs(5);
 /// Changes that agents act upon are written at once, up to so many per second and agent: an agent may say goodbye and hello as fast as it
 /// can, and each write costs the broker a flush.
@@ -170,12 +170,13 @@ impl Entry {
 
 fn difference(written: &Standing, now: &Standing) -> Difference {
     let acts = |of: &Standing| (of.status, of.accepting, of.pull_priority);
-    if acts(written) != acts(now) {
+    if acts(written) != acts(now) || written.defaults != now.defaults {
         return Difference::Large;
     }
     let parts = |of: &Standing| [of.score, of.heartbeat_part, of.success_part];
     let moved = parts(written).into_iter().zip(parts(now)).any(|(a, b)| (a - b).abs() >= SCORE_STEP);
-    // The rank of an agent that may not pull only says how many others there are.
-    let moved = moved || written.reason != now.reason || (now.accepting && written.rank != now.rank);
+    // The rank of an agent that may not pull only says how many others there are, and so does their number.
+    let among = |of: &Standing| (of.rank, of.accepting_agents);
+    let moved = moved || written.reason != now.reason || (now.accepting && among(written) != among(now));
     if moved { Difference::Small } else { Difference::None }
 }

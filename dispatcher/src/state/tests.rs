@@ -74,7 +74,8 @@ impl Desk {
         self.send([Event::Standings(Feed::End)], now);
         self.send(beats.iter().cloned().map(|(key, beat, at)| Event::Heartbeat(key, beat, at)), now);
         assert_eq!(self.writes, [], "nothing is written before all is known");
-        self.send([Event::CaughtUp(Source::Heartbeats), Event::CaughtUp(Source::Results), Event::Lead(true)], now);
+        let rest = [Source::Heartbeats, Source::Results, Source::Pools].map(Event::CaughtUp);
+        self.send(rest.into_iter().chain([Event::Lead(true)]), now);
         self
     }
 
@@ -118,6 +119,18 @@ impl Desk {
 
 fn one_online() -> Desk {
     Desk::new().ready(&[(0, enlisted("p"))], &[(key("p", 0), beat(1), noon())], noon())
+}
+
+#[test]
+fn a_standing_says_how_many_agents_accept_up_to_eight() {
+    let agents: Vec<(u32, Enlisted)> = (0..20).map(|n| (n, enlisted(if n < 3 { "few" } else { "many" }))).collect();
+    let beats: Vec<_> = (0..19).map(|n| (key(if n < 3 { "few" } else { "many" }, n), beat(1), noon())).collect();
+    let mut desk = Desk::new().ready(&agents, &beats, noon());
+    assert_eq!((desk.standing("few", 0).accepting_agents, desk.standing("many", 5).accepting_agents), (3, 8));
+    assert_eq!((desk.standing("many", 19).accepting, desk.standing("many", 19).accepting_agents), (false, 8), "it is told of the others");
+    let goodbye = Beat { goodbye: true, ..beat(2) };
+    desk.send([Event::Heartbeat(key("few", 2), goodbye, at(10))], at(10));
+    assert_eq!(desk.standing("few", 0).accepting_agents, 2);
 }
 
 #[test]
@@ -369,6 +382,30 @@ fn an_agent_that_flaps_costs_a_bounded_number_of_writes() {
         desk.send([Event::Heartbeat(key("p", 0), beat, at(1))], at(1) + Duration::from_millis(n));
     }
     assert!(desk.writes.len() <= 7, "{} writes in a second", desk.writes.len());
+}
+
+#[test]
+fn what_a_pool_gives_its_jobs_is_in_the_standings_of_its_agents_at_once() {
+    let mut desk = Desk::new().ready(&[(0, enlisted("p")), (1, enlisted("q"))], &[], noon());
+    let put = |timeout_s| Event::Pools(Feed::Put("p".parse().unwrap(), PoolDefaults { timeout_s, retry: None }, 1));
+    desk.writes.clear();
+    desk.send([put(Some(7))], noon());
+    let written: Vec<_> = desk.writes.iter().map(|(key, standing)| (key.pool.as_str(), standing.defaults.clone())).collect();
+    assert_eq!(written, [("p", Some(PoolDefaults { timeout_s: Some(7), retry: None }))]);
+    desk.send([put(None)], noon());
+    assert_eq!(desk.standing("p", 0).defaults, None);
+}
+
+#[test]
+fn nothing_is_written_before_the_pools_are_known() {
+    let mut desk = Desk::new();
+    let agents = [Event::Agents(Feed::Begin), Event::Agents(Feed::Put(id(0), enlisted("p"), 1)), Event::Agents(Feed::End)];
+    let sources = [Source::Standings, Source::Heartbeats, Source::Results].map(Event::CaughtUp);
+    desk.send(agents.into_iter().chain(sources).chain([Event::Lead(true)]), noon());
+    assert_eq!(desk.writes, []);
+    let put = Event::Pools(Feed::Put("p".parse().unwrap(), PoolDefaults { timeout_s: Some(7), retry: None }, 1));
+    desk.send([Event::Pools(Feed::Begin), put, Event::Pools(Feed::End)], noon());
+    assert_eq!(desk.standing("p", 0).defaults.as_ref().and_then(|defaults| defaults.timeout_s), Some(7));
 }
 
 #[test]
