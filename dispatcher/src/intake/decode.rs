@@ -114,16 +114,22 @@ impl Pools {
     }
 }
 
-/// Records of pools. No event: they are looked at where they are needed.
+/// Records of pools: kept as they are for those who look at them, and their defaults for the state.
 pub(crate) fn pools(mut pools: Pools, figures: Figures) -> impl Decode {
     move |heard: Heard<'_>| {
         let feed = bucket(heard, topology::POOLS, |key, value| {
             let record =
                 value.map(|value| decode::<PoolRecord>(value, Ignored::Record, key, &figures)).map_or(Some(None), |r| r.map(Some))?;
-            Some((key.parse().ok()?, record))
+            Some((key.parse::<PoolName>().ok()?, record))
         });
+        let defaults = match feed.as_ref()? {
+            Feed::Begin => Feed::Begin,
+            Feed::Put(name, record, revision) => Feed::Put(name.clone(), record.defaults.clone(), *revision),
+            Feed::Gone(name, revision) => Feed::Gone(name.clone(), *revision),
+            Feed::End => Feed::End,
+        };
         feed.into_iter().for_each(|feed| pools.follow(feed));
-        None
+        Some(Event::Pools(defaults))
     }
 }
 
@@ -236,8 +242,16 @@ mod tests {
         let mut result = JobResult::never_ran(Outcome::Failed, ErrorInfo::new(Code::Internal, "x"), at, at);
         let agent = AgentId::generate();
         (result.agent_id, result.started_at) = (Some(agent.clone()), Some(at));
-        let lost =
-            AttemptRecord { attempt: 1, agent_id: None, started_at: None, finished_at: None, outcome: None, exit_code: None, error: None };
+        let lost = AttemptRecord {
+            attempt: 1,
+            agent_id: None,
+            started_at: None,
+            finished_at: None,
+            outcome: None,
+            exit_code: None,
+            error: None,
+            tail: None,
+        };
         result.history = vec![lost.clone(), AttemptRecord { outcome: Some(Outcome::Failed), ..lost }];
         let ended: Ended = wire::decode_within(&wire::encode(&result), result::LIMIT).unwrap();
         assert_eq!((ended.outcome, ended.agent_id.as_ref(), ended.started_at), (Outcome::Failed, Some(&agent), Some(at)));

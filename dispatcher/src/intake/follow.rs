@@ -46,12 +46,15 @@ pub(crate) enum Range {
     Latest,
     /// Those of the sliding hour, and all later ones, looked for every [`LOOK_EVERY`].
     Hour,
+    /// All from a position on, looked for every [`LOOK_EVERY`]. Of a stream whose end was lost, or that was made anew, that is told. After an
+    /// interruption some messages come twice.
+    Whole,
 }
 
 impl Range {
     /// How it is asked for more.
     fn pull(self) -> Pull {
-        let waits = self != Self::Hour;
+        let waits = !matches!(self, Self::Hour | Self::Whole);
         Pull {
             batch: BATCH,
             max_bytes: BATCH_BYTES,
@@ -90,6 +93,14 @@ pub(crate) trait Listener: Send {
     fn hear(&mut self, heard: Heard<'_>) -> impl Future<Output = ()> + Send;
     /// Is told what the broker's clock shows.
     fn clock(&mut self, now: Timestamp) -> impl Future<Output = ()> + Send;
+    /// Is told that a look at a stream found nothing more.
+    fn looked(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+    /// Is told that a stream that is read as a [`Range::Whole`] has lost its end, or all of it, and from where it is read on.
+    fn rewound(&mut self, _seen: Position, _now: Position) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// Where streams are followed.
@@ -114,10 +125,13 @@ pub(crate) struct Follower {
 }
 
 /// How far a stream has been read.
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    created: Timestamp,
-    sequence: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// When the stream was made.
+    pub(crate) created: Timestamp,
+    pub(crate) sequence: u64,
+    /// When the broker stored the message of that sequence.
+    pub(crate) stored: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -134,6 +148,11 @@ struct Pull {
 impl Follower {
     pub(crate) fn new(source: Source, stream: String, filter: String, range: Range) -> Self {
         Self { source, stream, filter, range, position: None, readings: 0 }
+    }
+
+    /// Begins behind this position.
+    pub(crate) fn behind(self, position: Option<Position>) -> Self {
+        Self { position, ..self }
     }
 
     /// Follows the stream until the future is dropped.
@@ -173,7 +192,13 @@ impl Follower {
         if let Some(now) = info.ts {
             listener.clock(now).await;
         }
+        let seen = self.position;
         let from = self.start(&info);
+        if let (Range::Whole, Some(seen), Some(now)) = (self.range, seen, self.position)
+            && seen != now
+        {
+            listener.rewound(seen, now).await;
+        }
         let there = broker::make_consumer(&client, &self.stream, name, &self.filter, from).await?;
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| self.interrupted(error))?;
@@ -203,6 +228,7 @@ impl Follower {
                             continue;
                         }
                         if pull.no_wait {
+                            listener.looked().await;
                             tokio::time::sleep(LOOK_EVERY).await;
                         }
                         break;
@@ -235,8 +261,17 @@ impl Follower {
                     sequence: place.sequence,
                     stored: place.stored,
                 };
+                let position = Position { created: info.created, sequence: place.sequence, stored: place.stored };
+                // Read on from that time, and there is another message under a sequence that was read before: the broker had lost
+                // the end of the stream, and has used its sequences again.
+                if let (Range::Whole, 1, Some(seen)) = (self.range, number, self.position)
+                    && seen.sequence >= position.sequence
+                    && seen.stored < position.stored
+                {
+                    listener.rewound(seen, Position { sequence: position.sequence - 1, ..position }).await;
+                }
                 listener.hear(Heard::Message(&message)).await;
-                self.position = Some(Position { created: info.created, sequence: place.sequence });
+                self.position = Some(position);
                 if behind && (place.pending == 0 || place.sequence >= info.state.last_seq) {
                     behind = false;
                     listener.hear(Heard::CaughtUp).await;
@@ -259,21 +294,23 @@ impl Follower {
             Range::Everything => return From::Latest,
             Range::Latest => From::Latest,
             Range::Hour => From::Time(window::start(info.ts.unwrap_or_else(Timestamp::now))),
+            Range::Whole => From::Sequence(1),
         };
         match &mut self.position {
             // A stream that was made anew begins to count again.
             Some(position) if position.created == info.created => {
-                if position.sequence > info.state.last_seq {
-                    tracing::error!(
-                        stream = self.stream,
-                        seen = position.sequence,
-                        last = info.state.last_seq,
-                        "the broker has lost the end of a stream: sequence numbers go backwards"
-                    );
-                    self.source.figures.rewound(&self.stream);
-                    position.sequence = info.state.last_seq;
+                // Alarmed by the history, which reads every stream that this can happen to.
+                position.sequence = position.sequence.min(info.state.last_seq);
+                match self.range {
+                    // By time: sequences may have been used again. See below for the message that is read twice.
+                    Range::Whole if position.sequence > 0 => From::Time(position.stored),
+                    _ => From::Sequence(position.sequence + 1),
                 }
-                From::Sequence(position.sequence + 1)
+            }
+            // It was made anew.
+            Some(position) if self.range == Range::Whole => {
+                *position = Position { created: info.created, sequence: 0, stored: info.created };
+                first
             }
             _ => first,
         }

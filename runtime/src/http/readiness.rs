@@ -13,6 +13,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     checks: Arc<RwLock<BTreeMap<&'static str, Result<(), String>>>>,
+    notes: Arc<RwLock<BTreeMap<&'static str, String>>>,
 }
 
 impl Readiness {
@@ -20,7 +21,12 @@ impl Readiness {
     #[must_use]
     pub fn new<const N: usize>(expected: [&'static str; N]) -> Self {
         let starting = |name| (name, Err("starting".to_owned()));
-        Self { checks: Arc::new(RwLock::new(expected.into_iter().map(starting).collect())) }
+        Self { checks: Arc::new(RwLock::new(expected.into_iter().map(starting).collect())), notes: Arc::default() }
+    }
+
+    /// Shows a line as the detail of a check that holds: what an operator should know of a process that works. No secrets.
+    pub fn note(&self, name: &'static str, detail: String) {
+        self.notes.write().unwrap_or_else(PoisonError::into_inner).insert(name, detail);
     }
 
     /// Sets a check. The detail of a failure is shown to whoever asks: no secrets. A change is logged.
@@ -52,12 +58,13 @@ impl Readiness {
 
     pub(crate) fn report(&self) -> Report {
         let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
+        let notes = self.notes.read().unwrap_or_else(PoisonError::into_inner);
         Report {
             ready: checks.values().all(Result::is_ok),
             checks: checks
                 .iter()
                 .map(|(name, state)| {
-                    let check = Check { ok: state.is_ok(), detail: state.as_ref().err().cloned() };
+                    let check = Check { ok: state.is_ok(), detail: state.as_ref().err().or(notes.get(name)).cloned() };
                     (*name, check)
                 })
                 .collect(),
@@ -93,5 +100,15 @@ mod tests {
         readiness.set("broker", Err("refused: revoked".to_owned()));
         assert_eq!(readiness.failing(), [("broker", "refused: revoked".to_owned())]);
         assert!(!readiness.clone().is_ready());
+    }
+
+    #[test]
+    fn a_check_that_holds_may_have_something_to_tell() {
+        let readiness = Readiness::new(["history"]);
+        readiness.set("history", Ok(()));
+        readiness.note("history", "an alarm".to_owned());
+        let report = serde_json::to_value(readiness.report()).unwrap_or_default();
+        assert!(readiness.is_ready());
+        assert_eq!(report, serde_json::json!({"ready": true, "checks": {"history": {"ok": true, "detail": "an alarm"}}}));
     }
 }

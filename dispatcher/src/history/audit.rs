@@ -1,0 +1,124 @@
+//! Looks after jobs of which nothing was heard for long: is each still in its queue, or has it a result?
+//!
+//! A few at a time, in turn, so that a long queue costs the broker little. One that is in neither place is lost, and alarmed once; unless
+//! its result may have come and gone while nobody here followed results.
+
+use std::{sync::Arc, time::Duration};
+
+use muster_runtime::nats::Broker;
+use muster_schemas::{
+    subjects::{self, About},
+    time::Timestamp,
+    topology,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    blocking,
+    catalogue::Spot,
+    key::RowKey,
+    ledger::Ledger,
+    projection::Input,
+    row::{Missing, Row},
+    store::{HistoryError, Store},
+};
+use crate::broker::{self, BrokerError};
+
+/// The longest time between two rounds.
+const EVERY: Duration = Duration::from_secs(10);
+/// Jobs looked after in a round: at most two requests each.
+const ROUND: usize = 200;
+
+/// The task that looks.
+pub(crate) struct Audit {
+    pub(crate) store: Arc<Store>,
+    pub(crate) broker: Broker,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    /// How long nothing must have been heard of a job.
+    pub(crate) after: Duration,
+}
+
+impl Audit {
+    /// Looks for ever. Begins once the history is read.
+    pub(crate) async fn run(self, mut caught_up: watch::Receiver<bool>) {
+        // Refused only when the projection has ended, and then this is dropped.
+        let _ = caught_up.wait_for(|done| *done).await;
+        let mut ticks = tokio::time::interval(EVERY.min(self.after));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut from = None;
+        loop {
+            ticks.tick().await;
+            match self.round(from).await {
+                Ok(next) => from = next,
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot look after old jobs"),
+            }
+        }
+    }
+
+    /// Looks after the next jobs. Answers where the round after begins.
+    async fn round(&self, from: Option<Spot>) -> Result<Option<Spot>, HistoryError> {
+        let (store, before) = (Arc::clone(&self.store), Timestamp::now() - self.after);
+        let (rows, next) = blocking(move || quiet(&store, from, before)).await?;
+        for row in rows {
+            match self.is_somewhere(&row).await {
+                Ok(true) => {}
+                Ok(false) => self.missing(&row).await?,
+                // No answer is no sign of anything.
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "cannot tell where a job is");
+                    return Ok(from);
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    async fn is_somewhere(&self, row: &Row) -> Result<bool, BrokerError> {
+        let client = self.broker.client();
+        let queue = broker::holds(client, &topology::jobs_stream(&row.pool), &subjects::job_in_any_lane(&row.pool, &row.id)).await;
+        match queue {
+            Ok(true) => return Ok(true),
+            // The pool was removed.
+            Ok(false) | Err(BrokerError::Missing(_)) => {}
+            Err(error) => return Err(error),
+        }
+        // In this order: a result is stored before its job leaves the queue.
+        broker::holds(client, topology::RESULTS, &About::Result.job(&row.pool, &row.id)).await
+    }
+
+    async fn missing(&self, row: &Row) -> Result<(), HistoryError> {
+        let (store, pool, id) = (Arc::clone(&self.store), row.pool.clone(), row.id.clone());
+        let now = blocking(move || RowKey::of(&pool, &id).map_or(Ok(None), |key| store.row(key))).await?;
+        // Something was heard of it meanwhile.
+        if now.is_none_or(|now| now != *row) {
+            return Ok(());
+        }
+        let unseen = self.ledger.may_have_ended_unseen(row);
+        let why = if unseen { Missing::Unread } else { Missing::Lost };
+        if why == Missing::Lost {
+            self.ledger.lost(&row.pool, &row.id);
+        }
+        // Refused only when the projection has ended, and then this is dropped.
+        let _ = self.inputs.send(Input::Missing(row.pool.clone(), row.id.clone(), why)).await;
+        Ok(())
+    }
+}
+
+/// The next jobs of which nothing was heard since `before`, and where to go on; from the beginning when the end is reached.
+fn quiet(store: &Store, from: Option<Spot>, before: Timestamp) -> Result<(Vec<Row>, Option<Spot>), HistoryError> {
+    let from = from.unwrap_or((i64::MIN, RowKey([0; 16])));
+    let spots: Vec<Spot> = {
+        let catalogue = store.catalogue();
+        let old = catalogue.behind(from).take_while(|entry| entry.queued_at < before.micros());
+        old.filter(|entry| !entry.phase.is_final()).take(ROUND).map(super::catalogue::Entry::spot).collect()
+    };
+    let next = spots.last().copied().filter(|_| spots.len() == ROUND);
+    let mut rows = Vec::new();
+    for (_, key) in spots {
+        // Without the queued part it is no job of a queue, or its acknowledgement is not known.
+        let wanted = |row: &Row| row.ttl_s().is_some() && !row.is_missing() && !row.phase().is_final() && row.heard_at() < before.micros();
+        rows.extend(store.row(key)?.filter(wanted));
+    }
+    Ok((rows, next))
+}
