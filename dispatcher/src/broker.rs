@@ -234,6 +234,21 @@ pub(crate) async fn write(
     }
 }
 
+/// Whether a stream holds a message on a subject, which may have wildcards. A missing stream is an error.
+pub(crate) async fn holds(client: &Client, stream: &str, subject: &str) -> Result<bool, BrokerError> {
+    let body = serde_json::json!({ "last_by_subj": subject }).to_string();
+    let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
+    let message = client.send_request(js::direct_get_by_request(stream), request).await.map_err(|source| unanswered(stream, source))?;
+    match message.status {
+        None | Some(StatusCode::OK) => Ok(true),
+        Some(StatusCode::NOT_FOUND) => Ok(false),
+        Some(status) => {
+            let why = format!("{status} {}", message.description.as_deref().unwrap_or_default());
+            Err(BrokerError::Refused { what: stream.to_owned(), why })
+        }
+    }
+}
+
 /// Where a message stands in its stream, from the subject that its acknowledgement would go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {

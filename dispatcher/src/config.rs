@@ -9,6 +9,8 @@ use muster_runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::history::AGE_MAX;
+
 /// The dispatcher's settings; see `default.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +25,14 @@ pub struct Config {
     pub credentials: Option<PathBuf>,
     /// Certificates that the broker's one must be signed by; the system's if absent.
     pub nats_ca: Option<PathBuf>,
+    /// Where the history of jobs is kept, in a folder of its own; a temporary one if absent. No two dispatchers may share it.
+    pub data_dir: Option<PathBuf>,
+    /// The most jobs in the history.
+    pub history_max_jobs: u64,
+    /// How long a job that has ended stays in the history.
+    pub history_max_age: Period,
+    /// How long nothing must have been heard of a job before it is looked for on the broker.
+    pub ledger_after: Period,
     /// Time between two looks at all agents.
     pub tick: Period,
     /// How much it logs.
@@ -46,6 +56,7 @@ impl Settings for Config {
         EnvVar::new("MUSTER_DEPLOYMENT", "deployment"),
         EnvVar::new("MUSTER_DISPATCHER_CREDENTIALS", "credentials"),
         EnvVar::new("MUSTER_NATS_CA", "nats_ca"),
+        EnvVar::new("MUSTER_DISPATCHER_DATA_DIR", "data_dir"),
         EnvVar::new("LOG_LEVEL", "log_level"),
         EnvVar::new("LOG_FORMAT", "log_format"),
     ];
@@ -53,6 +64,9 @@ impl Settings for Config {
     fn check(&self) -> Result<(), Problem> {
         // A lease must be noticed as run out within a second, so ticks may not be longer.
         in_range("tick", self.tick, Period::from_millis(50)..=Period::from_secs(1))?;
+        in_range("history_max_jobs", self.history_max_jobs, 1..=100_000_000)?;
+        in_range("history_max_age", self.history_max_age, Period::from_secs(60)..=Period::from(AGE_MAX))?;
+        in_range("ledger_after", self.ledger_after, Period::from_secs(1)..=Period::from_secs(24 * 3600))?;
         if self.nats_urls.is_empty() {
             return Err(Problem::new("nats_urls", "at least one URL is needed"));
         }
@@ -75,8 +89,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_that_is_too_long_and_an_empty_list_of_brokers_are_refused() {
-        for (key, value) in [("tick", "2s"), ("tick", "0s"), ("nats_urls", "[]")] {
+    fn what_is_out_of_its_range_and_an_empty_list_of_brokers_are_refused() {
+        for (key, value) in [("tick", "2s"), ("tick", "0s"), ("nats_urls", "[]"), ("history_max_jobs", "0"), ("history_max_age", "1s")] {
             let flags = Overrides::new().set("--set", key, Some(value));
             let error = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap_err();
             assert!(error.to_string().contains(key), "{error}");

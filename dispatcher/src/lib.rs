@@ -1,8 +1,9 @@
 //! The dispatcher: scores agents and tells each how soon it may pull. Control plane only: it never stands on a job's path, and nothing
 //! waits for it.
 //!
-//! Several may run; one is active, and the others know as much and write nothing. It keeps nothing on disk: a start reads the last
-//! heartbeats and the results of the last hour from the broker, and is then where any other one would be.
+//! Several may run; one is active, and the others know as much and write nothing. For scores it keeps nothing on disk: a start reads the last
+//! heartbeats and the results of the last hour from the broker, and is then where any other one would be. The history of jobs is kept
+//! on disk, by each one for itself, and can be deleted at any time.
 //!
 //! | to find | look in |
 //! |---|---|
@@ -11,7 +12,10 @@
 //! | what is known and what follows from it | [`state`]; restarts, replays and shared identities in [`instances`] |
 //! | what comes in | `intake` |
 //! | what goes out | `core` (standings), `lanes`, `figures` and `sampler` (metrics) |
+//! | the list of jobs, and alarms of what the broker lost | `history` |
+//! | schedules: timers, firings, missed firings | [`schedules`] |
 //! | which dispatcher is the active one | [`lease`] |
+//! | limits on running jobs that hold for whole pools | `shares` |
 //! | settings, start and end | [`Config`], [`run`] |
 
 mod broker;
@@ -20,14 +24,17 @@ mod config;
 mod core;
 mod figures;
 mod fixed;
+mod history;
 pub mod instances;
 mod intake;
 mod lanes;
 pub mod lease;
 pub mod ranking;
 mod sampler;
+pub mod schedules;
 pub mod score;
 mod service;
+mod shares;
 pub mod state;
 pub mod window;
 

@@ -25,10 +25,13 @@ use crate::{
     core::{self, Core, Mind},
     figures::Figures,
     fixed::Fixed,
+    history,
     intake::{self, follow::Source},
     lanes::{Lanes, Reconciler},
     lease::keeper::Keeper,
     sampler::Sampler,
+    schedules,
+    shares::Shares,
 };
 
 /// How long tasks may take to end.
@@ -53,13 +56,20 @@ struct Args {
     /// The directory that `muster init` made.
     #[arg(long, value_name = "DIRECTORY")]
     deployment: Option<String>,
+    /// Where the history of jobs is kept.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<String>,
 }
 
 /// The whole process: reads arguments and settings, runs until TERM or INT. The first argument is the program's name.
 pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::run_main("muster-dispatcher", || {
         let args = Args::try_parse_from(args)?;
-        let flags = Overrides::new().set("--listen", "listen", args.listen).set("--deployment", "deployment", args.deployment);
+        let flags = Overrides::new().set("--listen", "listen", args.listen).set("--deployment", "deployment", args.deployment).set(
+            "--data-dir",
+            "data_dir",
+            args.data_dir,
+        );
         let options = |config: &Config| process::Options {
             log_filter: config.log_level.clone(),
             log_format: config.log_format,
@@ -131,12 +141,16 @@ async fn work(
     let (sender, inputs) = mpsc::channel(intake::QUEUE);
     let (records_read, wait) = watch::channel(false);
     let source = Source { broker: broker.clone(), fixed: Arc::clone(&fixed), figures: figures.clone(), instance };
+    history::start(tasks, &source, &config, &metrics, &readiness)?;
     let pools = intake::start(tasks, &source, &leadership, &sender, wait);
 
+    schedules::start(tasks, &broker, &fixed, &leadership);
     let lanes = Lanes::default();
     let reconciler =
         Reconciler { broker: broker.clone(), fixed, leadership: leadership.clone(), lanes: lanes.clone(), pools: pools.clone() };
     tasks.essential("lanes", reconciler.run(shutdown.clone()));
+    let shares = Shares { broker: broker.clone(), leadership: leadership.clone(), pools: pools.clone() };
+    tasks.essential("shares", shares.run(shutdown.clone()));
     let sampler = Sampler { broker: broker.clone(), leadership: leadership.clone(), pools, figures: figures.clone() };
     tasks.essential("sampler", sampler.run(shutdown.clone()));
 

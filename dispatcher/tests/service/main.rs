@@ -1,6 +1,12 @@
 //! The dispatcher on a real broker: each test has a broker of its own, with accounts and permissions as `muster init` makes them.
 
+mod calendar;
 mod faults;
+mod history;
 mod leadership;
+mod ledger;
+mod outages;
+mod schedules;
+mod shares;
 mod standings;
 mod support;

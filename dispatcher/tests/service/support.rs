@@ -49,7 +49,7 @@ pub(crate) struct Stack {
     pub(crate) server: Server,
     pub(crate) deployment: Deployment,
     pub(crate) gateway: Client,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Stack {
@@ -63,7 +63,12 @@ impl Stack {
         let options = ConnectOptions::with_credentials_file(deployment.layout.gateway_creds()).await.unwrap();
         let gateway = options.custom_inbox_prefix(gateway_inbox("test")).connect(server.url()).await.unwrap();
         provision::provision(&gateway, &deployment.bootstrap).await.unwrap();
-        Self { server, deployment, gateway, _dir: dir }
+        Self { server, deployment, gateway, dir }
+    }
+
+    /// Where the broker keeps its streams.
+    pub(crate) fn store(&self) -> std::path::PathBuf {
+        self.dir.path().join("store")
     }
 
     pub(crate) async fn bucket(&self, name: &str) -> jetstream::kv::Store {
@@ -229,11 +234,17 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     /// Starts one; it may not be ready yet.
     pub(crate) fn start(deployment: String, url: &str) -> Self {
+        Self::start_with(deployment, url, &[])
+    }
+
+    /// As [`Dispatcher::start`], with these settings besides.
+    pub(crate) fn start_with(deployment: String, url: &str, settings: &[(&'static str, String)]) -> Self {
         let flags = Overrides::new().set("--set", "deployment", Some(deployment)).set("--set", "nats_urls", Some(url)).set(
             "--set",
             "tick",
             Some("100ms"),
         );
+        let flags = settings.iter().fold(flags, |flags, (key, value)| flags.set("--set", key, Some(value)));
         let config = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap().settings;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

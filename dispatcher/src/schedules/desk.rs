@@ -1,0 +1,202 @@
+//! Settles one firing: decides, writes the decision down, and makes the job.
+//!
+//! Every step may be repeated by whoever is given the firing again, here or in another dispatcher. What was decided is in the bucket,
+//! written by compare-and-set, so of two that decide at once one decides anew.
+
+use std::collections::BTreeSet;
+
+use async_nats::{HeaderMap, Request, RequestErrorKind};
+use muster_broker_config::provision;
+use muster_runtime::nats::Broker;
+use muster_schemas::{
+    headers::{CONTENT_TYPE, MSG_ID, MSGPACK},
+    job::Job,
+    lane::Lane,
+    names::{ExecutorName, PoolName, ScheduleName},
+    schedule::{Became, FiredJob, ScheduleRecord, ScheduleState, keys},
+    subjects::{self, About},
+    time::Timestamp,
+    topology::{RESULTS, SCHEDULES, SCHEDULES_BUCKET, jobs_stream},
+    wire,
+};
+use serde::Deserialize;
+
+use super::{
+    decide::{Firing, Step, decide},
+    replace, store,
+};
+use crate::broker::{self, BrokerError, PATIENCE, Write};
+
+/// How often to decide anew when others write down what became of the same schedule.
+const ROUNDS: usize = 8;
+/// The broker's code for every limit of a stream; only the text tells which.
+const LIMIT_REACHED: u64 = 10077;
+
+/// Settles firings; clones share the connection.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    pub(super) broker: Broker,
+}
+
+/// The broker's answer to a job.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    error: Option<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// What the broker made of a job.
+enum Kept {
+    /// It is there, or was before.
+    There,
+    /// No stream takes it.
+    Nowhere,
+    /// It is not taken, for this reason.
+    Not(String),
+}
+
+impl Desk {
+    /// Settles a firing of a schedule; `of` tells it by the schedule's record.
+    ///
+    /// # Errors
+    /// When the broker does not answer. It may be repeated.
+    pub(super) async fn settle(&self, name: &ScheduleName, of: impl Fn(&ScheduleRecord) -> Firing) -> Result<(), BrokerError> {
+        let client = self.broker.client();
+        for _ in 0..ROUNDS {
+            let (Some(record), _) = store::record::<ScheduleRecord>(client, &keys::definition(name)).await? else {
+                tracing::debug!(schedule = %name, "a firing of a schedule that was deleted");
+                return Ok(());
+            };
+            let (state, revision) = store::record::<ScheduleState>(client, &keys::state(name)).await?;
+            let (firing, now) = (of(&record), self.now().await?);
+            let mut step = decide(Some(&record), state.as_ref(), &firing, None, now);
+            if let Step::Look(job) = &step {
+                let alive = self.is_alive(job).await?;
+                step = decide(Some(&record), state.as_ref(), &firing, Some(alive), now);
+            }
+            match step {
+                Step::Drop(why) => {
+                    tracing::info!(schedule = %name, at = %firing.at, why, "a firing makes no job");
+                    return Ok(());
+                }
+                Step::Look(_) => return Ok(()),
+                Step::Finish(state) => return self.carry_out(&record, state, revision).await,
+                Step::Record(state) => {
+                    if let Write::Stored(revision) = self.write(name, &state, revision).await? {
+                        return self.carry_out(&record, state, revision).await;
+                    }
+                }
+            }
+        }
+        Err(BrokerError::Interrupted { what: format!("schedule {name}"), why: "others decide on the same firing".into() })
+    }
+
+    /// The broker's time: the only clock that firings are measured by.
+    pub(super) async fn now(&self) -> Result<Timestamp, BrokerError> {
+        Ok(broker::stream_info(self.broker.client(), SCHEDULES).await?.ts.unwrap_or_else(Timestamp::now))
+    }
+
+    async fn write(&self, name: &ScheduleName, state: &ScheduleState, revision: u64) -> Result<Write, BrokerError> {
+        broker::write(self.broker.client(), SCHEDULES_BUCKET, &keys::state(name), Some(wire::encode(state)), revision, PATIENCE).await
+    }
+
+    /// Whether a job is queued or running.
+    async fn is_alive(&self, job: &FiredJob) -> Result<bool, BrokerError> {
+        Ok(!self.has_result(job).await? && {
+            let queued = subjects::job_in_any_lane(&job.pool, &job.id);
+            store::last(self.broker.client(), &jobs_stream(&job.pool), &queued).await?.is_some()
+        })
+    }
+
+    async fn has_result(&self, job: &FiredJob) -> Result<bool, BrokerError> {
+        Ok(store::last(self.broker.client(), RESULTS, &About::Result.job(&job.pool, &job.id)).await?.is_some())
+    }
+
+    /// Does what was decided.
+    async fn carry_out(&self, record: &ScheduleRecord, state: ScheduleState, revision: u64) -> Result<(), BrokerError> {
+        let name = &record.name;
+        let Some(job) = state.job.clone().filter(|job| state.became == Became::Job && job.fired_at == state.fired_at) else {
+            tracing::info!(schedule = %name, at = %state.fired_at, became = ?state.became, detail = state.detail, "a firing makes no job");
+            return Ok(());
+        };
+        // A job that has ended is not made again, however long ago that was.
+        if self.has_result(&job).await? {
+            return Ok(());
+        }
+        if let Some(before) = &state.replaced {
+            replace::cancel(self.broker.client(), before, &job).await?;
+        }
+        match self.make(record, &job).await? {
+            None => tracing::info!(schedule = %name, at = %job.fired_at, job_id = %job.id, pool = %job.pool, "a firing made its job"),
+            Some(why) => {
+                tracing::warn!(schedule = %name, at = %job.fired_at, why, "the job of a firing was refused");
+                let state = ScheduleState { became: Became::Refused, detail: Some(why), job: None, ..state };
+                self.write(name, &state, revision).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the job into its queue. Answers why not, where the pool would not take it.
+    async fn make(&self, record: &ScheduleRecord, job: &FiredJob) -> Result<Option<String>, BrokerError> {
+        let body = match Job::try_from(record.job.clone()) {
+            Ok(body) => body,
+            Err(error) => return Ok(Some(error.to_string())),
+        };
+        let executor = body.job_type.executor();
+        let lane = Lane { priority: record.priority, executor: executor.clone() };
+        let (subject, body) = (subjects::job(&job.pool, &lane, &job.id), wire::encode(&body));
+        let mut declared = false;
+        loop {
+            match self.publish(&subject, job, body.clone()).await? {
+                Kept::There => return Ok(None),
+                Kept::Not(why) => return Ok(Some(why)),
+                Kept::Nowhere if declared => return Ok(Some(format!("pool {} has no lane for it", job.pool))),
+                Kept::Nowhere => {
+                    if let Some(why) = self.declare(&job.pool, executor.clone()).await? {
+                        return Ok(Some(why));
+                    }
+                    declared = true;
+                }
+            }
+        }
+    }
+
+    async fn publish(&self, subject: &str, job: &FiredJob, body: Vec<u8>) -> Result<Kept, BrokerError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, MSGPACK);
+        // So that a second one is refused although an agent has taken, run and forgotten the first.
+        headers.insert(MSG_ID, job.id.as_str());
+        let request = Request::new().headers(headers).payload(body.into()).timeout(Some(PATIENCE));
+        let answer = match self.broker.client().send_request(subject.to_owned(), request).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => return Ok(Kept::Nowhere),
+            Err(source) => return Err(BrokerError::Silent { what: format!("job {}", job.id), source }),
+        };
+        let answer: Answer = serde_json::from_slice(&answer.payload)
+            .map_err(|error| BrokerError::Malformed { what: format!("job {}", job.id), problem: error.to_string() })?;
+        Ok(match answer.error {
+            None => Kept::There,
+            Some(error) if error.err_code == LIMIT_REACHED && error.description.contains("per subject") => Kept::There,
+            Some(error) if error.err_code == LIMIT_REACHED => Kept::Not(format!("the queue of pool {} is full", job.pool)),
+            Some(error) => Kept::Not(error.description),
+        })
+    }
+
+    /// Declares the lanes of an executor. Answers why not, where there is no pool for them.
+    async fn declare(&self, pool: &PoolName, executor: ExecutorName) -> Result<Option<String>, BrokerError> {
+        match provision::ensure_lanes(self.broker.client(), pool, &BTreeSet::from([executor])).await {
+            Ok(_) => Ok(None),
+            Err(provision::Error::NoPool(pool)) => Ok(Some(format!("there is no pool {pool}"))),
+            Err(error) => Err(BrokerError::Interrupted { what: format!("the lanes of pool {pool}"), why: error.to_string() }),
+        }
+    }
+}
