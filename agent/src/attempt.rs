@@ -1,14 +1,16 @@
 //! One delivery, from its arrival to its ack: is it a job, has it ended already, which attempt is it, run it, end it.
 //!
 //! The common case asks the broker nothing: a first delivery whose publisher made the id runs at once. What a delivery says is in
-//! [`delivery`], whether its body is a job in [`check`], which attempt it is in [`count`], what runs now in [`live`], and running itself in
-//! [`run`]. How it ends at the broker is in [`crate::finish`].
+//! [`delivery`], whether its body is a job in [`check`], which attempt it is in [`count`], what runs now in [`live`], whether it is left to others in
+//! [`prefer`], and running itself in [`run`]. How it ends at the broker is in [`crate::finish`].
 
 pub(crate) mod check;
 pub(crate) mod count;
+pub(crate) mod defaults;
 pub(crate) mod delivery;
 mod end;
 pub(crate) mod live;
+pub(crate) mod prefer;
 mod run;
 
 use std::{
@@ -19,7 +21,7 @@ use std::{
 use async_nats::Message;
 use muster_runtime::trace::TraceContext;
 use muster_schemas::{
-    event::Event,
+    event::{self, Event},
     headers,
     job::Job,
     lane::Lane,
@@ -65,7 +67,7 @@ pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: Slot) {
     let span = muster_runtime::span!(trace, "attempt", job_id, attempt = tracing::field::Empty);
     let _present = Present { core: &core, handle: arrived.handle };
     async {
-        let step = decide(&core, &arrived, &trace).await;
+        let step = decide(&core, &arrived, &trace, &slot).await;
         // Never closed; and an agent without one would only be faster.
         let _passage = core.finishing.acquire().await;
         drop(slot);
@@ -78,7 +80,7 @@ pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: Slot) {
 /// Gives back a job that found no slot.
 pub(crate) async fn release(core: Arc<Core>, arrived: Arrived, reason: &'static str) {
     let _present = Present { core: &core, handle: arrived.handle };
-    let announced = Job::decode(&arrived.message.payload).is_ok_and(|job| is_announced(&job));
+    let announced = core.defaults.decode(&arrived.message.payload).is_ok_and(|job| is_announced(&job));
     let step = match Address::of(&arrived) {
         Some(Address { id: Ok(id), .. }) => match past(&core, &id, &arrived, announced).await {
             Some(Seen::Now(past)) => {
@@ -146,14 +148,14 @@ enum Seen {
 }
 
 /// Decides what becomes of a delivery, running it if need be.
-async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
+async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slot) -> Step {
     let Some(address) = Address::of(arrived) else {
         tracing::error!(subject = %arrived.message.subject, "a delivery from a lane that is no job; dropped for good");
         return Step::Terminate;
     };
     let now = Timestamp::now();
     let (id, verdict) = match address.id {
-        Ok(id) => (id, check(&arrived.message.payload, &address.lane, &core.registry, now)),
+        Ok(id) => (id, check(&arrived.message.payload, &address.lane, &core.registry, &core.defaults, now)),
         Err(substitute) => {
             let error = muster_schemas::result::ErrorInfo::new(
                 muster_schemas::code::Code::NameInvalid,
@@ -189,6 +191,15 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext) -> Step {
             Step::Release { id, event, delay: start.since(now) }
         }
         Verdict::Run(job, prepared) => {
+            // Without an attempt left it becomes a dead letter, for which any agent will do.
+            if past.next() <= run::attempts_max(&job)
+                && let Some(delay) = core.preference.yields(&core.id, &id, &past, Instant::now())
+            {
+                tracing::debug!(?delay, "left to agents that have not failed it");
+                slot.step_back();
+                let event = events::release(&core.id, Some(job.job_type.clone()), &past, prefer::REASON, Some(now + delay));
+                return Step::Release { id, event, delay };
+            }
             tracing::debug!(job_type = %job.job_type, "an attempt begins");
             context.run(*job, prepared, announced).await
         }
@@ -240,8 +251,12 @@ async fn look_up(core: &Core, id: &JobId, delivery: Delivery, announced: bool) -
     if result?.is_some() {
         return Ok(Seen::Ended);
     }
-    // The broker's own "queued" has no body; then no agent has told anything yet.
-    let last = last?.filter(|message| !message.payload.is_empty()).and_then(|message| {
+    // The last one is the broker's own copy of the job: then no agent has told anything yet.
+    let queued = |message: &Message| {
+        let subjects = message.headers.iter().flat_map(|all| all.get_all(headers::REPUBLISHED_SUBJECT));
+        event::is_queued(subjects.map(|subject| subject.as_str()))
+    };
+    let last = last?.filter(|message| !queued(message)).and_then(|message| {
         wire::decode::<Event>(&message.payload).inspect_err(|error| tracing::error!(%error, "can't read this job's last event")).ok()
     });
     Ok(Seen::Now(Past::of(delivery.delivered, last.as_ref(), announced)))

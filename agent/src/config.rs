@@ -7,7 +7,7 @@ pub mod args;
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use muster_runtime::{
-    config::{EnvVar, Period, Problem, Secret, Settings, in_range},
+    config::{ByteSize, EnvVar, Period, Problem, Secret, Settings, in_range},
     logs::{LogFilter, LogFormat},
 };
 use muster_schemas::names::AgentName;
@@ -49,6 +49,8 @@ pub struct Config {
     pub allow_private_network: bool,
     /// Whether jobs may restart the machine.
     pub allow_os_restart: bool,
+    /// Output of one job that goes into its log.
+    pub job_log_limit: ByteSize,
     /// Executors that are on beside `probe`.
     pub executors: Vec<String>,
     /// Addresses of the broker instead of those that the gateway tells.
@@ -61,6 +63,9 @@ pub struct Config {
 
 /// The largest number of slots. A pull request asks for at most 64 jobs, and each lane asks for as many as there are free slots.
 const SLOTS_MAX: u32 = 50;
+
+/// The largest log of a job: as many chunks of the full size are kept.
+const JOB_LOG_MAX: u64 = 128 << 20;
 
 impl Settings for Config {
     const DEFAULTS: &'static str = include_str!("default.toml");
@@ -80,6 +85,7 @@ impl Settings for Config {
         EnvVar::new("LOG_FORMAT", "log_format"),
         EnvVar::new("ALLOW_PRIVATE_NETWORK", "allow_private_network"),
         EnvVar::new("ALLOW_OS_RESTART", "allow_os_restart"),
+        EnvVar::new("JOB_LOG_LIMIT", "job_log_limit"),
         EnvVar::list("EXECUTORS", "executors"),
         EnvVar::new("NATS_URL", "nats_url"),
         EnvVar::new("NATS_CA", "nats_ca"),
@@ -91,6 +97,7 @@ impl Settings for Config {
         if let Some(interval) = self.heartbeat_interval {
             in_range("heartbeat_interval", interval, Period::from_secs(1)..=Period::from_secs(3600))?;
         }
+        in_range("job_log_limit", self.job_log_limit, ByteSize::new(0)..=ByteSize::new(JOB_LOG_MAX))?;
         in_range("shutdown_grace", self.shutdown_grace, Period::from_secs(0)..=Period::from_secs(600))?;
         if let Some(name) = &self.name {
             name.parse::<AgentName>().map_err(|error| Problem::new("name", error.to_string()))?;

@@ -2,7 +2,10 @@
 //!
 //! Its subscriptions live as long as the agent; async-nats makes them anew after a reconnect.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use anyhow::Context as _;
 use async_nats::Message;
@@ -50,7 +53,7 @@ pub(crate) async fn run(
             () = shutdown.requested() => return Ok(()),
             Some(order) = orders.next() => { obey(&core, &order); None }
             Some(request) = requests.next() => { answer(&core, &request).await; None }
-            Some(message) = standings.next() => Some(read_standing(&message)),
+            Some(message) = standings.next() => Some(read_standing(&core, &message)),
             up = link.changed() => {
                 up?;
                 let now = *link.borrow_and_update();
@@ -77,7 +80,7 @@ async fn missed(core: &Arc<Core>, standing_subject: &str) -> Option<(Event, Opti
     let checked = Arc::clone(core);
     drop(core.group.spawn(async move { attempt::stop_finished(&checked).await }));
     match core.js.last(&topology::bucket_stream(topology::STANDINGS), standing_subject).await {
-        Ok(Some(message)) => Some(read_standing(&message)),
+        Ok(Some(message)) => Some(read_standing(core, &message)),
         Ok(None) => Some((unknown(), None)),
         Err(error) => {
             tracing::warn!(%error, "can't look up this agent's standing");
@@ -86,16 +89,21 @@ async fn missed(core: &Arc<Core>, standing_subject: &str) -> Option<(Event, Opti
     }
 }
 
-/// The standing, and when it was said.
-fn read_standing(message: &Message) -> (Event, Option<Timestamp>) {
+/// The standing, and when it was said. How many agents accept and what the pool gives its jobs is noted at once:
+/// nothing in the intake depends on it.
+fn read_standing(core: &Core, message: &Message) -> (Event, Option<Timestamp>) {
+    core.preference.accepting.store(0, Ordering::Relaxed);
     let deleted = message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some());
     if deleted || message.payload.is_empty() {
+        core.defaults.told(None);
         return (unknown(), None);
     }
     match wire::decode::<Standing>(&message.payload) {
         Ok(standing) => {
             let priority = standing.pull_priority.min(9);
             tracing::debug!(priority, standing.accepting, reason = standing.reason, "standing");
+            core.preference.accepting.store(standing.accepting_agents, Ordering::Relaxed);
+            core.defaults.told(standing.defaults);
             (Event::Standing { accepting: standing.accepting, priority }, Some(standing.at))
         }
         Err(error) => {

@@ -9,7 +9,15 @@ use muster_schemas::{
 };
 use tokio::sync::{Semaphore, watch};
 
-use crate::{attempt::live::Live, executors::Registry, figures::Figures, js::Js, link::Link, logs::Logs, spool::Spool};
+use crate::{
+    attempt::{defaults::Defaults, live::Live, prefer::Preference},
+    executors::Registry,
+    figures::Figures,
+    js::Js,
+    link::Link,
+    logs::Logs,
+    spool::Spool,
+};
 
 /// The agent, shared by its parts. It holds no lock of its own and no job's state.
 #[derive(Debug)]
@@ -25,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) js: Js,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) live: Live,
+    pub(crate) preference: Preference,
+    pub(crate) defaults: Defaults,
     pub(crate) spool: Spool,
     pub(crate) logs: Logs,
     pub(crate) figures: Figures,

@@ -39,7 +39,7 @@ pub struct Settings {
     pub drain: Duration,
     /// Bytes kept of the end of each output stream (64 KiB).
     pub tail_bytes: usize,
-    /// Bytes of output per attempt that are passed on to the live log; the tail does not count against it.
+    /// Bytes of output of one job that go into its log (5 MiB); the tail does not count against it.
     pub log_bytes: u64,
 }
 
@@ -51,7 +51,7 @@ impl Default for Settings {
             drain: Duration::from_secs(2),
             tail_bytes: muster_schemas::result::TAIL_LIMIT,
             // A command that prints for ever must not fill the LOGS stream of the whole pool.
-            log_bytes: 8 * 1024 * 1024,
+            log_bytes: muster_schemas::topology::LOG_BYTES_PER_JOB,
         }
     }
 }

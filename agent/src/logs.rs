@@ -1,15 +1,22 @@
-//! Output of running jobs on its way to the stream of logs: bounded, in order, and never a reason for a job to wait.
+//! Output and progress of running jobs on their way to the stream of logs: bounded, in order, and never a reason for a job to wait.
 //!
-//! What finds no room is dropped and counted; the next chunk that goes through is preceded by a note that says how much is missing.
+//! What finds no room in the queue is dropped and counted; the next chunk that goes through is preceded by a note that says how much is
+//! missing. What a job writes beyond its log's limit ([`account`]) is not stored; one note says so, and no more output follows. Progress
+//! is not output: it is told to the end, ever more seldom ([`crate::executors::context`]).
+
+mod account;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use muster_runtime::{metrics::Counter, shutdown::Shutdown};
 use muster_schemas::{
-    log::{CHUNK_LIMIT, LogChunk, OutputStream},
+    log::{self, CHUNK_LIMIT, LogChunk, OutputStream},
     names::{JobId, PoolName},
     result::Output,
     subjects::About,
     time::Timestamp,
+    topology::LOG_OUTPUT_CHUNKS,
     wire::{self, V},
 };
 use tokio::sync::mpsc;
@@ -18,6 +25,7 @@ use crate::{
     executors::{Chunk, Progress, Update},
     js::Js,
 };
+use account::{Account, Spent};
 
 /// Chunks of all jobs that may wait: 128 × 16 KiB = 2 MiB.
 const QUEUE: usize = 128;
@@ -33,29 +41,36 @@ struct Line {
 pub(crate) struct Logs {
     queue: mpsc::Sender<Line>,
     dropped: Counter,
+    account: Arc<Account>,
+    /// Bytes of output per job.
+    limit: u64,
 }
 
 /// The log of one attempt.
 #[derive(Debug)]
 pub(crate) struct AttemptLog {
     logs: Logs,
+    id: JobId,
     subject: String,
     attempt: u32,
     seq: u64,
     /// Bytes dropped since the last chunk that went through.
     missing: u64,
+    /// Of the job, this attempt included.
+    spent: Spent,
 }
 
 impl Logs {
-    /// The queue, and what empties it.
-    pub(crate) fn new(js: Js, dropped: Counter) -> (Self, Forwarder) {
+    /// The queue, and what empties it. `limit` is how many bytes of output each job's log takes.
+    pub(crate) fn new(js: Js, dropped: Counter, limit: u64) -> (Self, Forwarder) {
         let (queue, lines) = mpsc::channel(QUEUE);
-        (Self { queue, dropped }, Forwarder { js, lines })
+        (Self { queue, dropped, account: Arc::default(), limit }, Forwarder { js, lines })
     }
 
     /// The log of an attempt.
     pub(crate) fn attempt(&self, pool: &PoolName, id: &JobId, attempt: u32) -> AttemptLog {
-        AttemptLog { logs: self.clone(), subject: About::Log.job(pool, id), attempt, seq: 0, missing: 0 }
+        let (subject, spent) = (About::Log.job(pool, id), self.account.of(id));
+        AttemptLog { logs: self.clone(), id: id.clone(), subject, attempt, seq: 0, missing: 0, spent }
     }
 }
 
@@ -65,41 +80,76 @@ impl AttemptLog {
         match update {
             Update::Output(Chunk { stream, bytes, skipped }) => {
                 self.missing = self.missing.saturating_add(skipped);
-                if !bytes.is_empty() {
-                    self.write(stream.into(), &bytes);
-                }
+                self.write(stream.into(), &bytes);
             }
+            // Of a progress that finds no room, the next one says more.
             Update::Progress(Progress { percent, message }) => {
-                self.write(OutputStream::Note, format!("progress {percent} % {message}").trim_end().as_bytes());
+                let _ = self.send(OutputStream::Progress, log::Progress { percent, message }.to_data());
             }
         }
     }
 
-    /// Says what is still missing; the attempt has ended.
-    pub(crate) fn close(mut self) {
+    /// Says what is still to be said; the attempt has ended. Answers how many chunks it wrote.
+    pub(crate) fn close(mut self) -> u64 {
         self.note_missing();
+        self.note_full();
+        self.logs.account.keep(&self.id, self.spent);
+        self.seq
     }
 
     fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
         for piece in bytes.chunks(CHUNK_LIMIT) {
-            if !self.note_missing() || !self.send(stream, piece) {
+            let (fits, beyond) = piece.split_at(piece.len().min(self.spent.room(self.logs.limit)));
+            let kept = fits.is_empty() || (self.note_missing() && self.output(stream, fits));
+            if !kept {
                 self.missing = self.missing.saturating_add(piece.len() as u64);
                 self.logs.dropped.inc_by(piece.len() as f64);
+            } else if !beyond.is_empty() {
+                self.spent.full = true;
             }
+            self.note_full();
         }
     }
 
-    /// True when nothing is missing any more.
+    /// Sends a piece of output that the log has room for.
+    fn output(&mut self, stream: OutputStream, piece: &[u8]) -> bool {
+        let sent = self.send(stream, Output::from(piece.to_vec()));
+        if sent {
+            self.spent.bytes = self.spent.bytes.saturating_add(piece.len() as u64);
+            self.spent.chunks += 1;
+        }
+        sent
+    }
+
+    /// True when nothing is missing any more. In a log that is full nothing is.
     fn note_missing(&mut self) -> bool {
-        if self.missing > 0 && self.send(OutputStream::Note, format!("{} bytes of output are missing here", self.missing).as_bytes()) {
+        if self.spent.full {
+            self.missing = 0;
+        }
+        if self.missing > 0 && self.note(format!("{} bytes of output are missing here", self.missing)) {
             self.missing = 0;
         }
         self.missing == 0
     }
 
-    fn send(&mut self, stream: OutputStream, bytes: &[u8]) -> bool {
-        let chunk =
-            LogChunk { v: V, attempt: self.attempt, seq: self.seq, stream, at: Timestamp::now(), data: Output::from(bytes.to_vec()) };
+    /// Says once that the log is full.
+    fn note_full(&mut self) {
+        if self.spent.full && !self.spent.said {
+            let limit = self.logs.limit;
+            let note =
+                format!("the job's log is full: it takes {limit} bytes in at most {LOG_OUTPUT_CHUNKS} pieces; what follows is not stored");
+            self.spent.said = self.note(note);
+        }
+    }
+
+    fn note(&mut self, text: String) -> bool {
+        let sent = self.send(OutputStream::Note, Output::from(text.into_bytes()));
+        self.spent.chunks += u64::from(sent);
+        sent
+    }
+
+    fn send(&mut self, stream: OutputStream, data: Output) -> bool {
+        let chunk = LogChunk { v: V, attempt: self.attempt, seq: self.seq, stream, at: Timestamp::now(), data };
         let sent = self.logs.queue.try_send(Line { subject: self.subject.clone(), body: wire::encode(&chunk).into() }).is_ok();
         self.seq += u64::from(sent);
         sent
@@ -138,50 +188,4 @@ impl Forwarder {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
-    use muster_runtime::metrics::Metrics;
-
-    use super::*;
-    use crate::executors::Stream;
-
-    fn logs(room: usize) -> (Logs, mpsc::Receiver<Line>) {
-        let (queue, lines) = mpsc::channel(room);
-        (Logs { queue, dropped: Metrics::new().counter("muster_test_bytes", "Test.").unwrap() }, lines)
-    }
-
-    fn output(bytes: &'static [u8], skipped: u64) -> Update {
-        Update::Output(Chunk { stream: Stream::Stdout, bytes: Bytes::from_static(bytes), skipped })
-    }
-
-    fn drain(lines: &mut mpsc::Receiver<Line>) -> Vec<LogChunk> {
-        std::iter::from_fn(|| lines.try_recv().ok()).map(|line| wire::decode(&line.body).unwrap()).collect()
-    }
-
-    #[test]
-    fn chunks_are_numbered_and_cut_to_their_limit() {
-        let (logs, mut lines) = logs(10);
-        let mut log = logs.attempt(&"p".parse().unwrap(), &"j".parse().unwrap(), 3);
-        log.take(output(b"one", 0));
-        log.take(output(&[b'x'; CHUNK_LIMIT + 1], 0));
-        log.close();
-        let chunks = drain(&mut lines);
-        assert_eq!(chunks.iter().map(|chunk| (chunk.attempt, chunk.seq)).collect::<Vec<_>>(), [(3, 0), (3, 1), (3, 2)]);
-        assert_eq!(chunks[2].data.as_bytes(), b"x");
-    }
-
-    #[test]
-    fn what_is_dropped_is_said_before_the_next_chunk() {
-        let (logs, mut lines) = logs(1);
-        let mut log = logs.attempt(&"p".parse().unwrap(), &"j".parse().unwrap(), 1);
-        log.take(output(b"one", 0));
-        log.take(output(b"lost", 0));
-        log.take(output(b"too", 5));
-        assert_eq!(drain(&mut lines).len(), 1);
-        log.close();
-        let note = &drain(&mut lines)[0];
-        assert_eq!(note.stream, OutputStream::Note);
-        assert_eq!(note.data.to_text(), "12 bytes of output are missing here");
-        assert_eq!(logs.dropped.get(), 7.0);
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ use crate::{
 use inbox::{Inboxes, Incoming};
 use status::Status;
 
-/// Events that may wait. Each started job gives at most one, and there are at most 50 of them.
+/// Events that may wait. Each started job gives at most two, and there are at most 50 of them.
 pub(crate) const EVENTS: usize = 1024;
 /// Messages taken at once before the intake is asked what to do about them.
 const AT_ONCE: usize = 64;
@@ -36,6 +36,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// The slot that an attempt takes. Dropping it tells the intake that it is free.
 #[derive(Debug)]
 pub(crate) struct Slot(mpsc::Sender<Event>);
+
+impl Slot {
+    /// Lets other agents come first for a moment. To be said before the slot is free.
+    pub(crate) fn step_back(&self) {
+        let _ = self.0.try_send(Event::StepBack);
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {

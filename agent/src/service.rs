@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    attempt::{self, delivery, live::Live},
+    attempt::{self, defaults::Defaults, delivery, live::Live, prefer::Preference},
     config::Config,
     control,
     core::Core,
@@ -87,7 +87,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     let wrong = |problem| ConfigError::from_problem(Layer::Defaults, problem);
     config.check().map_err(wrong)?;
     let name = config.agent_name().map_err(wrong)?;
-    let settings = executors::Settings { allow_private_network: config.allow_private_network, ..executors::Settings::default() };
+    let settings = executors::Settings {
+        allow_private_network: config.allow_private_network,
+        log_bytes: config.job_log_limit.get(),
+        ..executors::Settings::default()
+    };
     let registry = Registry::new(&config.executors, settings)?;
     let metrics = Metrics::new();
     let figures = Figures::new(&metrics)?;
@@ -133,7 +137,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     identity.watch(&broker);
     let (link_now, link) = watch::channel(Link::default());
     let js = Js::new(broker.clone());
-    let (logs, forwarder) = Logs::new(js.clone(), figures.log_dropped.clone());
+    let (logs, forwarder) = Logs::new(js.clone(), figures.log_dropped.clone(), config.job_log_limit.get());
     let core = Arc::new(Core {
         id: stored.agent_id.clone(),
         pool: stored.pool.clone(),
@@ -145,6 +149,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
         js: js.clone(),
         link: link.clone(),
         live: Live::default(),
+        preference: Preference::default(),
+        defaults: Defaults::default(),
         spool: spool.clone(),
         logs,
         figures: figures.clone(),

@@ -8,6 +8,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 
+use super::defaults::Defaults;
 use crate::executors::{Prepared, Registry};
 
 /// What is to be done with a delivery.
@@ -22,8 +23,8 @@ pub(crate) enum Verdict {
 }
 
 /// Checks a body that came through a lane.
-pub(crate) fn check(body: &[u8], lane: &Lane, registry: &Registry, now: Timestamp) -> Verdict {
-    let job = match Job::decode(body) {
+pub(crate) fn check(body: &[u8], lane: &Lane, registry: &Registry, defaults: &Defaults, now: Timestamp) -> Verdict {
+    let job = match defaults.decode(body) {
         Ok(job) => Box::new(job),
         Err(error) => return Verdict::End(Outcome::Rejected, ErrorInfo::new(error.code(), error.to_string()), None),
     };
@@ -68,7 +69,7 @@ mod tests {
     fn verdict(body: &str) -> Verdict {
         let registry = Registry::new(&["shell"], Settings::default()).unwrap();
         let lane = Lane { priority: Priority::Normal, executor: "probe".parse().unwrap() };
-        check(body.as_bytes(), &lane, &registry, Timestamp::from_secs(NOW))
+        check(body.as_bytes(), &lane, &registry, &Defaults::default(), Timestamp::from_secs(NOW))
     }
 
     #[test]

@@ -13,6 +13,10 @@ use muster_schemas::{
 /// Characters of an error message in a record of an earlier attempt: 20 records must fit into an event of 64 KiB.
 const MESSAGE_CHARS: usize = 300;
 
+/// Bytes of output that all records of a job keep together; the newest attempts come first. Beside messages of 20 records (24 KiB) they fit
+/// into an event of 64 KiB.
+const TAILS_BYTES: usize = 16 * 1024;
+
 /// What has happened to a job before this delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Past {
@@ -66,12 +70,21 @@ fn lost(attempt: u32, started: Option<&Event>) -> AttemptRecord {
         outcome: None,
         exit_code: None,
         error: None,
+        tail: None,
     }
 }
 
 fn newest(mut history: Vec<AttemptRecord>) -> Vec<AttemptRecord> {
     let surplus = history.len().saturating_sub(HISTORY_MAX);
     history.drain(..surplus);
+    let mut left = TAILS_BYTES;
+    for record in history.iter_mut().rev() {
+        let size = record.tail.as_ref().map_or(0, |tail| tail.as_bytes().len());
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => record.tail = None,
+        }
+    }
     history
 }
 
@@ -91,7 +104,7 @@ mod tests {
     use muster_schemas::{
         code::Code,
         names::AgentId,
-        result::{ErrorInfo, Outcome},
+        result::{ATTEMPT_TAIL_LIMIT, ErrorInfo, Outcome, Output},
         time::Timestamp,
         wire::{self, Body, V},
     };
@@ -155,12 +168,15 @@ mod tests {
 
     #[test]
     fn the_history_is_the_newest_and_fits_an_event_whatever_the_messages() {
-        let long = |attempt| AttemptRecord { error: Some(ErrorInfo::new(Code::Internal, "𝄞".repeat(1000))), ..record(attempt) };
+        let tail = Some(Output::from(vec![0xff; ATTEMPT_TAIL_LIMIT]));
+        let error = Some(ErrorInfo::new(Code::Internal, "𝄞".repeat(1000)));
+        let long = |attempt| AttemptRecord { error: error.clone(), tail: tail.clone(), ..record(attempt) };
         let mut past = Past::default();
         for attempt in 1..=40 {
             past.history = past.with(long(attempt));
         }
         assert_eq!((past.history.len(), past.history.last().unwrap().attempt), (HISTORY_MAX, 40));
+        assert_eq!(past.history.iter().map(|record| record.tail.is_some()).collect::<Vec<_>>(), [vec![false; 16], vec![true; 4]].concat());
         let bytes = wire::encode(&event(EventKind::Retrying, 40, 0, past.history));
         assert!(bytes.len() < Event::LIMIT, "{}", bytes.len());
     }

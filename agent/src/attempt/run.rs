@@ -94,7 +94,7 @@ impl Context<'_> {
         };
         tokio::pin!(announce);
         let (mut announced, mut silent) = (false, false);
-        let execution = loop {
+        let mut execution = loop {
             tokio::select! {
                 biased;
                 execution = &mut execution => break execution,
@@ -109,7 +109,7 @@ impl Context<'_> {
             take(update);
         }
         if let Some(log) = log {
-            log.close();
+            execution.log_chunks = log.close();
         }
         execution
     }
@@ -195,6 +195,6 @@ impl Context<'_> {
 }
 
 /// How many attempts a job has in all.
-fn attempts_max(job: &Job) -> u32 {
+pub(super) fn attempts_max(job: &Job) -> u32 {
     job.retry.map_or(LOST_ATTEMPTS_MAX, |retry| retry.max_attempts)
 }

@@ -55,6 +55,9 @@ pub struct Args {
     /// Let jobs restart this machine
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub allow_os_restart: Option<String>,
+    /// Output of one job that goes into its log, up to 128MiB
+    #[arg(long, value_name = "SIZE")]
+    pub job_log_limit: Option<String>,
     /// Executors that are on beside probe, divided by commas
     #[arg(long, value_name = "LIST")]
     pub executors: Option<String>,
@@ -88,6 +91,7 @@ impl Args {
             .set("--log-format", "log_format", self.log_format.as_ref())
             .set("--allow-private-network", "allow_private_network", self.allow_private_network.as_ref())
             .set("--allow-os-restart", "allow_os_restart", self.allow_os_restart.as_ref())
+            .set("--job-log-limit", "job_log_limit", self.job_log_limit.as_ref())
             .set("--executors", "executors", self.executors.as_ref())
             .set("--nats-url", "nats_url", self.nats_url.as_ref())
             .set("--nats-ca", "nats_ca", self.nats_ca.as_ref())

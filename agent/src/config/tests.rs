@@ -85,6 +85,7 @@ fn every_setting_of_the_environment_is_also_a_flag() {
             "admin_port" => "0",
             "allow_private_network" | "allow_os_restart" => "false",
             "executors" => "http",
+            "job_log_limit" => "64KiB",
             "log_level" => "debug",
             "log_format" => "json",
             "api_url" => "http://h",

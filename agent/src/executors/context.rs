@@ -7,11 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_schemas::log::OutputStream;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Chunks that may wait for the core: 64 × 16 KiB = 1 MiB per attempt.
 const QUEUE: usize = 64;
+
+/// The shortest time between two progresses of an attempt.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// That time is at least this part of the time that the attempt has run: some 3 600 progresses a day, so that the log of a long job has
+/// room for them.
+const PROGRESS_PART: u32 = 600;
 
 /// Longest progress message, in bytes.
 const MESSAGE_BYTES: usize = 512;
@@ -76,7 +86,8 @@ impl Context {
         let (chunks, queue) = mpsc::channel(QUEUE);
         let (progress, latest) = watch::channel((0, Progress { percent: 0, message: String::new() }));
         let sender = Sender { chunks, progress };
-        (Self { cancelled, sender }, Feed { queue, latest, taken: 0, silent: false })
+        let now = Instant::now();
+        (Self { cancelled, sender }, Feed { queue, latest, taken: 0, silent: false, began: now, quiet_until: now })
     }
 }
 
@@ -88,10 +99,14 @@ pub struct Feed {
     latest: watch::Receiver<(u64, Progress)>,
     taken: u64,
     silent: bool,
+    began: Instant,
+    /// No progress before this.
+    quiet_until: Instant,
 }
 
 impl Feed {
-    /// The next update, or `None` when the attempt has ended and all was read.
+    /// The next update, or `None` when the attempt has ended and all was read. Progress comes at most once a second, and the last one at
+    /// the end. Safe to cancel.
     pub async fn next(&mut self) -> Option<Update> {
         loop {
             tokio::select! {
@@ -99,7 +114,7 @@ impl Feed {
                     Some(chunk) => return Some(Update::Output(chunk)),
                     None => return self.take_progress(),
                 },
-                changed = self.latest.changed(), if !self.silent => match changed {
+                changed = news(&mut self.latest, self.quiet_until), if !self.silent => match changed {
                     Ok(()) => if let Some(progress) = self.take_progress() { return Some(progress) },
                     Err(_) => self.silent = true,
                 },
@@ -112,8 +127,18 @@ impl Feed {
         let (number, progress) = self.latest.borrow_and_update().clone();
         let is_new = number > self.taken;
         self.taken = number;
+        if is_new {
+            let now = Instant::now();
+            self.quiet_until = now + PROGRESS_EVERY.max((now - self.began) / PROGRESS_PART);
+        }
         is_new.then_some(Update::Progress(progress))
     }
+}
+
+/// Waits for a progress, and for its time.
+async fn news(latest: &mut watch::Receiver<(u64, Progress)>, after: Instant) -> Result<(), watch::error::RecvError> {
+    tokio::time::sleep_until(after).await;
+    latest.changed().await
 }
 
 /// The attempt's end of the feed.
@@ -145,7 +170,7 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
     use super::*;
 
     const PATIENCE: Duration = Duration::from_millis(250);
@@ -186,6 +211,31 @@ mod tests {
         drop(feed);
         assert!(context.sender.room(PATIENCE).await.is_none());
         context.sender.progress(1, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_told_once_a_second_then_more_seldom_and_the_newest_at_the_end() {
+        let (context, mut feed) = Context::new(CancellationToken::new());
+        let began = Instant::now();
+        let reporting = async {
+            for number in 0..36_000_u32 {
+                context.sender.progress(0, &number.to_string());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            context.sender.progress(100, "done");
+            drop(context);
+        };
+        let reading = async {
+            let mut told = Vec::new();
+            while let Some(Update::Progress(progress)) = feed.next().await {
+                told.push((began.elapsed(), progress));
+            }
+            told
+        };
+        let ((), told) = tokio::join!(reporting, reading);
+        assert!(told.windows(2).rev().skip(1).all(|pair| pair[1].0 - pair[0].0 >= PROGRESS_EVERY));
+        assert!((1_000..2_000).contains(&told.len()), "{} in an hour", told.len());
+        assert_eq!(told.last().unwrap().1, Progress { percent: 100, message: "done".to_owned() });
     }
 
     #[tokio::test]

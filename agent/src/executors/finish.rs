@@ -21,6 +21,8 @@ pub struct Execution {
     pub data: Option<Value>,
     /// What went wrong, unless it succeeded.
     pub error: Option<ErrorInfo>,
+    /// Chunks of its log that went on their way; for the agent's core to fill in.
+    pub log_chunks: u64,
 }
 
 /// Why a job may not start: its type or params are wrong, for good.

@@ -18,6 +18,10 @@ use super::{Attempt, Kind, Registry, Settings, http, probe, shell};
 /// Largest `data`, as MessagePack: with two tails of 64 KiB a result stays under its 256 KiB.
 const DATA_BYTES: usize = 96 * 1024;
 
+/// What an attempt may pass on beyond what its job's log takes: the log, which counts all attempts, says where it was cut. More would only
+/// be carried to be thrown away.
+const LOG_SURPLUS: u64 = 64 * 1024;
+
 /// What a stopped executor may take beyond the grace period: KILL, a look through the process table, closing pipes.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
 
@@ -47,7 +51,7 @@ pub(super) async fn run(registry: &Registry, kind: Kind, attempt: Attempt, conte
     let Context { cancelled, sender } = context;
     let settings = registry.settings.clone();
     let timeout = attempt.timeout;
-    let recorder = Recorder::new(sender, settings.tail_bytes, settings.log_bytes);
+    let recorder = Recorder::new(sender, settings.tail_bytes, settings.log_bytes.saturating_add(LOG_SURPLUS));
     let scope = Scope { attempt, settings, recorder, stop: CancellationToken::new() };
     let (finish, stopped) = if cancelled.is_cancelled() {
         (None, Some(Stopped::Cancelled))
@@ -113,6 +117,7 @@ fn judge(finish: Option<Finish>, stopped: Option<Stopped>, timeout: Duration) ->
         truncated: false,
         data: None,
         error,
+        log_chunks: 0,
     };
     match (finish, stopped) {
         // A command that ended by itself just before it would have been stopped has its own outcome.

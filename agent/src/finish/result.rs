@@ -5,7 +5,7 @@ use muster_schemas::{
     job::Job,
     lane::Priority,
     names::AgentId,
-    result::{AttemptRecord, ErrorInfo, JobResult, LIMIT, Outcome, Output},
+    result::{ATTEMPT_TAIL_LIMIT, AttemptRecord, ErrorInfo, JobResult, LIMIT, Outcome, Output},
     time::Timestamp,
     wire::{self, V},
 };
@@ -45,9 +45,10 @@ impl Ran<'_> {
             queued_at: self.queued_at,
             started_at: Some(self.started_at),
             finished_at: self.finished_at,
-            history: self.history,
+            history: bare(self.history),
             priority: self.priority,
             labels: self.job.labels.clone(),
+            log_chunks: execution.log_chunks,
         }
     }
 
@@ -61,6 +62,7 @@ impl Ran<'_> {
             outcome: Some(execution.outcome),
             exit_code: execution.exit_code,
             error: execution.error.clone(),
+            tail: tail_of(execution),
         }
     }
 }
@@ -84,9 +86,35 @@ pub(crate) fn without_attempt(
         agent_id,
         started_at,
         attempt: attempts,
-        history,
+        history: bare(history),
         ..JobResult::never_ran(outcome, error, queued_at, Timestamp::now())
     }
+}
+
+/// The history without the ends of outputs: a result has its own output, and room for little else.
+fn bare(mut history: Vec<AttemptRecord>) -> Vec<AttemptRecord> {
+    history.iter_mut().for_each(|record| record.tail = None);
+    history
+}
+
+/// The end of both outputs for the record of an attempt: standard output, then standard error, which has at least half of the room.
+fn tail_of(execution: &Execution) -> Option<Output> {
+    let (out, err) = (execution.stdout.as_bytes(), execution.stderr.as_bytes());
+    let half = ATTEMPT_TAIL_LIMIT / 2;
+    let of_err = err.len().min(ATTEMPT_TAIL_LIMIT - out.len().min(half));
+    let of_out = out.len().min(ATTEMPT_TAIL_LIMIT - of_err);
+    let tail = [end_of(out, of_out), end_of(err, of_err)].concat();
+    (!tail.is_empty()).then(|| Output::from(tail))
+}
+
+/// The last bytes, at most `most`, that do not begin within a character.
+fn end_of(bytes: &[u8], most: usize) -> &[u8] {
+    let end = bytes.get(bytes.len().saturating_sub(most)..).unwrap_or_default();
+    if end.len() == bytes.len() {
+        return end;
+    }
+    let within = end.iter().take(3).take_while(|byte| **byte & 0b1100_0000 == 0b1000_0000).count();
+    end.get(within..).unwrap_or_default()
 }
 
 /// Encodes a result within its cap.
@@ -155,6 +183,31 @@ mod tests {
         assert!(bytes.len() <= LIMIT);
         let cut: JobResult = wire::decode(&bytes).unwrap();
         assert_eq!((cut.error.unwrap().code, cut.data), (Code::ExitNonzero, None));
+    }
+
+    #[test]
+    fn an_attempts_record_keeps_the_end_of_its_output_at_a_character() {
+        let execution = |out: &str, err: &str| Execution {
+            outcome: Outcome::Failed,
+            exit_code: None,
+            stdout: Output::from(out.as_bytes().to_vec()),
+            stderr: Output::from(err.as_bytes().to_vec()),
+            truncated: false,
+            data: None,
+            error: None,
+            log_chunks: 0,
+        };
+        assert_eq!(tail_of(&execution("", "")), None);
+        assert_eq!(tail_of(&execution("out ", "err")).unwrap().to_text(), "out err");
+        let (out, err) = ("o".repeat(9_000), "é".repeat(9_000));
+        let tail = tail_of(&execution(&out, &err)).unwrap();
+        assert!(tail.as_bytes().len() <= ATTEMPT_TAIL_LIMIT && tail.as_bytes().len() > ATTEMPT_TAIL_LIMIT - 4);
+        let text = String::from_utf8(tail.as_bytes().to_vec()).unwrap();
+        assert_eq!((text.matches('o').count(), text.matches('é').count()), (2048, 1024));
+        let odd = tail_of(&execution("", &format!("x{}", "é".repeat(2_048)))).unwrap();
+        assert!(std::str::from_utf8(odd.as_bytes()).is_ok(), "it does not begin within a character");
+        assert_eq!(tail_of(&execution("short", &err)).unwrap().as_bytes().len(), ATTEMPT_TAIL_LIMIT - 1);
+        assert_eq!(tail_of(&execution(&out, "short")).unwrap().as_bytes().len(), ATTEMPT_TAIL_LIMIT);
     }
 
     #[test]

@@ -2,19 +2,25 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Command, IDLE, Intake, Lane, Why};
+use super::{Command, IDLE, Intake, Lane, PRIORITY_LAST, Why};
 
 impl Intake {
     /// When to come back with [`super::Event::Tick`] if nothing else happens before.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let lanes = self.lanes.iter().filter_map(|lane| lane.wake_at(self.settings.patience));
         let releases = self.held.iter().map(|job| job.since + self.settings.hold);
-        lanes.chain(releases).chain(self.drain_at).min()
+        lanes.chain(releases).chain(self.drain_at).chain(self.back_until).min()
     }
 
     pub(super) fn plan(&mut self, now: Instant, commands: &mut Vec<Command>) {
         for lane in &mut self.lanes {
             lane.tick(&self.settings, now);
+        }
+        if self.back_until.is_some_and(|until| until <= now) {
+            self.back_until = None;
+            if self.priority < PRIORITY_LAST {
+                self.lanes.iter_mut().for_each(Lane::promoted);
+            }
         }
         if self.connected && self.may_run() && self.running < self.settings.slots {
             self.pull(now, commands);
@@ -33,6 +39,7 @@ impl Intake {
         let mut order: Vec<usize> = (0..self.lanes.len()).collect();
         // Lanes of one priority take turns; `turn` only matters between those that are hot.
         order.sort_by_key(|index| (self.lanes.get(*index).map_or(u8::MAX, |lane| lane.tier), (index + count - turn.min(count)) % count));
+        let priority = if self.back_until.is_some() { PRIORITY_LAST } else { self.priority };
         let mut hot_tier = None;
         for index in order {
             let Some(tier) = self.lanes.get(index).map(|lane| lane.tier) else { continue };
@@ -59,7 +66,7 @@ impl Intake {
             let idle = self.arrived_at.is_none_or(|at| at + IDLE <= now);
             let expires = if idle && batch == 1 { self.settings.expires } else { self.settings.lapse };
             lane.pulled(batch, expires, now);
-            commands.push(Command::Pull { lane: index, epoch: lane.epoch, batch, priority: self.priority, expires });
+            commands.push(Command::Pull { lane: index, epoch: lane.epoch, batch, priority, expires });
         }
     }
 

@@ -173,6 +173,19 @@ fn a_worse_priority_counts_from_the_next_pull_on() {
 }
 
 #[test]
+fn an_agent_that_gave_a_job_back_for_others_asks_behind_them_for_a_moment() {
+    let mut bench = Bench::connected(1);
+    bench.apply([Event::Standing { accepting: true, priority: 0 }]);
+    bench.give(NORMAL);
+    let commands = bench.apply([Event::StepBack, Event::SlotFreed]);
+    assert!(matches!(commands[..], [Command::Pull { lane: NORMAL, priority: 9, .. }]), "{commands:?}");
+    assert_eq!(bench.after(1_999), []);
+    let commands = bench.after(1);
+    assert!(commands.iter().any(|command| matches!(command, Command::Pull { lane: NORMAL, priority: 0, .. })), "{commands:?}");
+    assert!(commands.iter().all(|command| matches!(command, Command::Pull { priority: 0, .. })), "{commands:?}");
+}
+
+#[test]
 fn a_better_priority_is_asked_for_at_once() {
     let mut bench = Bench::connected(2);
     let promotion = bench.apply([Event::Standing { accepting: true, priority: 0 }]);

@@ -26,7 +26,7 @@ use muster_schemas::{
     event::Event,
     lane::{Lane, Priority},
     names::{AgentId, JobId, PoolName},
-    records::keys,
+    records::{PoolDefaults, keys},
     result::JobResult,
     standing::{Standing, Status},
     subjects::{self, About, broker, js},
@@ -242,8 +242,11 @@ impl Bench {
             if answer.status.is_some() {
                 return events;
             }
-            from = answer.headers.as_ref().unwrap().get(muster_schemas::headers::SEQUENCE).unwrap().as_str().parse::<u64>().unwrap() + 1;
-            if !answer.payload.is_empty() {
+            let headers = answer.headers.as_ref().unwrap();
+            // The broker's own copy of the queued job has the headers of the queue first, and those of this stream last.
+            from = headers.get_last(muster_schemas::headers::SEQUENCE).unwrap().as_str().parse::<u64>().unwrap() + 1;
+            let subjects = headers.get_all(muster_schemas::headers::REPUBLISHED_SUBJECT);
+            if !muster_schemas::event::is_queued(subjects.map(|subject| subject.as_str())) {
                 events.push(wire::decode(&answer.payload).unwrap());
             }
         }
@@ -274,6 +277,20 @@ impl Bench {
 
     /// Says what the dispatcher would say of an agent.
     pub(crate) async fn standing(&self, id: &AgentId, accepting: bool, priority: u8) {
+        self.standing_among(id, accepting, priority, 1).await;
+    }
+
+    /// The same, with what the pool gives to jobs that say nothing themselves.
+    pub(crate) async fn standing_with(&self, id: &AgentId, accepting: bool, priority: u8, defaults: Option<PoolDefaults>) {
+        self.tell_standing(id, accepting, priority, 1, defaults).await;
+    }
+
+    /// The same, with how many agents of the pool accept.
+    pub(crate) async fn standing_among(&self, id: &AgentId, accepting: bool, priority: u8, accepting_agents: u32) {
+        self.tell_standing(id, accepting, priority, accepting_agents, None).await;
+    }
+
+    async fn tell_standing(&self, id: &AgentId, accepting: bool, priority: u8, accepting_agents: u32, defaults: Option<PoolDefaults>) {
         let text = std::fs::read_to_string(self.deployment.layout.dispatcher_creds()).unwrap();
         let dispatcher = connect(&self.server.url(), &text, &broker::dispatcher_inbox("d1")).await;
         let standing = Standing {
@@ -284,8 +301,10 @@ impl Bench {
             status: Status::Online,
             rank: priority.into(),
             pull_priority: priority,
+            accepting_agents,
             accepting,
             reason: None,
+            defaults,
             at: Timestamp::now(),
         };
         let subject = js::key(topology::STANDINGS, &keys::standing(&self.pool, id));

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod bench;
+mod defaults;
 mod enrolment;
 mod faults;
 mod jobs;
 mod lanes;
+mod logs;
 mod repeats;
+mod retries;
 mod settings;
 mod shutdown;
 mod spool;

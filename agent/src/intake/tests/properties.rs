@@ -18,6 +18,7 @@ enum Op {
     Pass(u64),
     Standing(bool, u8),
     Block(bool),
+    StepBack,
     Reconnect,
     Disconnect,
     Shutdown,
@@ -33,6 +34,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => prop_oneof![Just(1u64), Just(10), Just(200), 0..100_000u64].prop_map(Op::Pass),
         1 => (any::<bool>(), 0..10u8).prop_map(|(accepting, priority)| Op::Standing(accepting, priority)),
         1 => any::<bool>().prop_map(Op::Block),
+        1 => Just(Op::StepBack),
         1 => Just(Op::Reconnect),
         1 => Just(Op::Disconnect),
         1 => prop::bool::weighted(0.1).prop_map(|shutdown| if shutdown { Op::Shutdown } else { Op::Free }),
@@ -184,6 +186,7 @@ impl World {
                 self.blocked = blocked;
                 self.apply(vec![Event::Blocked(blocked)]);
             }
+            Op::StepBack => self.apply(vec![Event::StepBack]),
             Op::Shutdown => {
                 self.stopping = true;
                 self.apply(vec![Event::Shutdown]);
