@@ -14,6 +14,8 @@
 //! | connections, mirrors of buckets | `app` |
 //! | jobs, their results, who waits | `jobs`, `stored`, `waiters`, `queries`, `replies` |
 //! | pools | `pools` |
+//! | dead letters | `dead` |
+//! | schedules | `schedules` |
 //! | agents: registering, lists, health, renewal | `agents`, `identity` |
 //! | API keys, join tokens | `keys`, `tokens` |
 //! | the API's document and its page | `openapi` |
@@ -22,6 +24,7 @@ mod agents;
 mod app;
 mod auth;
 pub mod config;
+mod dead;
 mod endpoint;
 mod extract;
 mod health;
@@ -36,6 +39,7 @@ pub mod problem;
 mod queries;
 mod replies;
 mod routes;
+mod schedules;
 mod server;
 pub mod service;
 mod stored;

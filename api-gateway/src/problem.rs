@@ -115,13 +115,24 @@ pub fn status(code: Code) -> StatusCode {
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::Unauthenticated | Code::TokenInvalid => StatusCode::UNAUTHORIZED,
         Code::Forbidden | Code::AgentRevoked => StatusCode::FORBIDDEN,
-        Code::PoolNotFound | Code::JobNotFound | Code::AgentNotFound | Code::KeyNotFound | Code::NotFound => StatusCode::NOT_FOUND,
+        Code::PoolNotFound
+        | Code::JobNotFound
+        | Code::AgentNotFound
+        | Code::KeyNotFound
+        | Code::DeadLetterNotFound
+        | Code::ScheduleNotFound
+        | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::JobFinished | Code::JobAmbiguous | Code::JobConflict | Code::NameTaken | Code::PoolNotEmpty | Code::LastAdminKey => {
-            StatusCode::CONFLICT
-        }
+        Code::JobFinished
+        | Code::JobNotFinished
+        | Code::BodyNotKept
+        | Code::JobAmbiguous
+        | Code::JobConflict
+        | Code::LastAdminKey
+        | Code::NameTaken
+        | Code::PoolNotEmpty => StatusCode::CONFLICT,
         Code::RateLimited | Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
-        Code::BrokerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::BrokerUnavailable | Code::HistoryUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::AgentSilent => StatusCode::GATEWAY_TIMEOUT,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,

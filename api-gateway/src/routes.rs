@@ -3,16 +3,21 @@
 
 use axum::{Router, middleware};
 
-use crate::{agents, app::App, auth, endpoint::Endpoint, health, jobs, keys, openapi, plumbing, pools, tokens};
+use crate::{agents, app::App, auth, dead, endpoint::Endpoint, health, jobs, keys, openapi, plumbing, pools, schedules, tokens};
 
 /// Every endpoint under the API's base and beside it.
 pub(crate) fn table() -> Vec<Endpoint> {
     let resources = [
         jobs::endpoints(),
+        jobs::retry::endpoints(),
+        jobs::why::endpoints(),
+        dead::endpoints(),
+        jobs::list::endpoints(),
         pools::endpoints(),
         agents::endpoints(),
         keys::endpoints(),
         tokens::endpoints(),
+        schedules::endpoints(),
         health::endpoints(),
         openapi::endpoints(),
     ];

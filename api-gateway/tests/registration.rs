@@ -310,8 +310,10 @@ async fn an_agents_health_is_its_standing_and_its_last_heartbeat() {
         status: Status::Online,
         rank: 0,
         pull_priority: 0,
+        accepting_agents: 1,
         accepting: true,
         reason: None,
+        defaults: None,
         at,
     };
     let options = async_nats::ConnectOptions::with_credentials_file(stack.deployment.layout.dispatcher_creds()).await.unwrap();

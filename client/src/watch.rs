@@ -8,11 +8,13 @@ use std::time::Duration;
 use async_nats::{Message, Subscriber};
 use futures_util::{Stream, StreamExt, stream};
 use muster_schemas::{
-    event::Event,
-    log::LogChunk,
+    event::{self, Event},
+    headers,
+    log::{LogChunk, Progress},
     names::{JobId, PoolName},
     result::JobResult,
     subjects::About,
+    time::Timestamp,
     wire,
 };
 use tokio::time::{Instant, sleep_until};
@@ -33,8 +35,26 @@ pub enum Update {
     Event(Event),
     /// It wrote something.
     Log(LogChunk),
+    /// It says how far it is.
+    Progress {
+        /// The attempt that says so.
+        attempt: u32,
+        /// When it said so.
+        at: Timestamp,
+        /// How far it is.
+        progress: Progress,
+    },
     /// It ended. Nothing follows.
     Done(Box<JobResult>),
+}
+
+impl Update {
+    fn of(chunk: LogChunk) -> Self {
+        match chunk.progress() {
+            Some(progress) => Self::Progress { attempt: chunk.attempt, at: chunk.at, progress },
+            None => Self::Log(chunk),
+        }
+    }
 }
 
 /// A job's life, made by [`Client::watch`].
@@ -106,14 +126,14 @@ impl Watch {
                 () = sleep_until(self.look) => Heard::Nothing,
             };
             match heard {
-                // Told by the broker itself: headers only.
-                Heard::Event(message) if message.payload.is_empty() => return Ok(Update::Queued),
+                // Told by the broker itself: a copy of the job.
+                Heard::Event(message) if is_queued(&message) => return Ok(Update::Queued),
                 Heard::Event(message) => match wire::decode(&message.payload) {
                     Ok(event) => return Ok(Update::Event(event)),
                     Err(error) => tracing::debug!(id = %self.id, %error, "an event that cannot be read"),
                 },
                 Heard::Log(message) => match wire::decode(&message.payload) {
-                    Ok(chunk) => return Ok(Update::Log(chunk)),
+                    Ok(chunk) => return Ok(Update::of(chunk)),
                     Err(error) => tracing::debug!(id = %self.id, %error, "a piece of output that cannot be read"),
                 },
                 Heard::Done(message) => return read(&message).map(|result| Update::Done(Box::new(result))),
@@ -147,6 +167,11 @@ impl Watch {
             }
         }
     }
+}
+
+fn is_queued(message: &Message) -> bool {
+    let subjects = message.headers.iter().flat_map(|all| all.get_all(headers::REPUBLISHED_SUBJECT));
+    event::is_queued(subjects.map(|subject| subject.as_str()))
 }
 
 impl std::fmt::Debug for Watch {

@@ -218,10 +218,11 @@ async fn watching_a_job_tells_its_life_in_order() {
                 "started".to_owned()
             }
             Update::Log(chunk) => chunk.data.to_text().into_owned(),
+            Update::Progress { attempt, progress, .. } => format!("{attempt}: {} % {}", progress.percent, progress.message),
             Update::Done(result) => result.outcome.to_string(),
         });
     }
-    assert_eq!(told, ["queued", "started", "hello", "succeeded"]);
+    assert_eq!(told, ["queued", "started", "hello", "1: 50 % half", "succeeded"]);
 }
 
 #[tokio::test]

@@ -70,8 +70,10 @@ mod tests {
             status,
             rank: 0,
             pull_priority: 0,
+            accepting_agents: 1,
             accepting: true,
             reason: None,
+            defaults: None,
             at: Timestamp::from_secs(0),
         }
     }

@@ -20,6 +20,7 @@ pub(crate) struct Buckets {
     pub(crate) standings: kv::Store,
     pub(crate) api_keys: kv::Store,
     pub(crate) join_tokens: kv::Store,
+    pub(crate) schedules: kv::Store,
 }
 
 /// A record and the revision to compare with when it is written again.
@@ -37,6 +38,7 @@ impl Buckets {
             standings: js.get_key_value(topology::STANDINGS).await?,
             api_keys: js.get_key_value(topology::API_KEYS).await?,
             join_tokens: js.get_key_value(topology::JOIN_TOKENS).await?,
+            schedules: js.get_key_value(topology::SCHEDULES_BUCKET).await?,
         })
     }
 

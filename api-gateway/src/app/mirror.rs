@@ -161,7 +161,8 @@ mod tests {
     fn put(name: &str, initial: bool) -> Change {
         let name: PoolName = name.parse().unwrap();
         let created_at = Timestamp::from_secs(0);
-        let record = PoolRecord { v: V, name, description: None, executors: [].into(), limits: PoolLimits::default(), created_at };
+        let (limits, defaults) = (PoolLimits::default(), Default::default());
+        let record = PoolRecord { v: V, name, description: None, executors: [].into(), limits, defaults, paused: None, created_at };
         Change::Put { key: record.name.to_string(), value: wire::encode(&record).into(), revision: 1, initial }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Request},
+    extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
@@ -39,6 +39,18 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
         expect_json(request.headers())?;
         let bytes = read(request.into_body(), LIMIT).await?;
         parse(&bytes).map(Self)
+    }
+}
+
+/// No body at all is `None`.
+impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> OptionalFromRequest<S> for Json<T, LIMIT> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, ApiError> {
+        if hyper::body::Body::is_end_stream(request.body()) {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 

@@ -166,6 +166,8 @@ fn cancelled(queued: &Queued, now: Timestamp) -> JobResult {
     if let Some(event) = &queued.event {
         result.attempt = event.attempt;
         result.history.clone_from(&event.history);
+        // A result has no room for the output of earlier attempts.
+        result.history.iter_mut().for_each(|record| record.tail = None);
         if event.attempt > 0 {
             result.agent_id = Some(event.agent_id.clone());
         }

@@ -5,6 +5,8 @@ use muster_runtime::{
     tasks::Group,
 };
 
+use super::watch;
+
 /// Shared by all requests; clones share it.
 #[derive(Clone)]
 pub(crate) struct Desk {
@@ -24,6 +26,8 @@ pub(crate) struct Desk {
     pub(crate) queries: Counters<2>,
     /// Results forwarded to where their submitters wanted them.
     pub(crate) forwarded: Counters<1>,
+    /// Who watches jobs.
+    pub(crate) watching: watch::Hub,
     group: Group,
 }
 
@@ -38,6 +42,7 @@ impl Desk {
             queued: metrics.gauges("muster_pool_queued_jobs", "Jobs in a pool's queue, waiting or running.", ["pool"])?,
             queries: metrics.counters("muster_gateway_queries_total", "Queries of services over NATS.", ["verb", "outcome"])?,
             forwarded: metrics.counters("muster_gateway_forwarded_results_total", "Results sent to a reply_to.", ["outcome"])?,
+            watching: watch::Hub::new(metrics)?,
             group: Group::new("jobs"),
         })
     }

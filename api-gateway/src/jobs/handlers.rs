@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{batch, cancel, logs, lookup, order, order::Order, place, wait};
+use super::{batch, cancel, logs, lookup, order, order::Order, place, wait, watch};
 use crate::{
     app::App,
     endpoint::{Access, Endpoint},
@@ -71,12 +71,13 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<JobView>>(StatusCode::OK, "The job is cancelled.")
             .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobFinished]),
         Endpoint::get("/api/v1/jobs/{id}/logs", Access::Role(Role::Viewer), log)
-            .about("jobs", "Read a job's output", "What is stored of it: at most 512 chunks for a day. With `Accept: text/plain` the bytes alone, and the place of the last one in the header Muster-Log-Seq.")
+            .about("jobs", "Read a job's output", "What is stored of it: at most 5 MiB, for a day; a note says where it was cut. Progress is among it, in the stream `progress`. With `Accept: text/plain` the bytes alone, and the place of the last one in the header Muster-Log-Seq.")
             .query::<LogQuery>()
             .header("accept", "`application/json` (default) or `text/plain`.")
             .answers::<Many<LogView>>(StatusCode::OK, "The chunks; send the last `seq` as `after` for what comes behind them.")
             .answers_other(StatusCode::OK, "The output as written.", "text/plain")
             .codes(&[Code::NameInvalid, Code::WaitInvalid, Code::JobNotFound, Code::JobAmbiguous]),
+        watch::endpoint(),
     ]
 }
 
@@ -153,7 +154,7 @@ async fn submit(
 }
 
 /// Where a job is looked up. An id that we did not make does not tell its pool.
-fn location(view: &JobView) -> Result<HeaderValue, ApiError> {
+pub(crate) fn location(view: &JobView) -> Result<HeaderValue, ApiError> {
     let pool = if view.id.belongs_to(&view.pool).is_some() { String::new() } else { format!("?pool={}", view.pool) };
     HeaderValue::try_from(format!("{BASE}/jobs/{}{pool}", view.id)).map_err(|error| ApiError::internal("name the job's place", error))
 }

@@ -7,10 +7,10 @@ use futures_util::StreamExt as _;
 use muster_schemas::{
     api::{LogView, Many, Meta, Page},
     code::Code,
-    log::LogChunk,
+    log::{LogChunk, OutputStream},
     names::{JobId, PoolName},
     subjects::About,
-    topology::{LOG_CHUNKS_PER_JOB, LOGS},
+    topology::LOGS,
     wire,
 };
 use tokio::time::{Instant, timeout_at};
@@ -24,9 +24,8 @@ use crate::{
 
 /// Chunks in one answer unless asked for otherwise. A chunk has at most 16 KiB.
 pub(crate) const LIMIT_DEFAULT: usize = 100;
-/// The most chunks in one answer: all that are kept of a job.
+/// The most chunks in one answer: 8 MiB.
 pub(crate) const LIMIT_MAX: usize = 512;
-const _: () = assert!(LIMIT_MAX as i64 == LOG_CHUNKS_PER_JOB);
 
 /// How often a follower looks although nothing seems to have come: a chunk is announced a moment before it can be read.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -94,7 +93,8 @@ pub(crate) fn page(chunks: Vec<LogView>, limit: usize) -> Many<LogView> {
     Many { data: chunks, meta: Meta { page: Page { limit: u32::try_from(limit).unwrap_or(u32::MAX), cursor } } }
 }
 
-/// The output alone, as it was written.
+/// The output alone, as it was written, and what Muster notes of it. Progress is no output.
 pub(crate) fn plain(chunks: &[LogView]) -> Bytes {
-    chunks.iter().flat_map(|chunk| chunk.data.as_bytes()).copied().collect()
+    let output = chunks.iter().filter(|chunk| chunk.stream != OutputStream::Progress);
+    output.flat_map(|chunk| chunk.data.as_bytes()).copied().collect()
 }

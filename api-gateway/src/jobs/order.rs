@@ -30,6 +30,8 @@ pub(crate) enum IdFrom {
     Caller,
     /// Derived from the caller's `Idempotency-Key`.
     Key,
+    /// Derived from a dead letter.
+    Letter,
 }
 
 /// A checked submit.

@@ -63,6 +63,10 @@ async fn try_place(app: &App, order: &Order, trace: &TraceContext) -> Result<Pla
                 if let Some(first) = lookup::find(app, &order.id, Some(&order.pool)).await? {
                     return repeated(first, order);
                 }
+                if order.id_from == IdFrom::Letter {
+                    let detail = format!("the letter was replayed just before, as job `{}`, which has ended", order.id);
+                    return Err(ApiError::new(Code::JobFinished, detail));
+                }
                 // The broker remembers the id for two minutes, but its job has ended and its result is not kept any more: it is free again.
                 if !std::mem::replace(&mut named, false) {
                     return Err(ApiError::broker("store the job", "the id is taken and there is no job of it"));
@@ -93,8 +97,8 @@ async fn store(app: &App, order: &Order, trace: &TraceContext, named: bool) -> R
     trace.write_to(&mut headers);
     match order.id_from {
         IdFrom::Us => headers.insert(FRESH, "1"),
-        IdFrom::Caller | IdFrom::Key if named => headers.insert(MSG_ID, order.id.as_str()),
-        IdFrom::Caller | IdFrom::Key => {}
+        IdFrom::Caller | IdFrom::Key | IdFrom::Letter if named => headers.insert(MSG_ID, order.id.as_str()),
+        IdFrom::Caller | IdFrom::Key | IdFrom::Letter => {}
     }
     let subject = subjects::job(&order.pool, &order.lane, &order.id);
     let timer = app.desk.store_seconds.start_timer();
@@ -112,7 +116,7 @@ fn lost(order: &Order, error: StoreError) -> ApiError {
                        and it is safe to repeat"
                 .into()
         }
-        IdFrom::Caller | IdFrom::Key => {
+        IdFrom::Caller | IdFrom::Key | IdFrom::Letter => {
             format!("the broker did not answer in time; repeat the request: job `{}` is queued once at most", order.id)
         }
     };

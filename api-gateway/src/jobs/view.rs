@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use async_nats::HeaderMap;
 use muster_schemas::{
     api::{JobState, JobView},
-    event::{Event, EventKind},
+    event::{self, Event, EventKind},
+    headers,
     job::{Job, JobError},
     lane::Lane,
     names::{JobId, PoolName},
@@ -41,7 +42,10 @@ impl Queued {
         let address = subjects::parse_job(&message.subject)?;
         let (pool, lane, id) = (address.pool, address.lane, address.id.parse().ok()?);
         // An id of the caller's own may have been used before: events of that job are older than this message.
-        let event = event.filter(|event| event.at >= message.at).and_then(|event| wire::decode(&event.payload).ok());
+        // The broker's own copy of the job is no event of an agent's.
+        let copy = |event: &Stored| event::is_queued(event.headers.get_all(headers::REPUBLISHED_SUBJECT).map(|subject| subject.as_str()));
+        let told = event.filter(|event| event.at >= message.at && !copy(event));
+        let event = told.and_then(|event| wire::decode(&event.payload).ok());
         let job = Job::decode(&message.payload);
         Some(Self { pool, id, lane, job, at: message.at, subject: message.subject, headers: message.headers, event })
     }
@@ -182,6 +186,13 @@ mod tests {
             assert_eq!((view.state, view.agent_id.is_some(), view.attempt), (state, has_agent, attempt), "{event:?}");
             assert_eq!((view.labels.len(), view.queued_at), (1, Some(Timestamp::from_secs(QUEUED))));
         }
+    }
+
+    #[test]
+    fn the_brokers_own_copy_of_a_job_is_no_event_even_if_it_reads_like_one() {
+        let mut copy = told(EventKind::Started, None);
+        copy.headers.insert(headers::REPUBLISHED_SUBJECT, "jobs.p.high.shell.j");
+        assert_eq!(view(JOB, Some(&copy), QUEUED + 10).state, JobState::Pending);
     }
 
     #[test]

@@ -132,6 +132,12 @@ impl World {
         self.connect(&text, &broker::dispatcher_inbox("test")).await
     }
 
+    /// A connection with the system account's credentials, to ask the broker about itself.
+    pub(crate) async fn system(&self) -> Client {
+        let text = std::fs::read_to_string(self.deployment.layout.system_creds()).unwrap();
+        self.connect(&text, "_INBOX").await
+    }
+
     /// A service of these pools.
     pub(crate) async fn service(&self, pools: &[&str]) -> Client {
         let pools: Vec<_> = pools.iter().map(|name| pool(name)).collect();

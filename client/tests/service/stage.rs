@@ -25,7 +25,7 @@ use muster_client::{
         headers,
         job::Job,
         lane::{Lane, Priority},
-        log::{LogChunk, OutputStream},
+        log::{LogChunk, OutputStream, Progress},
         names::{AgentId, PoolName},
         result::{ErrorInfo, JobResult, Outcome, Output},
         subjects::{self, About, Query, js},
@@ -184,6 +184,9 @@ impl Played {
             publish(About::Event, wire::encode(&started)).await.unwrap();
             let data = Output::from(text.as_bytes().to_vec());
             let chunk = LogChunk { v: V, attempt: 1, seq: 0, stream: OutputStream::Stdout, at: now, data };
+            publish(About::Log, wire::encode(&chunk)).await.unwrap();
+            let data = Progress { percent: 50, message: "half".into() }.to_data();
+            let chunk = LogChunk { v: V, attempt: 1, seq: 1, stream: OutputStream::Progress, at: now, data };
             publish(About::Log, wire::encode(&chunk)).await.unwrap();
         }
         let mut result = JobResult::never_ran(Outcome::Succeeded, ErrorInfo::new(Code::Internal, ""), now, Timestamp::now());

@@ -1,0 +1,101 @@
+//! Runs a finished job again, as a new job that names its parent.
+//!
+//! What the job asked for is in the event with which the broker told that it was queued.
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muster_schemas::{
+    api::{JobView, One},
+    code::Code,
+    event,
+    headers::REPUBLISHED_SUBJECT,
+    names::{JobId, PoolName},
+    records::Role,
+    result::JobResult,
+    subjects::About,
+    time::Timestamp,
+    topology::EVENTS,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    again::{self, Again},
+    handlers,
+    lookup::{self, Found},
+    order::IdFrom,
+    place,
+};
+use crate::{
+    app::App,
+    endpoint::{Access, Endpoint},
+    extract::{Path, Query, Trace},
+    problem::ApiError,
+    stored::{self, Stored},
+};
+
+/// Events of a job that are looked through for its body: all that are kept.
+const EVENTS_MAX: usize = 64;
+
+/// The endpoint.
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::post("/api/v1/jobs/{id}/retry", Access::Role(Role::Operator), retry)
+            .about(
+                "jobs",
+                "Run a finished job again",
+                "As a new job with the same body, whose `parent` is the first one. Each call makes a job. Its `not_before` and `expires_at` are left out where they have passed.",
+            )
+            .query::<RetryQuery>()
+            .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its pool's queue.")
+            .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobNotFinished, Code::BodyNotKept])
+            .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull]),
+    ]
+}
+
+/// Query of a retry.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RetryQuery {
+    /// The job's pool; needed only when several pools have a job of this id.
+    pool: Option<String>,
+}
+
+async fn retry(
+    State(app): State<App>,
+    Path(id): Path<JobId>,
+    Query(query): Query<RetryQuery>,
+    Trace(trace): Trace,
+) -> Result<Response, ApiError> {
+    let pool = query.pool.as_deref().map(str::parse::<PoolName>).transpose()?;
+    let (pool, result) = match lookup::get(&app, &id, pool.as_ref()).await? {
+        Found::Finished { pool, result } => (pool, result),
+        Found::Queued(queued) => {
+            let detail = format!("job `{id}` of pool `{}` has not ended; its next attempt is not up to you", queued.pool);
+            return Err(ApiError::new(Code::JobNotFinished, detail));
+        }
+    };
+    let queued = queued(&app, &id, &pool, &result).await?;
+    let new = JobId::generate(&pool);
+    let again = Again { body: &queued.payload, of: &id, pool, priority: result.priority, id: new, id_from: IdFrom::Us };
+    let order = again::order(again, Timestamp::now())?;
+    let data = place::place(&app, &order, &trace).await?.view;
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, handlers::location(&data)?)], axum::Json(One { data })).into_response())
+}
+
+/// The message that was queued as this job.
+async fn queued(app: &App, id: &JobId, pool: &PoolName, result: &JobResult) -> Result<Stored, ApiError> {
+    let events = stored::from(&app.nats, EVENTS, &About::Event.job(pool, id), 1, EVENTS_MAX).await;
+    let events = events.map_err(|error| error.while_doing("look up what the job asked for"))?;
+    let is_queued = |event: &Stored| event::is_queued(event.headers.get_all(REPUBLISHED_SUBJECT).map(|subject| subject.as_str()));
+    let queued = events.into_iter().filter(is_queued);
+    // An id of the caller's own may have been used for several jobs: the one that ended is the one that was queued then.
+    let away = |event: &Stored| event.at.since(result.queued_at).max(result.queued_at.since(event.at));
+    queued.min_by_key(away).ok_or_else(|| {
+        let detail = format!("job `{id}` was queued at {}, and its body is not kept any more; submit it anew", result.queued_at);
+        ApiError::new(Code::BodyNotKept, detail)
+    })
+}

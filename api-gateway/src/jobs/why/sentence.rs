@@ -1,0 +1,225 @@
+//! What follows from the facts: the reason for which a job waits, and the sentence that says so. Pure.
+//!
+//! The reasons are tried in a fixed order: what would hold the job back even if everything behind it were solved comes first.
+
+use muster_schemas::{
+    api::{JobState, JobView, WhyAgent, WhyAgents, WhyFacts, WhyQueue, WhyReason},
+    standing::Status,
+    time::Timestamp,
+    topology::ACK_WAIT,
+};
+
+/// Agents that a sentence names; the facts have more.
+const NAMED: usize = 5;
+
+/// The reason and its sentence.
+pub(super) fn conclude(view: &JobView, facts: &WhyFacts, now: Timestamp) -> (WhyReason, String) {
+    if let Some(ended) = ended(view).or_else(|| running(view, facts)) {
+        return ended;
+    }
+    let (reason, mut sentence) = put_off(view, facts, now).unwrap_or_else(|| waits(view, facts));
+    if let Some(paused) = facts.paused.as_ref().filter(|_| reason != WhyReason::PoolPaused) {
+        sentence = format!("{sentence} Its pool is {paused}.");
+    }
+    (reason, sentence)
+}
+
+fn ended(view: &JobView) -> Option<(WhyReason, String)> {
+    let result = view.result.as_ref()?;
+    let why = result.error.as_ref().map_or_else(String::new, |error| format!(": {}", error.message));
+    Some((WhyReason::Finished, format!("It does not wait: it ended at {}, {}{why}.", result.finished_at, view.state.as_str())))
+}
+
+fn running(view: &JobView, facts: &WhyFacts) -> Option<(WhyReason, String)> {
+    if view.state != JobState::Running {
+        return None;
+    }
+    let agent = facts.agent.as_ref();
+    let (who, since) = (agent.map_or_else(|| "an agent".to_owned(), name), since(facts));
+    let mut sentence = format!("It does not wait: {who} runs attempt {} of it{since}.", facts.attempt);
+    if agent.is_some_and(|agent| agent.status == Some(Status::Offline)) {
+        let lease = ACK_WAIT.as_secs();
+        sentence.push_str(&format!(" That agent is offline: {lease} s after its last sign of life another one gets the job."));
+    }
+    Some((WhyReason::Running, sentence))
+}
+
+fn put_off(view: &JobView, facts: &WhyFacts, now: Timestamp) -> Option<(WhyReason, String)> {
+    let at = facts.next_at.or(view.next_at).filter(|at| *at > now)?;
+    let said = facts.said.as_ref().map_or_else(String::new, |said| format!(" ({said})"));
+    Some(match view.state {
+        JobState::Retrying => {
+            (WhyReason::Backoff, format!("Attempt {} failed{said}; the next one comes after its backoff, at {at}.", facts.attempt))
+        }
+        JobState::Scheduled => (WhyReason::NotBefore, format!("Its time has not come: it starts at {at} at the earliest.")),
+        _ => {
+            let who = facts.agent.as_ref().map_or_else(|| "an agent".to_owned(), name);
+            (WhyReason::Released, format!("{} gave it back{said}; it is given out again at {at}.", capital(&who)))
+        }
+    })
+}
+
+fn waits(view: &JobView, facts: &WhyFacts) -> (WhyReason, String) {
+    let executor = facts.executor.as_ref().map_or("", |executor| executor.as_str());
+    let (pool, none) = (&view.pool, (WhyAgents::default(), WhyQueue::default()));
+    let agents = facts.agents.as_ref().unwrap_or(&none.0);
+    let queue = facts.queue.as_ref().unwrap_or(&none.1);
+    if let Some(paused) = &facts.paused {
+        return (WhyReason::PoolPaused, format!("Its pool `{pool}` is {paused}."));
+    }
+    if agents.able == 0 {
+        let others = match agents.registered {
+            0 => "it has no agents at all".to_owned(),
+            n => format!("it has {} for other jobs", count(n, "agent")),
+        };
+        return (WhyReason::NoAgent, format!("No agent of pool `{pool}` runs `{executor}` jobs: {others}."));
+    }
+    if agents.online == 0 {
+        let sentence = format!("No agent of pool `{pool}` that runs `{executor}` jobs is online: {}.", listed(agents));
+        return (WhyReason::NoneOnline, sentence);
+    }
+    if agents.accepting == 0 {
+        let online = count(agents.online, "agent");
+        let sentence = format!("Of pool `{pool}`, {online} online can run `{executor}` jobs, and none accepts any: {}.", listed(agents));
+        return (WhyReason::NoneAccepting, sentence);
+    }
+    if queue.no_share {
+        return (WhyReason::RunningLimit, format!("As many jobs run in pool `{pool}` as it allows, all of them of other lanes."));
+    }
+    if queue.limit > 0 && queue.running >= queue.limit {
+        let sentence = format!("As many jobs of its lane run as pool `{pool}` allows at present: {}.", queue.limit);
+        return (WhyReason::RunningLimit, sentence);
+    }
+    let ahead = match queue.ahead {
+        0 => "nothing is ahead of it".to_owned(),
+        1 => "1 job is ahead of it".to_owned(),
+        n => format!("{n} jobs are ahead of it"),
+    };
+    match (queue.asking, queue.ahead) {
+        (0, _) => {
+            let accepting = match agents.accepting {
+                1 => "of the one agent that accepts".to_owned(),
+                n => format!("of the {n} agents that accept"),
+            };
+            (WhyReason::Busy, format!("All slots {accepting} `{executor}` jobs are busy, and {ahead}."))
+        }
+        (_, 0) => (WhyReason::Next, "Nothing is in its way: an agent is about to take it.".to_owned()),
+        _ => (WhyReason::Busy, format!("{}, and agents are asking for work.", capital(&ahead))),
+    }
+}
+
+/// Agents with what keeps them from the job, and how many more there are.
+fn listed(agents: &WhyAgents) -> String {
+    let mut shown: Vec<String> = agents.listed.iter().take(NAMED).map(|agent| format!("{} ({})", name(agent), obstacle(agent))).collect();
+    let more = agents.able.saturating_sub(shown.len() as u64);
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown.join(", ")
+}
+
+fn obstacle(agent: &WhyAgent) -> String {
+    if let Some(reason) = &agent.reason {
+        return reason.clone();
+    }
+    match agent.status {
+        None => "never heard of".to_owned(),
+        Some(Status::Offline) => "offline".to_owned(),
+        Some(Status::Online | Status::Degraded) => "takes no jobs".to_owned(),
+    }
+}
+
+fn name(agent: &WhyAgent) -> String {
+    match &agent.name {
+        Some(name) => format!("agent `{name}`"),
+        None => format!("agent {}, which is not registered any more,", agent.id),
+    }
+}
+
+fn since(facts: &WhyFacts) -> String {
+    facts.since.map_or_else(String::new, |since| format!(" since {since}"))
+}
+
+fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use muster_schemas::{lane::Priority, names::AgentId};
+
+    use super::*;
+
+    fn view(state: JobState) -> JobView {
+        JobView {
+            id: "j".parse().unwrap(),
+            pool: "p".parse().unwrap(),
+            job_type: None,
+            priority: Priority::Normal,
+            state,
+            labels: [].into(),
+            queued_at: None,
+            attempt: 0,
+            agent_id: None,
+            reason: None,
+            next_at: None,
+            result: None,
+        }
+    }
+
+    fn agent(name: Option<&str>) -> WhyAgent {
+        let name = name.map(|name| name.parse().unwrap());
+        WhyAgent { id: AgentId::generate(), name, state: None, status: Some(Status::Offline), accepting: false, reason: None }
+    }
+
+    fn facts(queue: WhyQueue) -> WhyFacts {
+        let agents = WhyAgents { registered: 3, able: 2, online: 2, accepting: 2, listed: vec![agent(Some("a"))] };
+        WhyFacts { executor: Some("shell".parse().unwrap()), agents: Some(agents), queue: Some(queue), ..WhyFacts::default() }
+    }
+
+    fn says(queue: WhyQueue) -> (WhyReason, String) {
+        conclude(&view(JobState::Pending), &facts(queue), Timestamp::from_secs(0))
+    }
+
+    #[test]
+    fn the_queue_says_what_is_ahead_and_whether_anybody_asks() {
+        let queue = WhyQueue { limit: 10, ..WhyQueue::default() };
+        let busy = says(WhyQueue { ahead: 1, ..queue });
+        assert_eq!(
+            busy,
+            (WhyReason::Busy, "All slots of the 2 agents that accept `shell` jobs are busy, and 1 job is ahead of it.".into())
+        );
+        assert_eq!(says(WhyQueue { ahead: 7, asking: 2, ..queue }).1, "7 jobs are ahead of it, and agents are asking for work.");
+        assert_eq!(says(WhyQueue { asking: 2, ..queue }).0, WhyReason::Next);
+        assert_eq!(says(WhyQueue { running: 10, asking: 2, ..queue }).0, WhyReason::RunningLimit);
+        assert_eq!(says(WhyQueue { no_share: true, ..queue }).0, WhyReason::RunningLimit);
+    }
+
+    #[test]
+    fn many_agents_are_counted_and_a_removed_one_has_its_id() {
+        let mut many = facts(WhyQueue::default());
+        let listed = (0..7).map(|n| agent(Some(&format!("a{n}")))).collect();
+        many.agents = Some(WhyAgents { registered: 9, able: 9, online: 0, accepting: 0, listed });
+        let (reason, sentence) = conclude(&view(JobState::Pending), &many, Timestamp::from_secs(0));
+        assert_eq!(reason, WhyReason::NoneOnline);
+        assert!(sentence.contains("agent `a4` (offline), 4 more") && !sentence.contains("a5"), "{sentence}");
+        let gone = WhyFacts { agent: Some(agent(None)), attempt: 1, ..WhyFacts::default() };
+        let (reason, sentence) = conclude(&view(JobState::Running), &gone, Timestamp::from_secs(0));
+        assert_eq!(reason, WhyReason::Running);
+        assert!(sentence.contains("which is not registered any more") && sentence.contains("another one gets the job"), "{sentence}");
+    }
+
+    #[test]
+    fn a_time_that_has_passed_holds_nothing_back() {
+        let mut late = facts(WhyQueue { asking: 1, limit: 5, ..WhyQueue::default() });
+        late.next_at = Some(Timestamp::from_secs(10));
+        let at = |now| conclude(&view(JobState::Retrying), &late, Timestamp::from_secs(now)).0;
+        assert_eq!((at(9), at(10)), (WhyReason::Backoff, WhyReason::Next));
+    }
+}
