@@ -16,6 +16,10 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stream of events may last. A gateway ends it after an hour.
+const STREAM_MAX: Duration = Duration::from_secs(2 * 3600);
+/// The most things on a page.
+const PAGE_MAX: usize = 500;
 /// Pages of a list that are fetched at most: 10 000 pages of 100 things.
 const PAGES_MAX: usize = 10_000;
 
@@ -52,17 +56,29 @@ impl Api {
 
     /// Fetches a whole list, page by page.
     pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Vec<T>> {
+        self.list_most(path, query, None).await
+    }
+
+    /// Fetches the first things of a list, as many pages as that takes.
+    pub(crate) async fn first<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)], most: u32) -> anyhow::Result<Vec<T>> {
+        self.list_most(path, query, Some(usize::try_from(most)?)).await
+    }
+
+    async fn list_most<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)], most: Option<usize>) -> anyhow::Result<Vec<T>> {
         let mut things = Vec::new();
         let mut cursor: Option<String> = None;
         for _ in 0..PAGES_MAX {
             let mut request = self.request(Method::GET, path).query(query);
+            if let Some(most) = most {
+                request = request.query(&[("limit", most.saturating_sub(things.len()).min(PAGE_MAX))]);
+            }
             if let Some(cursor) = &cursor {
                 request = request.query(&[("cursor", cursor)]);
             }
             let page: Many<T> = self.answer(request).await?;
             things.extend(page.data);
             cursor = page.meta.page.cursor;
-            if cursor.is_none() {
+            if cursor.is_none() || most.is_some_and(|most| things.len() >= most) {
                 break;
             }
         }
@@ -93,6 +109,11 @@ impl Api {
         Ok(self.answer::<One<T>>(request).await?.data)
     }
 
+    /// Sends a body and gets one thing back, where the work may take the gateway `long` beyond what an answer takes.
+    pub(crate) async fn send_long<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, long: Duration) -> anyhow::Result<T> {
+        Ok(self.answer::<One<T>>(self.request(Method::POST, path).json(body).timeout(TIMEOUT + long)).await?.data)
+    }
+
     /// Asks for something to be done that has no body, and gets one thing back.
     pub(crate) async fn act<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
         Ok(self.answer::<One<T>>(self.request(Method::POST, path).query(query)).await?.data)
@@ -100,7 +121,24 @@ impl Api {
 
     /// Deletes one thing.
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
-        self.response(self.request(Method::DELETE, path)).await.map(drop)
+        self.delete_with(path, &[]).await
+    }
+
+    /// Deletes one thing, where a query says which or how.
+    pub(crate) async fn delete_with(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<()> {
+        self.response(self.request(Method::DELETE, path).query(query)).await.map(drop)
+    }
+
+    /// Opens a stream of events, from behind the event with this id. What comes is read with [`Response::chunk`], for as long as it lasts.
+    pub(crate) async fn events(&self, path: &str, query: &[(&str, String)], after: Option<&str>) -> anyhow::Result<Response> {
+        let mut request = self.request(Method::GET, path).query(query).timeout(STREAM_MAX);
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        match tokio::time::timeout(TIMEOUT, self.response(request)).await {
+            Ok(response) => response,
+            Err(_) => Err(self.late().into()),
+        }
     }
 
     /// Whether the gateway says that it is ready.
@@ -139,7 +177,7 @@ impl Api {
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
         let url = &self.target.url;
         if error.is_timeout() {
-            return Failure::new(format!("the gateway at {url} did not answer in time")).exit(crate::failure::EXIT_TIMED_OUT).into();
+            return self.late().into();
         }
         // The last cause is the one that says something ("connection refused").
         let mut cause: &dyn std::error::Error = error;
@@ -149,6 +187,10 @@ impl Api {
         Failure::new(format!("can't reach the gateway at {url}: {cause}"))
             .hint("is it running? `muster up` starts one on this machine")
             .into()
+    }
+
+    fn late(&self) -> Failure {
+        Failure::new(format!("the gateway at {} did not answer in time", self.target.url)).exit(crate::failure::EXIT_TIMED_OUT)
     }
 
     fn stranger(&self, status: StatusCode) -> Failure {

@@ -11,11 +11,17 @@ use muster_schemas::{
 };
 
 pub(crate) mod job;
+pub(crate) mod jobs;
 pub(crate) mod operate;
+pub(crate) mod pools;
+pub(crate) mod schedules;
 pub(crate) mod stack;
 
 pub(crate) use job::{JobCommand, PingArgs, SubmitArgs};
-pub(crate) use operate::{AgentsCommand, CredsCommand, JoinTokenCommand, KeysCommand, PoolsCommand};
+pub(crate) use jobs::{DeadCommand, DeadListArgs, JobsArgs, Which};
+pub(crate) use operate::{AgentsCommand, CredsCommand, JoinTokenCommand, KeysCommand};
+pub(crate) use pools::{DefaultsArgs, PoolPutArgs, PoolsCommand};
+pub(crate) use schedules::{SchedulePutArgs, SchedulesCommand};
 pub(crate) use stack::{InitArgs, ServiceCommand, UpArgs};
 
 const LONG_ABOUT: &str = "Muster runs jobs on agents: machines that pull work from a queue, the fittest one first.
@@ -33,7 +39,7 @@ Exit codes:
   2    the command line is wrong
   124  timed out
   130  interrupted
-  `muster submit` ends with the exit status of the job's own command.";
+  `muster submit` ends as its job ended, with the exit status of the job's own command: `muster submit --help`.";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -71,20 +77,33 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Submit a job, wait for it and print its output
     Submit(Box<SubmitArgs>),
-    /// Look at a job, cancel it, read its output
+    /// Look at a job, watch it, cancel it, run it again, read its output, ask why it waits
     Job {
         #[command(subcommand)]
         command: JobCommand,
+    },
+    /// List jobs, newest first, by pool, agent, state, label and time
+    Jobs(Box<JobsArgs>),
+    /// List, show, replay and delete dead letters: jobs that nobody could finish
+    Dead {
+        #[command(subcommand)]
+        command: Option<DeadCommand>,
     },
     /// List agents, look at one, see its health
     Agents {
         #[command(subcommand)]
         command: Option<AgentsCommand>,
     },
-    /// List, make, change and delete pools, see their health
+    /// List, make, change, pause and delete pools, see their health
+    #[command(visible_alias = "pool")]
     Pools {
         #[command(subcommand)]
         command: Option<PoolsCommand>,
+    },
+    /// List, make, pause and delete schedules, run one now
+    Schedules {
+        #[command(subcommand)]
+        command: Option<SchedulesCommand>,
     },
     /// Send small jobs to a pool and print how long each takes, or ask after one agent
     Ping(PingArgs),

@@ -2,12 +2,15 @@
 
 mod agents;
 mod creds;
+mod dead;
 mod init;
 mod job;
+mod jobs;
 mod keys;
 mod ping;
 mod pools;
 mod print;
+mod schedules;
 mod submit;
 
 pub(crate) use creds::issue;
@@ -30,8 +33,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Creds { command } => creds::run(command, json)?,
         Command::Submit(args) => return submit::run(&api()?, *args, json).await,
         Command::Job { command } => return job::run(&api()?, command, json).await,
+        Command::Jobs(args) => jobs::run(&api()?, *args, json).await?,
+        Command::Dead { command } => return dead::run(&api()?, command, json).await,
         Command::Agents { command } => agents::run(&api()?, command, json).await?,
         Command::Pools { command } => pools::run(&api()?, command, json).await?,
+        Command::Schedules { command } => schedules::run(&api()?, command, json).await?,
         Command::Ping(args) => ping::run(&api()?, args, json).await?,
         Command::Keys { command } => keys::run(&api()?, command, json).await?,
         Command::JoinToken { command } => keys::join_token(&api()?, command, json).await?,

@@ -46,6 +46,12 @@ impl Failure {
     }
 }
 
+/// Whether an error may pass by itself: the gateway is away, or the broker or the dispatcher behind it.
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
+    const PASSING: [Code; 3] = [Code::BrokerUnavailable, Code::HistoryUnavailable, Code::RateLimited];
+    error.is::<Failure>() || error.downcast_ref::<Refused>().is_some_and(|refused| PASSING.contains(&refused.problem.code))
+}
+
 /// Prints an error and gives its exit code.
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
@@ -84,7 +90,11 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::Unauthenticated => "give a key with MUSTER_API_KEY, --api-key or --profile; `muster keys create` makes one",
         Code::Forbidden => "use a key with a larger role; `muster keys create --role` makes one",
         Code::PoolNotFound => "`muster pools list` shows what there is, `muster pools put NAME` makes one",
-        Code::PoolNotEmpty => "cancel its jobs and stop its agents first",
+        Code::PoolNotEmpty => "stop its agents first; `muster pools delete NAME --force` cancels its jobs",
+        Code::JobNotFinished => "`muster job why ID` says what it waits for; `muster job cancel ID` ends it",
+        Code::DeadLetterNotFound => "`muster dead` shows what there is; `muster job retry ID` runs a job again that just failed",
+        Code::BodyNotKept => "`muster submit` it anew",
+        Code::HistoryUnavailable => "try again in a moment; jobs run all the same, and `muster job get ID` looks one up",
         Code::JobNotFound => "results are kept for a day unless the job says otherwise; is the id complete?",
         Code::JobAmbiguous => "say which with --pool",
         Code::AgentNotFound => "`muster agents` shows what there is",

@@ -8,6 +8,7 @@
 //! | every command and flag, with its help | [`args`] |
 //! | which gateway, with which key | [`target`], [`profile`] |
 //! | requests to the gateway, and its refusals | [`api`], [`failure`] |
+//! | a job's events as they come | [`sse`] |
 //! | tables and JSON | [`output`] |
 //! | one file per command | [`commands`] |
 //! | the whole stack on one machine | [`up`] |
@@ -22,6 +23,7 @@ mod failure;
 mod output;
 mod profile;
 mod service;
+mod sse;
 mod target;
 mod text;
 mod up;

@@ -1,6 +1,6 @@
 //! Where output goes: results to standard output, remarks to standard error; tables for people, JSON for programs.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -33,6 +33,11 @@ pub(crate) fn raw(bytes: &[u8], to_stderr: bool) -> io::Result<()> {
 /// A remark for whoever is at the terminal. It must not fail what is being done.
 pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "muster: {}", safe(text));
+}
+
+/// Whether a person sees what is written to standard error.
+pub(crate) fn is_watched() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// A list: a head and its rows, or a sentence when there are none.

@@ -1,10 +1,44 @@
 //! Texts of the command line: parsed at the edge, and durations, ages and sizes as people read them.
 
-use std::{collections::BTreeMap, io::Read as _, time::Duration};
+use std::{collections::BTreeMap, io::Read as _, str::FromStr, time::Duration};
 
 use anyhow::{Context as _, bail};
+use muster_runtime::config::Period;
 use muster_schemas::{job, records::Role, time::Timestamp};
 use serde_json::Value;
+
+/// A word that an enumeration of the interface knows.
+pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(Value::String(text.to_owned())).map_err(|error| error.to_string())
+}
+
+/// A time as people give it: how long ago, or when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// So long ago.
+    Ago(Duration),
+    /// Then.
+    At(Timestamp),
+}
+
+impl Moment {
+    pub(crate) fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(ago) => now - ago,
+            Self::At(at) => at,
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ago = text.parse::<Period>().map(|period| Self::Ago(period.get()));
+        ago.or_else(|_| text.parse().map(Self::At))
+            .map_err(|_| "write how long ago, such as 1h or 7d, or a time such as 2026-08-01T12:00:00Z".into())
+    }
+}
 
 /// `key=value`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
@@ -115,6 +149,16 @@ mod tests {
         assert_eq!(label("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(label("a="), Ok(("a".into(), String::new())));
         assert!(label("a").is_err() && label("=b").is_err());
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_how_long_ago_it_was() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let at = |text: &str| text.parse::<Moment>().map(|moment| moment.at(now).secs() - now.secs());
+        assert_eq!([at("1h30m"), at("90"), at("2027-01-15T08:00:07Z")], [Ok(-5400), Ok(-90), Ok(7)]);
+        for wrong in ["", "yesterday", "1w", "2027-01-15"] {
+            assert!(at(wrong).unwrap_err().contains("1h"), "{wrong}");
+        }
     }
 
     #[test]

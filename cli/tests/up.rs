@@ -142,6 +142,8 @@ fn one_command_starts_a_stack_that_runs_jobs_and_goes_on_where_it_stopped() {
     assert!(home.run(["ping", "--count", "2"]).status.success());
     assert!(home.run(["ping", "--agent", "agent-1"]).status.success());
 
+    jobs_are_operated(&home);
+
     // One folder, one stack.
     let second = home.up_command().output().unwrap();
     let said = text(&second.stderr);
@@ -175,6 +177,108 @@ fn one_command_starts_a_stack_that_runs_jobs_and_goes_on_where_it_stopped() {
     assert_eq!(third.said, up.said);
     eventually("the end of the killed stack's parts", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
     assert!(home.run(["submit", "--", "true"]).status.success());
+}
+
+/// What somebody types whose jobs fail, wait and have to be found again.
+fn jobs_are_operated(home: &Home) {
+    dead_letters_are_found_and_replayed(home);
+    a_paused_pool_says_why_a_job_waits(home);
+    events_go_on_where_a_lost_gateway_left_them(home);
+    let of = |line: &[&str]| {
+        let jobs = home.json(line.iter().copied());
+        let id = |job: &Value| job["id"].as_str().unwrap().to_owned();
+        jobs.as_array().unwrap().iter().map(id).collect::<Vec<_>>()
+    };
+
+    // The list of jobs.
+    eventually("the history of a job", || {
+        of(&["jobs", "--json", "--label", "why=broken", "--status", "failed"]).contains(&"broken-1".to_owned()).then_some(())
+    });
+    assert!(of(&["jobs", "--json", "--label", "why=broken", "--since", "1h", "--pool", "other"]).is_empty());
+    let table = text(&home.run(["jobs", "--status", "failed", "--type", "shell.run", "--limit", "500"]).stdout);
+    let row = table.lines().find(|line| line.starts_with("broken-1 ")).unwrap_or_else(|| panic!("{table}"));
+    assert!(row.contains("failed, exit 9") && row.contains("agent-"), "{row}");
+    let mut watch = home.muster(["jobs", "--watch", "--json", "--label", "why=broken"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(watch.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let _ = (watch.kill(), watch.wait());
+    assert!(line.contains("broken-1"), "{line}");
+
+    // A job's events, and the same job again.
+    let events = text(&home.run(["job", "events", "held-1"]).stdout);
+    assert!(events.contains("  queued") && events.contains("  stdout    let go"), "{events}");
+    assert!(events.lines().last().unwrap().contains("  succeeded exit 0"), "{events}");
+    let events = text(&home.run(["job", "events", "held-1", "--json"]).stdout);
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&events[0]["event"], &events[0]["data"]["change"]), (&"state".into(), &"queued".into()));
+    assert_eq!(events.last().unwrap()["event"], "end");
+    let again = text(&home.run(["job", "retry", "held-1"]).stdout);
+    assert_eq!(home.json(["job", "get", again.trim(), "--wait", "60s", "--json"])["state"], "succeeded");
+    assert!(text(&home.run(["job", "events", "nowhere"]).stderr).contains("hint:"));
+    assert_eq!(home.json(["pools", "stats", "default", "--json"])["counts"]["rejected"], Value::Null);
+}
+
+fn dead_letters_are_found_and_replayed(home: &Home) {
+    let line = "echo almost; exit 9";
+    let done = home.run(["submit", "--id", "broken-1", "--retry", "2", "--label", "why=broken", "--command", line]);
+    assert_eq!(done.status.code(), Some(9), "{}", text(&done.stderr));
+    let dead = |id: &str| home.run(["dead", "show", id]).status.success().then_some(());
+    eventually("its dead letter", || dead("broken-1"));
+    let shown = text(&home.run(["dead", "show", "broken-1"]).stdout);
+    assert!(shown.contains("attempt 1") && shown.contains("attempt 2") && shown.contains("output:\nalmost"), "{shown}");
+    assert!(text(&home.run(["dead"]).stdout).contains("broken-1"));
+
+    let replayed = text(&home.run(["dead", "replay", "broken-1"]).stdout);
+    let id = replayed.trim();
+    assert_eq!(home.json(["job", "get", id, "--wait", "60s", "--json"])["state"], "failed");
+    eventually("the dead letter of the replay", || dead(id));
+    assert_eq!(home.json(["dead", "show", id, "--json"])["parent"], "broken-1");
+    assert!(text(&home.run(["dead", "show", "broken-1"]).stderr).contains("dead_letter_not_found"));
+
+    assert_eq!(home.run(["dead", "delete"]).status.code(), Some(2), "nothing said is not all");
+    let deleted = home.json(["dead", "delete", "--all", "--json"]);
+    assert_eq!((&deleted["done"], &deleted["left"]), (&1.into(), &0.into()));
+    assert_eq!(home.json(["dead", "--json"]), Value::Array(vec![]));
+}
+
+fn events_go_on_where_a_lost_gateway_left_them(home: &Home) {
+    let go = home.0.path().join("go");
+    let line = format!("echo one; until test -e {}; do sleep 0.1; done; echo two", go.display());
+    assert!(home.run(["submit", "--detach", "--id", "watched-1", "--command", &line]).status.success());
+    let mut watch = home.muster(["job", "events", "watched-1"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut events = BufReader::new(watch.stdout.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("stdout    one") {
+        assert!(events.read_line(&mut seen).unwrap() > 0, "{seen}");
+    }
+    let old = home.pid("gateway").unwrap();
+    kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
+    eventually("another gateway", || home.pid("gateway").filter(|pid| *pid != old && is_alive(*pid)));
+    fs::write(go, "").unwrap();
+    events.read_to_string(&mut seen).unwrap();
+    assert!(watch.wait().unwrap().success(), "{seen}");
+    for once in ["  queued", "  stdout    one", "  stdout    two", "  succeeded exit 0"] {
+        assert_eq!(seen.matches(once).count(), 1, "{once} in {seen}");
+    }
+}
+
+fn a_paused_pool_says_why_a_job_waits(home: &Home) {
+    assert!(home.run(["pool", "pause", "default", "--note", "the disk is full"]).status.success());
+    assert!(home.run(["submit", "--detach", "--id", "held-1", "--", "echo", "let go"]).status.success());
+    let why = text(&home.run(["job", "why", "held-1"]).stdout);
+    assert!(why.contains("the disk is full"), "{why}");
+    assert_eq!(home.json(["job", "why", "held-1", "--json"])["reason"], "pool_paused");
+    assert!(text(&home.run(["pools", "get", "default"]).stdout).contains("the disk is full"));
+    let refused = home.run(["job", "retry", "held-1"]);
+    assert!(text(&refused.stderr).contains("job_not_finished"), "{}", text(&refused.stderr));
+    assert!(home.run(["pools", "resume", "default"]).status.success());
+    assert_eq!(home.json(["job", "get", "held-1", "--wait", "60s", "--json"])["state"], "succeeded");
+
+    let put = ["pools", "put", "default", "--max-running", "500", "--default-timeout", "1h", "--json"];
+    assert_eq!(home.json(put)["limits"]["max_running"], 500);
+    let put = home.json(["pools", "put", "default", "--default-retry", "1", "--default-backoff", "2s", "--json"]);
+    assert_eq!(put["defaults"], serde_json::json!({"timeout_s": 3600, "retry": {"max_attempts": 1, "initial_ms": 2000}}));
+    assert_eq!(home.json(["pools", "put", "default", "--no-defaults", "--json"])["defaults"], Value::Null);
 }
 
 #[test]

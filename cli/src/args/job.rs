@@ -12,7 +12,14 @@ const SUBMIT_HELP: &str = "Examples:
   muster submit --detach -- sleep 60
 
 The output of the job is printed as it comes. Ctrl-C stops the printing, not the job: `muster job cancel ID` does that.
-The exit code is the one of the job's command; 1 when it has none, 124 when the job ran into its time-out.";
+Exit codes:
+  0      the job succeeded
+  N      it failed, and its command ended with N; 128 and the signal's number when a signal ended it
+  1      it failed without an exit status, or was cancelled, rejected or expired; or the submit itself failed
+  2      the command line is wrong
+  124    it ran into its time-out, or --wait is over and the job goes on
+  130    Ctrl-C; the job goes on
+  With --detach, 0 says that the job is queued.";
 
 /// `muster submit`.
 #[derive(Debug, Args)]
@@ -25,7 +32,7 @@ pub(crate) struct SubmitArgs {
     /// high, normal or low
     #[arg(long, default_value_t)]
     pub(crate) priority: Priority,
-    /// How long an attempt may run, such as 90s or 10m [default: 5m]
+    /// How long an attempt may run, such as 90s or 10m [default: that of the pool, or 5m]
     #[arg(long)]
     pub(crate) timeout: Option<Period>,
     /// A label to find the job by; may be repeated
@@ -34,7 +41,7 @@ pub(crate) struct SubmitArgs {
     /// An id of your own: submitting it again answers the first job
     #[arg(long)]
     pub(crate) id: Option<JobId>,
-    /// Attempts in all when the job fails or times out
+    /// Attempts in all when the job fails or times out [default: that of the pool, or 1]
     #[arg(long, value_name = "ATTEMPTS")]
     pub(crate) retry: Option<i64>,
     /// Print the id and return at once
@@ -57,6 +64,21 @@ pub(crate) struct SubmitArgs {
     pub(crate) argv: Vec<String>,
 }
 
+const EVENTS_HELP: &str = "Examples:
+  muster job events job_01J…
+  muster job events job_01J… --json | jq -r 'select(.event == \"state\") | .data.change'
+
+A line per change of state, per line of output and per progress, from the first that is stored to the job's end. A lost
+connection is taken up again where it broke off, and nothing is told twice. The exit code is 0 once the job has ended,
+however it did. --json prints each event as {\"id\", \"event\", \"data\"}; the last one is the `end`, with the result.";
+
+const RETRY_HELP: &str = "Examples:
+  muster job retry job_01J…
+  muster job events $(muster job retry job_01J…)
+
+Prints the id of the new job. Its parent is the first one. Each call makes a job; a dead letter is run again, once, by
+`muster dead replay`.";
+
 /// `muster job …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
@@ -73,6 +95,32 @@ pub(crate) enum JobCommand {
     },
     /// Cancel a job: a waiting one never runs, a running one is stopped
     Cancel {
+        /// The job
+        id: JobId,
+        /// Its pool, where several have a job of that id
+        #[arg(long)]
+        pool: Option<PoolName>,
+    },
+    /// Say why a job waits, in one sentence, and what that was concluded from
+    Why {
+        /// The job
+        id: JobId,
+        /// Its pool, where several have a job of that id
+        #[arg(long)]
+        pool: Option<PoolName>,
+    },
+    /// Run a job that has ended again, as a new one
+    #[command(after_help = RETRY_HELP)]
+    Retry {
+        /// The job
+        id: JobId,
+        /// Its pool, where several have a job of that id
+        #[arg(long)]
+        pool: Option<PoolName>,
+    },
+    /// Watch a job until it ends: its state, its progress and what it writes
+    #[command(after_help = EVENTS_HELP)]
+    Events {
         /// The job
         id: JobId,
         /// Its pool, where several have a job of that id

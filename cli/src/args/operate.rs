@@ -1,4 +1,4 @@
-//! Flags of what operates a deployment: agents, pools, keys, credentials.
+//! Flags of what operates a deployment: agents, keys, credentials.
 
 use super::*;
 
@@ -20,50 +20,6 @@ pub(crate) enum AgentsCommand {
     Health {
         /// Its name or id
         agent: String,
-    },
-}
-
-const POOL_PUT_HELP: &str = "Examples:
-  muster pools put build
-  muster pools put build --executor ssh --max-queued 10000";
-
-/// `muster pools …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PoolsCommand {
-    /// List pools (also without a word)
-    List,
-    /// Show a pool
-    Get {
-        /// The pool
-        pool: PoolName,
-    },
-    /// Make a pool, or change it; what is not named stays as it is
-    #[command(after_help = POOL_PUT_HELP)]
-    Put {
-        /// The pool
-        pool: PoolName,
-        /// A note for people
-        #[arg(long)]
-        description: Option<String>,
-        /// An executor whose jobs it takes, beside those it does; may be repeated
-        #[arg(long = "executor", value_name = "NAME")]
-        executors: Vec<String>,
-        /// Jobs that may wait
-        #[arg(long)]
-        max_queued: Option<i64>,
-        /// Jobs that may run at once in a lane
-        #[arg(long)]
-        max_running: Option<i64>,
-    },
-    /// Delete a pool that has neither jobs nor agents
-    Delete {
-        /// The pool
-        pool: PoolName,
-    },
-    /// Show whether jobs of a pool run
-    Health {
-        /// The pool
-        pool: PoolName,
     },
 }
 

@@ -157,8 +157,10 @@ mod tests {
             status: Status::Online,
             rank: 0,
             pull_priority: 0,
+            accepting_agents: 1,
             accepting: true,
             reason: None,
+            defaults: None,
             at: at(),
         }
     }

@@ -1,10 +1,13 @@
-//! `muster job get|cancel|logs`.
+//! `muster job get|cancel|why|retry|events|logs`.
+
+mod events;
+mod why;
 
 use std::process::ExitCode;
 
 use muster_runtime::config::Period;
 use muster_schemas::{
-    api::JobView,
+    api::{JobView, Why},
     names::{JobId, PoolName},
     time::Timestamp,
 };
@@ -22,6 +25,28 @@ pub(crate) async fn run(api: &Api, command: JobCommand, json: bool) -> anyhow::R
             } else {
                 output::line(&format!("job {id} is cancelled"))?
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        JobCommand::Why { id, pool } => {
+            let why: Why = api.get(&format!("/jobs/{id}/why"), &in_pool(pool.as_ref())).await?;
+            if json {
+                output::json(&why)?
+            } else {
+                output::line(&why::show(&why, Timestamp::now()))?
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        JobCommand::Retry { id, pool } => {
+            let job: JobView = api.act(&format!("/jobs/{id}/retry"), &in_pool(pool.as_ref())).await?;
+            if json {
+                output::json(&job)?
+            } else {
+                output::line(job.id.as_str())?
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        JobCommand::Events { id, pool } => {
+            events::follow(api, &id, &in_pool(pool.as_ref()), json).await?;
             Ok(ExitCode::SUCCESS)
         }
         JobCommand::Logs { id, pool, follow } => logs(api, &id, pool.as_ref(), follow, json).await,

@@ -10,7 +10,7 @@ use std::{
 
 use muster_schemas::{
     api::{JobState, JobView, LogView},
-    log::OutputStream,
+    log::{OutputStream, Progress},
     names::{JobId, PoolName},
 };
 use tokio::time::Instant;
@@ -65,7 +65,7 @@ impl Printed {
         match chunk.stream {
             OutputStream::Stdout => count.stdout += bytes,
             OutputStream::Stderr => count.stderr += bytes,
-            OutputStream::Note => {}
+            OutputStream::Note | OutputStream::Progress => {}
         }
     }
 }
@@ -138,6 +138,13 @@ fn show(chunk: &LogView) -> std::io::Result<()> {
         OutputStream::Stderr => output::raw(chunk.data.as_bytes(), true),
         OutputStream::Note => {
             output::warn(&chunk.data.to_text());
+            Ok(())
+        }
+        OutputStream::Progress => {
+            // For whoever looks on; in a file or a pipe it would be noise.
+            if let Some(progress) = Progress::read(&chunk.data).filter(|_| output::is_watched()) {
+                output::warn(format!("{} % {}", progress.percent, progress.message).trim_end());
+            }
             Ok(())
         }
     }

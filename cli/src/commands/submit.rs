@@ -61,7 +61,12 @@ fn request(args: SubmitArgs) -> anyhow::Result<Submit> {
 }
 
 /// Type and params: what was named, or a command.
-fn work(job_type: Option<String>, params: Option<String>, command: Option<String>, argv: Vec<String>) -> anyhow::Result<(String, Value)> {
+pub(super) fn work(
+    job_type: Option<String>,
+    params: Option<String>,
+    command: Option<String>,
+    argv: Vec<String>,
+) -> anyhow::Result<(String, Value)> {
     Ok(match (job_type, command) {
         (Some(job_type), _) => (job_type, params.as_deref().map_or(Ok(json!({})), text::params)?),
         (None, Some(line)) => ("shell.run".into(), json!({"command": line})),
@@ -69,7 +74,7 @@ fn work(job_type: Option<String>, params: Option<String>, command: Option<String
     })
 }
 
-fn whole_seconds(period: Period) -> i64 {
+pub(super) fn whole_seconds(period: Period) -> i64 {
     let up = u64::from(period.get().subsec_nanos() > 0);
     i64::try_from(period.get().as_secs().saturating_add(up)).unwrap_or(i64::MAX)
 }

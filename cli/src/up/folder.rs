@@ -55,6 +55,11 @@ impl Folder {
         self.root.join("agents")
     }
 
+    /// Where the dispatcher keeps the history of jobs.
+    pub(super) fn dispatcher(&self) -> PathBuf {
+        self.root.join("dispatcher")
+    }
+
     /// One file per process.
     pub(super) fn logs(&self) -> PathBuf {
         self.root.join("logs")

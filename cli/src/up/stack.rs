@@ -58,7 +58,7 @@ pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Super
     let api = Api::new(Target { url: url.clone(), api_key: Some(made.admin_key.clone()) })?;
     ready.gateway(&api, supervisor).await?;
     // By now the gateway has made the streams, so the two do not make them side by side.
-    supervisor.start(dispatcher(&made, &nats_url));
+    supervisor.start(dispatcher(folder, &made, &nats_url));
     ensure_pool(&api, &args.pool).await?;
     if args.agents > 0 {
         let token = join_token(&api, &args.pool, args.agents).await?;
@@ -107,9 +107,14 @@ fn gateway(made: &Made, ports: Ports, nats_url: &str) -> Program {
     Program { name: "gateway".into(), place: 1, args: service("gateway", settings), secrets: Vec::new() }
 }
 
-fn dispatcher(made: &Made, nats_url: &str) -> Program {
+fn dispatcher(folder: &Folder, made: &Made, nats_url: &str) -> Program {
     let creds = made.deployment.layout.dispatcher_creds();
-    let settings = [("nats_urls", nats_url.to_owned()), ("credentials", creds.display().to_string()), ("listen", "127.0.0.1:0".to_owned())];
+    let settings = [
+        ("nats_urls", nats_url.to_owned()),
+        ("credentials", creds.display().to_string()),
+        ("data_dir", folder.dispatcher().display().to_string()),
+        ("listen", "127.0.0.1:0".to_owned()),
+    ];
     Program { name: "dispatcher".into(), place: 2, args: service("dispatcher", settings), secrets: Vec::new() }
 }
 
