@@ -164,7 +164,8 @@ impl Stack {
         command
             .env("MUSTER_DISPATCHER_LISTEN", "127.0.0.1:0")
             .env("MUSTER_NATS_URL", self.broker.url())
-            .env("MUSTER_DISPATCHER_CREDENTIALS", self.deployment.layout.dispatcher_creds());
+            .env("MUSTER_DISPATCHER_CREDENTIALS", self.deployment.layout.dispatcher_creds())
+            .env("MUSTER_DISPATCHER_DATA_DIR", self.folder.path().join(format!("dispatcher-{number}")));
         self.process(&format!("dispatcher-{number}"), &mut command)
     }
 

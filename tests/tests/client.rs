@@ -60,7 +60,7 @@ async fn cancelling_stops_a_running_job_and_a_finished_one_says_how_it_ended() {
         if matches!(&update, Update::Event(event) if event.kind == EventKind::Started) {
             break;
         }
-        assert!(matches!(update, Update::Queued | Update::Log(_)), "{update:?}");
+        assert!(matches!(update, Update::Queued | Update::Log(_) | Update::Progress { .. }), "{update:?}");
     }
     assert_eq!(client.cancel(&pool(), &id).await.unwrap().outcome, Outcome::Cancelled);
     assert_eq!(client.wait(&pool(), &id, SOON).await.unwrap().outcome, Outcome::Cancelled);
@@ -95,7 +95,7 @@ async fn what_a_job_writes_is_told_while_it_runs() {
         match update.unwrap() {
             Update::Log(chunk) => written.push_str(&chunk.data.to_text()),
             Update::Done(result) => done = Some(result),
-            Update::Queued | Update::Event(_) => {}
+            Update::Queued | Update::Event(_) | Update::Progress { .. } => {}
         }
     }
     assert_eq!((written.as_str(), done.unwrap().stdout.to_text().as_ref()), ("one\ntwo\n", "one\ntwo\n"));

@@ -204,3 +204,41 @@ async fn the_trace_of_a_submit_reaches_the_agents_log() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_job_is_watched_over_rest_from_its_submit_to_its_end() {
+    let stack = Stack::start(muster_tests::StackOptions { gateways: 2, ..Default::default() }).await;
+    let job = json!({
+        "pool": POOL,
+        "type": "shell.run",
+        "params": {"command": "echo one; sleep 0.5; echo two; [ -e again ] && exit 0; touch again; exit 1", "cwd": stack.folder()},
+        "retry": {"max_attempts": 2, "initial_ms": 100},
+    });
+    let id = stack.rest.post("/jobs", &job).await.text("/data/id").to_owned();
+    let watch = |rest: &muster_tests::rest::Rest, last: &str| {
+        rest.request(reqwest::Method::GET, &format!("/jobs/{id}/events")).header("last-event-id", last).send()
+    };
+    // The first one is cut off after its first event; another gateway goes on.
+    let mut cut = within("a stream", SOON, watch(&stack.rest, "")).await.unwrap();
+    let mut text = String::new();
+    while !(text.contains("\nid: ") && text.ends_with("\n\n")) {
+        let part = within("the first event", SOON, cut.chunk()).await.unwrap().expect("the stream goes on");
+        text.push_str(std::str::from_utf8(&part).unwrap());
+    }
+    drop(cut);
+    let last = text.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    let rest = within("the end", SOON, async { watch(&stack.rest_of(1), &last).await.unwrap().text().await.unwrap() }).await;
+    text.push_str(&rest);
+
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let data: Vec<serde_json::Value> =
+        text.lines().filter_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap()).collect();
+    let changes: Vec<&str> = data.iter().filter_map(|data| data["change"].as_str()).collect();
+    assert_eq!(changes, ["queued", "started", "retrying", "started"], "{text}");
+    let output: String = data.iter().filter(|data| data["stream"] == "stdout").filter_map(|data| data["data"].as_str()).collect();
+    assert_eq!(output, "one\ntwo\none\ntwo\n", "{text}");
+    assert_eq!((names.first(), names.last(), names.iter().filter(|name| **name == "end").count()), (Some(&"state"), Some(&"end"), 1));
+    let end = data.last().unwrap();
+    assert_eq!((end["state"].as_str(), end["result"]["attempt"].as_u64()), (Some("succeeded"), Some(2)));
+    assert_eq!(end, stack.rest.get(&format!("/jobs/{id}")).await.data());
+}
