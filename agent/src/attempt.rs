@@ -224,7 +224,8 @@ fn is_announced(job: &Job) -> bool {
 
 /// Looks up what happened to a job before, as far as this delivery needs it. `None` when the broker does not say.
 async fn past(core: &Core, id: &JobId, arrived: &Arrived, announced: bool) -> Option<Seen> {
-    if arrived.delivery.delivered == 1 && is_fresh(&arrived.message) {
+    let stored_at = arrived.delivery.stored_at;
+    if arrived.delivery.delivered == 1 && is_fresh(&arrived.message) && core.link.borrow().saw_stored(stored_at) {
         return Some(Seen::Now(Past::default()));
     }
     let until = Instant::now() + LOOKUP_PATIENCE;
