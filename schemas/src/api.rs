@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 mod agents;
 mod dead;
+mod groups;
 mod history;
 mod jobs;
 mod keys;
@@ -15,6 +16,7 @@ mod why;
 
 pub use agents::*;
 pub use dead::*;
+pub use groups::*;
 pub use history::*;
 pub use jobs::*;
 pub use keys::*;

@@ -50,14 +50,14 @@ codes! {
     LabelsInvalid "labels_invalid" "The labels are too many, too long or malformed."
     PoolNotFound "pool_not_found" "There is no pool of that name."
     PoolNotEmpty "pool_not_empty" "The pool still has jobs, agents or both."
-    QueueFull "queue_full" "The pool's queue has reached its limit."
+    QueueFull "queue_full" "The queue has reached its limit."
     JobNotFound "job_not_found" "No job of that id is known, or it is older than results are kept."
     JobFinished "job_finished" "The job has already ended."
     JobAmbiguous "job_ambiguous" "Several pools have a job of that id; say which."
     JobNotFinished "job_not_finished" "The job has not ended yet."
     BodyNotKept "body_not_kept" "What the job asked for is not kept any more, so it can't run again."
     DeadLetterNotFound "dead_letter_not_found" "There is no dead letter of that job."
-    JobConflict "job_conflict" "The idempotency key was used for another job."
+    JobConflict "job_conflict" "The idempotency key or the id is that of another job."
     Unauthenticated "unauthenticated" "The key is missing, wrong, expired or revoked."
     Forbidden "forbidden" "The key's role does not allow this."
     RateLimited "rate_limited" "Too many requests."
@@ -87,6 +87,9 @@ codes! {
     ResultTooLarge "result_too_large" "The result had more bytes than a result may have, and lost what did not fit."
     ScheduleInvalid "schedule_invalid" "When the schedule is to fire is malformed, contradictory or never."
     ScheduleNotFound "schedule_not_found" "There is no schedule of that name."
+    NoAgentMatches "no_agent_matches" "No agent of the pool can be given the job."
+    GroupNotFound "group_not_found" "There is no group of that id, or it is older than groups are kept."
+    GroupFinished "group_finished" "All jobs of the group have ended."
 }
 
 impl std::fmt::Display for Code {

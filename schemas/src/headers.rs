@@ -1,5 +1,7 @@
 //! Message headers that Muster reads or writes.
 
+use crate::names::{JobId, PoolName};
+
 /// Set to `1` by a publisher that generated the job's id itself: no result can be stored under it yet, so the agent need not look.
 pub const FRESH: &str = "Muster-Fresh";
 /// Where the submitter wants the stored result sent: a subject below `_INBOX.`. Copied by the agent from the job to the result.
@@ -10,8 +12,15 @@ pub const JOB_ID: &str = "Muster-Job-Id";
 pub const TRACEPARENT: &str = "traceparent";
 /// `application/msgpack` or `application/json`; informative, since the first byte of a body tells.
 pub const CONTENT_TYPE: &str = "Content-Type";
-/// The broker's de-duplication key. Set only where the caller chose the job's id.
+/// The broker's de-duplication key: [`msg_id`]. Set only where a job's id was not made for it.
 pub const MSG_ID: &str = "Nats-Msg-Id";
+
+/// What [`MSG_ID`] says of a job. With its pool, since streams that hold several pools' messages remember it as well, and the same id in another
+/// pool is another job.
+pub fn msg_id(pool: &PoolName, id: &JobId) -> String {
+    format!("{pool}.{id}")
+}
+
 /// How long the broker keeps a message, as `<seconds>s`.
 pub const TTL: &str = "Nats-TTL";
 /// On a message that the broker republished: the subject it was stored under.
@@ -31,6 +40,15 @@ pub const SCHEDULE_TIME_ZONE: &str = "Nats-Schedule-Time-Zone";
 pub const SCHEDULE_TTL: &str = "Nats-Schedule-TTL";
 /// On a firing: when the schedule fires next, RFC 3339, or `purge`.
 pub const SCHEDULE_NEXT: &str = "Nats-Schedule-Next";
+
+/// On each message of a batch that is stored in one commit: which batch.
+pub const BATCH_ID: &str = "Nats-Batch-Id";
+/// On each message of a batch: its place there, from 1.
+pub const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+/// On the last message of a batch: `1`, store them all.
+pub const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+/// The broker stores the message only if this is the sequence of the last one on its subject; 0 for none.
+pub const EXPECTED_LAST: &str = "Nats-Expected-Last-Subject-Sequence";
 
 /// On the answers to a direct get of several messages: how many more match behind this one.
 pub const PENDING: &str = "Nats-Num-Pending";

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{JobRow, JobState, PoolStats},
-    names::{AgentId, JobType, PoolName},
+    names::{AgentId, GroupId, JobType, PoolName},
     result::ErrorInfo,
     time::Timestamp,
     wire::{Body, V},
@@ -27,6 +27,9 @@ pub struct JobsQuestion {
     /// Jobs that this agent runs or ran last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentId>,
+    /// Commands to this agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_agent: Option<AgentId>,
     /// Jobs of this type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_type: Option<JobType>,
@@ -71,6 +74,51 @@ pub struct JobsAnswer {
 }
 
 impl Body for JobsAnswer {
+    const LIMIT: usize = 1024 * 1024;
+}
+
+/// Asks for the jobs of a group's members, by their places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct GroupQuestion {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// The pool of its jobs.
+    pub pool: PoolName,
+    /// The group.
+    pub group: GroupId,
+    /// How many members' jobs are counted, from the first.
+    pub members: u32,
+    /// The place of the first row.
+    pub from: u32,
+    /// The most rows, 0 to [`ROWS_MAX`].
+    pub limit: u32,
+}
+
+impl Body for GroupQuestion {
+    const LIMIT: usize = 4096;
+}
+
+/// The jobs of a group's members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct GroupAnswer {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// How many of the members' jobs that are known are where, by [`JobState::as_str`].
+    #[serde(default)]
+    pub counts: std::collections::BTreeMap<String, u64>,
+    /// The jobs that are known, in the order of their places, each with its place; cut where they get too many bytes.
+    #[serde(default)]
+    pub rows: Vec<(u32, JobRow)>,
+    /// The place behind the last one that was looked at for the rows.
+    pub next: u32,
+    /// Why there is no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+}
+
+impl Body for GroupAnswer {
     const LIMIT: usize = 1024 * 1024;
 }
 
@@ -133,6 +181,7 @@ mod tests {
             labels: [("team".into(), "a".into())].into(),
             attempt: 2,
             agent_id: Some("agt_01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap()),
+            target_agent: None,
             queued_at: at,
             started_at: Some(at),
             finished_at: Some(at),

@@ -28,6 +28,8 @@ pub fn messages() -> Vec<(&'static str, Schema)> {
         ("jobs_answer", schema::<history::JobsAnswer>()),
         ("pool_question", schema::<history::PoolQuestion>()),
         ("pool_answer", schema::<history::PoolAnswer>()),
+        ("group_question", schema::<history::GroupQuestion>()),
+        ("group_answer", schema::<history::GroupAnswer>()),
         ("problem", schema::<api::Problem>()),
     ]
 }

@@ -6,11 +6,13 @@
 //! |---|---|
 //! | names and ids that become subject tokens | [`names`] |
 //! | lanes and priorities | [`lane`] |
+//! | where a job waits | [`queue`] |
 //! | subjects, built and parsed in pairs | [`subjects`] |
 //! | streams, consumers, buckets and their limits | [`topology`] |
 //! | decoding bytes from outside | [`wire`] |
 //! | bodies of messages | [`job`], [`result`], [`event`], [`log`], [`heartbeat`], [`standing`], [`control`] |
 //! | questions about the history of jobs | [`history`] |
+//! | groups: one job for each of many agents | [`group`] |
 //! | schedules, cron expressions, firings | [`schedule`] |
 //! | records in key-value buckets | [`records`] |
 //! | bodies of the REST interface | [`api`] |
@@ -24,6 +26,7 @@ pub mod builtin;
 pub mod code;
 pub mod control;
 pub mod event;
+pub mod group;
 pub mod headers;
 pub mod heartbeat;
 pub mod history;
@@ -32,6 +35,7 @@ pub mod json;
 pub mod lane;
 pub mod log;
 pub mod names;
+pub mod queue;
 pub mod records;
 pub mod result;
 pub mod schedule;

@@ -126,6 +126,12 @@ name!(
     ScheduleName, "a schedule name", "1 to 40 of a-z, 0-9 and -", "^[a-z0-9-]{1,40}$", |text| text.len() <= 40 && is_slug(text)
 );
 
+name!(
+    /// The id of a group of jobs (`grp_` and a ULID), one job for each of many agents.
+    GroupId, "a group id", "grp_ and 26 of 0-9 and A-Z", "^grp_[0-9A-Z]{26}$",
+    |text| text.strip_prefix("grp_").is_some_and(is_ulid)
+);
+
 fn is_slug(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
@@ -171,6 +177,26 @@ impl JobId {
         let text = self.0.strip_prefix("job_").filter(|text| is_ulid(text))?;
         let ulid = ulid::Ulid::from_string(text).ok()?;
         Some(ulid.0 & ((1_u128 << POOL_BITS) - 1) == pool_hash(pool))
+    }
+}
+
+impl GroupId {
+    /// A new id from the clock and 80 random bits.
+    pub fn generate() -> Self {
+        Self(format!("grp_{}", fresh_ulid()).into())
+    }
+
+    /// The id of the job of its member at `place`, counted from 0: `<group>-<place>`.
+    pub fn job(&self, place: usize) -> JobId {
+        JobId(format!("{self}-{place}").into())
+    }
+
+    /// The group that a job is of, and the place of its member, as the job's id says. Whoever makes ids may write such a one.
+    pub fn of(job: &JobId) -> Option<(Self, usize)> {
+        let (group, place) = job.0.split_once('-')?;
+        let at = place.parse().ok()?;
+        let group: Self = group.parse().ok()?;
+        (group.job(at) == *job).then_some((group, at))
     }
 }
 
@@ -222,6 +248,16 @@ mod tests {
         assert_eq!(id.belongs_to(&p), Some(true));
         assert_eq!(id.belongs_to(&q), Some(false));
         assert_eq!("invoice-7".parse::<JobId>().unwrap().belongs_to(&p), None);
+    }
+
+    #[test]
+    fn the_id_of_a_groups_job_names_the_group_and_the_place() {
+        let group = GroupId::generate();
+        assert_eq!(GroupId::of(&group.job(0)), Some((group.clone(), 0)));
+        assert_eq!(group.job(9_999).as_str().parse::<JobId>().map(|id| GroupId::of(&id)), Ok(Some((group.clone(), 9_999))));
+        for other in ["01", "-1", "", "1-2", "x"] {
+            assert_eq!(format!("{group}-{other}").parse::<JobId>().ok().and_then(|id| GroupId::of(&id)), None, "{other}");
+        }
     }
 
     #[test]

@@ -87,6 +87,32 @@ pub struct AgentRecord {
     pub remote_ip: Option<String>,
 }
 
+impl AgentRecord {
+    /// An active agent of which nothing else is known yet.
+    pub fn new(id: AgentId, name: AgentName, pool: PoolName, created_at: Timestamp) -> Self {
+        Self {
+            v: V,
+            id,
+            name,
+            pool,
+            state: AgentState::Active,
+            description: None,
+            tags: BTreeSet::new(),
+            labels: BTreeMap::new(),
+            capabilities: BTreeSet::new(),
+            version: String::new(),
+            os: String::new(),
+            arch: String::new(),
+            hostname: String::new(),
+            public_key: None,
+            key_prefix: None,
+            created_at,
+            registered_at: None,
+            remote_ip: None,
+        }
+    }
+}
+
 impl Body for AgentRecord {
     const LIMIT: usize = 64 * 1024;
 }
@@ -97,7 +123,7 @@ impl Body for AgentRecord {
 pub struct PoolLimits {
     /// Jobs that may wait, 1 to 1 000 000 000. More are refused.
     pub max_queued: u64,
-    /// Jobs that may run at once, 1 to 1 000 000. More wait. Below 10 000 it holds for the pool, from there on for each lane.
+    /// Jobs that may run at once, 1 to 1 000 000. More wait. From 10 000 on there is no limit but agents' slots.
     pub max_running: u64,
 }
 

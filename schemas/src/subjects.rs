@@ -5,6 +5,7 @@
 use crate::{
     lane::{Lane, Priority},
     names::{AgentId, ExecutorName, JobId, PoolName, ScheduleName},
+    queue::Queue,
 };
 
 pub mod broker;
@@ -34,21 +35,28 @@ pub fn job_in_any_lane(pool: &PoolName, id: &JobId) -> String {
 pub struct JobAddress<'a> {
     /// The pool.
     pub pool: PoolName,
-    /// The lane.
-    pub lane: Lane,
+    /// Where it waits.
+    pub queue: Queue,
     /// The last token, which a publisher chose: a [`JobId`] if it parses.
     pub id: &'a str,
 }
 
-/// Parses a job's subject. `None` when it is not one.
+/// Parses the subject of a job, in a lane or for one agent. `None` when it is neither.
 pub fn parse_job(subject: &str) -> Option<JobAddress<'_>> {
     let mut tokens = subject.split('.');
-    let (kind, pool, priority, executor, id) = (tokens.next()?, tokens.next()?, tokens.next()?, tokens.next()?, tokens.next()?);
-    if kind != "jobs" || tokens.next().is_some() || id.is_empty() {
-        return None;
-    }
-    let executor: ExecutorName = executor.parse().ok()?;
-    Some(JobAddress { pool: pool.parse().ok()?, lane: Lane { priority: priority.parse::<Priority>().ok()?, executor }, id })
+    let kind = tokens.next()?;
+    let pool = tokens.next()?.parse().ok()?;
+    let queue = match kind {
+        "jobs" => {
+            let (priority, executor) = (tokens.next()?, tokens.next()?);
+            let executor: ExecutorName = executor.parse().ok()?;
+            Queue::Lane(Lane { priority: priority.parse::<Priority>().ok()?, executor })
+        }
+        "commands" => Queue::Agent(tokens.next()?.parse().ok()?),
+        _ => return None,
+    };
+    let id = tokens.next().filter(|id| !id.is_empty())?;
+    tokens.next().is_none().then_some(JobAddress { pool, queue, id })
 }
 
 /// Where the broker's timer of a schedule lies: `schedules.<name>`.
@@ -71,9 +79,29 @@ pub fn parse_due(subject: &str) -> Option<ScheduleName> {
     subject.strip_prefix("due.")?.parse().ok()
 }
 
-/// A command to one agent: `commands.<agent_id>.<job_id>`.
-pub fn command(agent: &AgentId, id: &JobId) -> String {
-    format!("commands.{agent}.{id}")
+/// Where a command to one agent waits: `commands.<pool>.<agent_id>.<job_id>`.
+pub fn command(pool: &PoolName, agent: &AgentId, id: &JobId) -> String {
+    format!("commands.{pool}.{agent}.{id}")
+}
+
+/// All commands to one agent.
+pub fn commands_to(pool: &PoolName, agent: &AgentId) -> String {
+    format!("commands.{pool}.{agent}.*")
+}
+
+/// A command of a pool, whichever agent it is for.
+pub fn command_to_any_agent(pool: &PoolName, id: &JobId) -> String {
+    format!("commands.{pool}.*.{id}")
+}
+
+/// A command whose pool and agent are not known.
+pub fn command_anywhere(id: &JobId) -> String {
+    format!("commands.*.*.{id}")
+}
+
+/// All commands to agents of a pool.
+pub fn commands_of(pool: &PoolName) -> String {
+    format!("commands.{pool}.*.*")
 }
 
 /// What `<kind>.<pool>.<job_id>` subjects are about.
@@ -227,17 +255,20 @@ pub enum History {
     Jobs,
     /// How a pool is doing.
     Pool,
+    /// The jobs of a group.
+    Group,
 }
 
 impl History {
     /// Every verb.
-    pub const ALL: [Self; 2] = [Self::Jobs, Self::Pool];
+    pub const ALL: [Self; 3] = [Self::Jobs, Self::Pool, Self::Group];
 
     /// The subject of the request.
     pub fn subject(self) -> &'static str {
         match self {
             Self::Jobs => "history.jobs",
             Self::Pool => "history.pool",
+            Self::Group => "history.group",
         }
     }
 }
@@ -291,8 +322,10 @@ mod tests {
         let (id, agent) = (JobId::generate(&pool()), AgentId::generate());
         for lane in Lane::of(&"shell".parse().unwrap()) {
             let subject = job(&pool(), &lane, &id);
-            assert_eq!(parse_job(&subject), Some(JobAddress { pool: pool(), lane, id: id.as_str() }));
+            assert_eq!(parse_job(&subject), Some(JobAddress { pool: pool(), queue: Queue::Lane(lane), id: id.as_str() }));
         }
+        let subject = command(&pool(), &agent, &id);
+        assert_eq!(parse_job(&subject), Some(JobAddress { pool: pool(), queue: Queue::Agent(agent.clone()), id: id.as_str() }));
         for about in [About::Result, About::Done, About::Event, About::Log, About::Dead] {
             assert_eq!(about.parse(&about.job(&pool(), &id)), Some((pool(), id.clone())));
         }
@@ -305,9 +338,15 @@ mod tests {
 
     #[test]
     fn a_subject_of_another_kind_does_not_parse() {
-        for subject in
-            ["jobs.p.normal.shell", "jobs.p.urgent.shell.x", "jobs.p.normal.shell.x.y", "job.p.normal.shell.x", "results.p.x", ""]
-        {
+        for subject in [
+            "jobs.p.normal.shell",
+            "jobs.p.urgent.shell.x",
+            "jobs.p.normal.shell.x.y",
+            "job.p.normal.shell.x",
+            "results.p.x",
+            "",
+            "commands.p.x.y",
+        ] {
             assert_eq!(parse_job(subject), None, "{subject}");
         }
         assert_eq!(About::Result.parse("results.p.x.y"), None);

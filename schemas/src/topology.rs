@@ -13,11 +13,12 @@ use crate::{
     names::{ExecutorName, PoolName},
     result,
     subjects::{self, About},
-    time::Timestamp,
 };
 
+mod consumer;
 pub mod limits;
 mod pause;
+pub use consumer::*;
 pub use limits::*;
 pub use pause::LanePause;
 
@@ -53,6 +54,9 @@ pub struct Stream {
     pub max_msgs_per_subject: i64,
     /// The most bytes.
     pub max_bytes: i64,
+    /// The most consumers; absent is the broker's own limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_consumers: Option<i64>,
     /// The largest message with its headers, in bytes.
     pub max_msg_size: i32,
     /// How long a message is kept; zero is for ever.
@@ -68,6 +72,9 @@ pub struct Stream {
     /// Whether messages may be schedules.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub allow_msg_schedules: bool,
+    /// Whether many messages may be stored in one commit. The broker refuses it together with [`Self::persist_mode`] `async`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_atomic: bool,
     /// Whether a publisher may wipe the stream with a header.
     pub allow_rollup_hdrs: bool,
     /// Whether single messages can be deleted.
@@ -91,38 +98,6 @@ pub struct Republish {
     pub dest: String,
     /// Without the body.
     pub headers_only: bool,
-}
-
-/// A durable pull consumer, as in `CONSUMER.CREATE`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Consumer {
-    /// Its name.
-    pub durable_name: String,
-    /// What it gives out.
-    pub filter_subject: String,
-    /// Always `explicit`.
-    pub ack_policy: &'static str,
-    /// After how long without an ack or a sign of life a message is given to somebody else: the lease.
-    pub ack_wait: Nanos,
-    /// Always -1: attempts are counted by agents, who can say what happened.
-    pub max_deliver: i64,
-    /// How many messages may be out at once.
-    pub max_ack_pending: i64,
-    /// How many pull requests may wait.
-    pub max_waiting: i64,
-    /// The most messages that one pull request may ask for.
-    pub max_batch: i64,
-    /// The longest that a pull request may wait.
-    pub max_expires: Nanos,
-    /// `prioritized`: waiting requests are served by their priority, 0 first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority_policy: Option<&'static str>,
-    /// The one group of a prioritized consumer, [`PRIORITY_GROUP`].
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub priority_groups: Vec<&'static str>,
-    /// Until when it gives out nothing; only heeded when it is made. See [`LanePause`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pause_until: Option<Timestamp>,
 }
 
 /// A key-value bucket.
@@ -153,9 +128,6 @@ pub const DEAD: &str = "DEAD";
 
 /// The stream of schedules: the broker's timers, and what they fired.
 pub const SCHEDULES: &str = "SCHEDULES";
-/// The consumer that turns firings into jobs; all dispatchers share it.
-pub const DUE_CONSUMER: &str = "due";
-
 /// Records of agents: `id.<agent_id>` and, to keep names unique, `name.<agent_name>`.
 pub const AGENTS: &str = "agents";
 /// Records of pools, by name.
@@ -168,19 +140,22 @@ pub const API_KEYS: &str = "api_keys";
 pub const SCHEDULES_BUCKET: &str = "schedules";
 /// Join tokens, by prefix.
 pub const JOIN_TOKENS: &str = "join_tokens";
+/// Groups and how far they are; see [`crate::group::keys`].
+pub const GROUPS: &str = "groups";
 /// Who is the active dispatcher: key [`DISPATCHER_LEASE`].
 pub const LEASES: &str = "leases";
 /// The key of the active dispatcher in [`LEASES`].
 pub const DISPATCHER_LEASE: &str = "dispatcher";
 
 /// Every bucket.
-pub const BUCKETS: [Bucket; 7] = [
+pub const BUCKETS: [Bucket; 8] = [
     bucket(AGENTS, "agents and their names"),
     bucket(POOLS, "pools and their limits"),
     bucket(STANDINGS, "what the dispatcher says of each agent"),
     bucket(API_KEYS, "API keys, hashed"),
     bucket(JOIN_TOKENS, "join tokens, hashed"),
     bucket(SCHEDULES_BUCKET, "schedules and their last firings"),
+    Bucket { name: GROUPS, description: "groups: one job for each of many agents", memory: false, max_age: GROUP_AGE },
     // In memory: a lease that is renewed each second must not cost a disk flush each second, and one that is lost is taken anew.
     Bucket { name: LEASES, description: "who is the active dispatcher", memory: true, max_age: LEASE_AGE },
 ];
@@ -228,6 +203,7 @@ fn stream(name: &str, subjects: Vec<String>) -> Stream {
         max_msgs: -1,
         max_msgs_per_subject: -1,
         max_bytes: -1,
+        max_consumers: None,
         max_msg_size: -1,
         max_age: Nanos(0),
         duplicate_window: DUPLICATE_WINDOW.into(),
@@ -235,6 +211,7 @@ fn stream(name: &str, subjects: Vec<String>) -> Stream {
         allow_direct: true,
         allow_msg_ttl: false,
         allow_msg_schedules: false,
+        allow_atomic: false,
         allow_rollup_hdrs: false,
         deny_delete: false,
         deny_purge: false,
@@ -254,6 +231,7 @@ pub fn jobs<'a>(pool: &PoolName, executors: impl IntoIterator<Item = &'a Executo
         max_msgs_per_subject: 1,
         max_msgs: i64::try_from(max_queued).unwrap_or(i64::MAX),
         max_msg_size: i32::try_from(job::LIMIT + HEADER_ROOM).unwrap_or(i32::MAX),
+        allow_atomic: true,
         republish: Some(Republish {
             src: format!("jobs.{pool}.*.*.*"),
             dest: format!("events.{pool}.{{{{wildcard(3)}}}}"),
@@ -261,43 +239,6 @@ pub fn jobs<'a>(pool: &PoolName, executors: impl IntoIterator<Item = &'a Executo
             headers_only: false,
         }),
         ..stream(&jobs_stream(pool), lanes.map(|lane| subjects::lane(pool, &lane)).collect())
-    }
-}
-
-/// The consumer of a lane; all agents of the pool share it.
-pub fn lane_consumer(pool: &PoolName, lane: &Lane, max_running: u64) -> Consumer {
-    Consumer {
-        durable_name: lane.consumer(),
-        filter_subject: subjects::lane(pool, lane),
-        ack_policy: "explicit",
-        ack_wait: ACK_WAIT.into(),
-        max_deliver: -1,
-        max_ack_pending: i64::try_from(max_running).unwrap_or(i64::MAX),
-        max_waiting: MAX_WAITING,
-        max_batch: MAX_BATCH,
-        max_expires: MAX_EXPIRES.into(),
-        priority_policy: Some("prioritized"),
-        priority_groups: vec![PRIORITY_GROUP],
-        pause_until: None,
-    }
-}
-
-/// The consumer of firings. One at a time, over all dispatchers: whether the job of the firing before is still there can only be told once
-/// that firing has been dealt with. One takes some milliseconds.
-pub fn due_consumer() -> Consumer {
-    Consumer {
-        durable_name: DUE_CONSUMER.into(),
-        filter_subject: subjects::broker::DUE.into(),
-        ack_policy: "explicit",
-        ack_wait: DUE_ACK_WAIT.into(),
-        max_deliver: -1,
-        max_ack_pending: 1,
-        max_waiting: 64,
-        max_batch: 1,
-        max_expires: MAX_EXPIRES.into(),
-        priority_policy: None,
-        priority_groups: Vec::new(),
-        pause_until: None,
     }
 }
 
@@ -341,7 +282,15 @@ pub fn fixed_streams() -> Vec<Stream> {
             discard_new_per_subject: true,
             max_msgs_per_subject: 1,
             max_msg_size: i32::try_from(job::LIMIT + HEADER_ROOM).unwrap_or(i32::MAX),
-            ..stream(COMMANDS, vec!["commands.*.*".into()])
+            max_msgs: COMMANDS_MAX,
+            max_consumers: Some(COMMANDS_CONSUMERS_MAX),
+            allow_atomic: true,
+            republish: Some(Republish {
+                src: subjects::broker::COMMANDS.into(),
+                dest: "events.{{wildcard(1)}}.{{wildcard(3)}}".into(),
+                headers_only: false,
+            }),
+            ..stream(COMMANDS, vec![subjects::broker::COMMANDS.into()])
         },
         Stream {
             discard: "new",
@@ -383,8 +332,9 @@ mod tests {
         let all = serde_json::json!({
             "fixed": fixed_streams(),
             "jobs": jobs(&pool, std::slice::from_ref(&lane.executor), QUEUED_DEFAULT),
-            "lane": lane_consumer(&pool, &lane, RUNNING_DEFAULT),
+            "lane": lane_consumer(&pool, &lane, OUT_MAX),
             "due": due_consumer(),
+            "command": command_consumer(&pool, &"agt_01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap()),
         });
         crate::json::golden("topology.json", &(serde_json::to_string_pretty(&all).unwrap() + "\n"));
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     job::Draft,
     lane::Priority,
-    names::{JobId, JobType, PoolName},
+    names::{AgentId, JobId, JobType, PoolName},
     result::{AttemptRecord, ErrorInfo},
     time::Timestamp,
 };
@@ -29,6 +29,9 @@ pub struct DeadLetterView {
     pub job_type: Option<JobType>,
     /// Its priority.
     pub priority: Priority,
+    /// The one agent that it was for; absent for a job of a lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_agent: Option<AgentId>,
     /// Its labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -65,7 +68,7 @@ pub struct DeadLetterDetail {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayTo {
-    /// Another pool; absent means its own.
+    /// The pool whose queue it goes to; absent means where it was: a command goes to its agent again, any other job to its own pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
 }
@@ -92,7 +95,7 @@ pub struct DeadLetterFilter {
     /// The cursor of the answer before, to go on behind what that request looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
-    /// Only for a replay: the pool whose queue they go to; absent means each one's own.
+    /// Only for a replay: the pool whose queue they go to; absent means where each one was, commands to their agents again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }

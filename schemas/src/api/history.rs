@@ -36,6 +36,9 @@ pub struct JobRow {
     /// Who runs it or ran it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
+    /// The one agent that it is for; absent for a job of a lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_agent: Option<AgentId>,
     /// When the broker stored it.
     pub queued_at: Timestamp,
     /// When the attempt started that runs or ran last.

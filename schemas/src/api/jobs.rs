@@ -15,7 +15,7 @@ use crate::{
     wire::V,
 };
 
-use super::Problem;
+use super::{Problem, Target};
 
 /// The most jobs in one batch.
 pub const BATCH_MAX: usize = 1000;
@@ -27,8 +27,12 @@ pub struct Submit {
     /// Version of the body: 1, also when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v: Option<u64>,
-    /// The pool that runs it.
+    /// The pool that runs it; empty or absent with a `target`.
+    #[serde(default)]
     pub pool: String,
+    /// Whom it is for; absent is whichever agent of the pool is next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
     /// What to run, `<executor>.<verb>`.
     #[serde(rename = "type")]
     pub job_type: String,
@@ -171,6 +175,9 @@ pub struct JobView {
     /// Who runs it or ran it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
+    /// The one agent that it is for; absent for a job of a lane, and once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_agent: Option<AgentId>,
     /// What the last state change said, such as why an attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -44,7 +44,7 @@ pub struct PutLimits {
     /// Jobs that may wait, 1 to 1 000 000 000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_queued: Option<i64>,
-    /// Jobs that may run at once, 1 to 1 000 000. Below 10 000 it holds for the pool, from there on for each lane.
+    /// Jobs that may run at once, 1 to 1 000 000. From 10 000 on, the default, there is no limit but agents' slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_running: Option<i64>,
 }

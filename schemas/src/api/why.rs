@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    heartbeat::Slots,
     lane::Priority,
     names::{AgentId, AgentName, ExecutorName, JobId, PoolName},
     records::{AgentState, Paused},
@@ -43,6 +44,22 @@ pub enum WhyReason {
     Busy,
     /// Nothing is in its way: an agent is about to take it.
     Next,
+    /// It is a command, and its agent has no record any more.
+    AgentGone,
+    /// It is a command, and its agent was revoked.
+    AgentRevoked,
+    /// It is a command, and its agent has never registered.
+    AgentPending,
+    /// It is a command, and an operator has disabled its agent.
+    AgentDisabled,
+    /// It is a command, and its agent finishes what it has and takes nothing new.
+    AgentDraining,
+    /// It is a command, and its agent is not there.
+    AgentOffline,
+    /// It is a command, and its agent is there and takes nothing.
+    AgentRefuses,
+    /// Its expiry has passed: it will end as expired.
+    Overdue,
 }
 
 /// Why a job waits.
@@ -95,12 +112,33 @@ pub struct WhyFacts {
     /// Agents of the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<WhyAgents>,
+    /// The one agent that it is for, if it is a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<WhyTarget>,
+    /// When a command expires unless it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The agent of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct WhyTarget {
+    /// It.
+    #[serde(flatten)]
+    pub agent: WhyAgent,
+    /// When its last heartbeat came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_at: Option<Timestamp>,
+    /// Its room for jobs, by that heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<Slots>,
 }
 
 /// What is in the queue before a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct WhyQueue {
-    /// Jobs of the same executor that are given out before it: older ones of its lane, and all of a higher priority.
+    /// Jobs of the same executor that are given out before it: older ones of its lane, and all of a higher priority. Of a command: older
+    /// commands to its agent. Its lane, below, is then the queue of its agent.
     pub ahead: u64,
     /// Jobs of its lane that agents have, or put off.
     pub running: u64,

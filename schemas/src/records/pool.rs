@@ -83,8 +83,8 @@ impl TryFrom<PoolDefaults> for JobDefaults {
 }
 
 impl PoolLimits {
-    /// Whether the limit on running jobs is divided over the lanes, so that it holds for the pool. From [`RUNNING_DEFAULT`] on it is not:
-    /// it bounds nothing that agents could run, and costs nothing.
+    /// Whether the limit on running jobs is divided over the lanes, so that it holds for the pool. From [`RUNNING_DEFAULT`] on there is none,
+    /// and lanes may have [`crate::topology::OUT_MAX`] jobs out.
     pub fn is_divided(&self) -> bool {
         self.max_running < RUNNING_DEFAULT
     }

@@ -16,7 +16,7 @@ pub const EVERYTHING: &str = ">";
 /// All jobs of all pools.
 pub const JOBS: &str = "jobs.>";
 /// All commands to all agents.
-pub const COMMANDS: &str = "commands.*.*";
+pub const COMMANDS: &str = "commands.*.*.*";
 /// The timers of all schedules.
 pub const SCHEDULES: &str = "schedules.*";
 /// The firings of all schedules. Only the broker itself publishes them.

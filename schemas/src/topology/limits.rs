@@ -14,8 +14,11 @@ pub const MAX_BATCH: i64 = 64;
 pub const MAX_WAITING: i64 = 10_000;
 /// The one priority group of a lane's consumer.
 pub const PRIORITY_GROUP: &str = "standing";
-/// Jobs that may run at once, unless the pool says otherwise. The server's own default of 1 000 would cap a pool.
+/// From here on a limit on running jobs is none: agents' slots are. The default of a pool.
 pub const RUNNING_DEFAULT: u64 = 10_000;
+/// Jobs that a lane of such a pool may have out, put-off ones included: as many as may wait, so that those do not keep others back. The server's
+/// own default is 1 000.
+pub const OUT_MAX: u64 = QUEUED_DEFAULT;
 /// Jobs that may wait in a pool, unless the pool says otherwise.
 pub const QUEUED_DEFAULT: u64 = 1_000_000;
 /// How long the broker remembers the ids that callers chose, to refuse a second submit of the same one on another lane.
@@ -26,8 +29,8 @@ pub const RESULT_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const RESULT_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long state changes are kept.
 pub const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long events remember `Nats-Msg-Id`: as briefly as the broker allows. The copy of a queued job has its publisher's, and the same id in
-/// another pool is another job.
+/// How long events remember `Nats-Msg-Id`: as briefly as the broker allows. The copy of a queued job has its publisher's, who may use
+/// one for two jobs in two pools.
 pub const EVENT_DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 /// All state changes together, in bytes. The server sets a stream's cap aside at once, so it must fit a small disk.
 pub const EVENT_BYTES: i64 = 1 << 30;
@@ -52,3 +55,16 @@ pub const DUE_ACK_WAIT: Duration = Duration::from_secs(10);
 pub const LEASE_AGE: Duration = Duration::from_secs(4);
 /// Attempts of a job without a retry policy of its own, when agents are lost while running it.
 pub const LOST_ATTEMPTS_MAX: u32 = 5;
+/// Commands that may wait, of all agents together. More are refused.
+pub const COMMANDS_MAX: i64 = 1_000_000;
+/// Agents that may have commands: each has a consumer. Without a limit of its own a stream gets the broker's, which is 1 000 **[measured on
+/// 2.15.1]**, and there is no way to ask for none.
+pub const COMMANDS_CONSUMERS_MAX: i64 = 100_000;
+/// Commands that one agent may have been given and not ended, put-off ones included.
+pub const COMMANDS_PENDING_MAX: i64 = 1_000;
+/// When a command expires that does not say so itself: after what an agent's long weekend off must not bring back.
+pub const COMMAND_EXPIRES: Duration = Duration::from_secs(24 * 3600);
+/// How long a group is remembered.
+pub const GROUP_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The most agents of a group: their ids must fit one record, of at most 1 MiB.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
