@@ -159,7 +159,7 @@ mod tests {
         let prepared = job.prepare(&pool()).unwrap();
         assert!(prepared.own_id);
         let address = subjects::parse_job(&prepared.subject).unwrap();
-        assert_eq!((address.pool, address.lane, address.id), (pool(), prepared.lane, "own"));
+        assert_eq!((address.pool, address.queue, address.id), (pool(), muster_schemas::queue::Queue::Lane(prepared.lane), "own"));
         let read = Job::decode(&prepared.body).unwrap();
         assert_eq!(read.timeout(), Duration::from_secs(2));
         assert_eq!(read.labels, [("a".to_owned(), "b".to_owned())].into());

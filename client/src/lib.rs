@@ -35,7 +35,9 @@
 //! | `wait`, `run` | `wait` |
 //! | what a gateway is asked | `query` |
 //! | a job's life as it happens | `watch` |
+//! | many messages in one commit, for the control plane | [`atomic`] |
 
+pub mod atomic;
 mod connection;
 mod error;
 mod job;

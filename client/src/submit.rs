@@ -120,7 +120,7 @@ fn message_headers(job: &Prepared, fresh: bool) -> HeaderMap {
         map.insert(headers::FRESH, "1");
     }
     if job.own_id {
-        map.insert(headers::MSG_ID, HeaderValue::from(job.id.as_str()));
+        map.insert(headers::MSG_ID, HeaderValue::from(headers::msg_id(&job.pool, &job.id)));
     }
     if let Some(traceparent) = &job.traceparent {
         map.insert(headers::TRACEPARENT, traceparent.clone());
@@ -196,6 +196,6 @@ mod tests {
         let names = |map: HeaderMap| [headers::FRESH, headers::MSG_ID].map(|name| map.get(name).map(ToString::to_string));
         assert_eq!(names(message_headers(&made, true)), [Some("1".into()), None]);
         assert_eq!(names(message_headers(&made, false)), [None, None]);
-        assert_eq!(names(message_headers(&own, false)), [None, Some("mine".into())]);
+        assert_eq!(names(message_headers(&own, false)), [None, Some("p.mine".into())]);
     }
 }

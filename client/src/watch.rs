@@ -126,6 +126,8 @@ impl Watch {
                 () = sleep_until(self.look) => Heard::Nothing,
             };
             match heard {
+                // Of a job that was stored with others: whoever stored it tells of it once more, in the copy that is kept.
+                Heard::Event(message) if message.headers.iter().any(|all| all.get(headers::BATCH_ID).is_some()) => {}
                 // Told by the broker itself: a copy of the job.
                 Heard::Event(message) if is_queued(&message) => return Ok(Update::Queued),
                 Heard::Event(message) => match wire::decode(&message.payload) {

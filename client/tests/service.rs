@@ -9,6 +9,8 @@
     reason = "tests fail by panicking, and their helpers end with the runtime of the test"
 )]
 
+#[path = "service/atomic.rs"]
+mod atomic;
 #[path = "service/stage.rs"]
 mod stage;
 

@@ -27,7 +27,7 @@ const done = connection.subscribe(`done.${pool}.${id}`, { max: 1, timeout: 30_00
 // and a pool or an executor that does not exist has no responders.
 const head = headers();
 head.set("Content-Type", "application/msgpack");
-head.set("Nats-Msg-Id", id);
+head.set("Nats-Msg-Id", `${pool}.${id}`);
 const answer = await connection.request(`jobs.${pool}.normal.probe.${id}`, encode(body), { timeout: 5_000, headers: head });
 const { error } = answer.json();
 if (error) {

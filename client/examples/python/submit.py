@@ -29,7 +29,7 @@ async def main(url: str, credentials: str, pool: str = "default") -> None:
         f"jobs.{pool}.normal.probe.{job_id}",
         msgpack.packb(body),
         timeout=5,
-        headers={"Content-Type": "application/msgpack", "Nats-Msg-Id": job_id},
+        headers={"Content-Type": "application/msgpack", "Nats-Msg-Id": f"{pool}.{job_id}"},
     )
     if error := json.loads(answer.data).get("error"):
         sys.exit(f"the broker refused the job: {error['description']}")

@@ -65,9 +65,14 @@ impl Stage {
         stage
     }
 
-    async fn gateway(&self) -> async_nats::Client {
+    pub(crate) async fn gateway(&self) -> async_nats::Client {
+        self.gateway_by(&self.broker.url()).await
+    }
+
+    /// The same, over another address.
+    pub(crate) async fn gateway_by(&self, url: &str) -> async_nats::Client {
         let options = ConnectOptions::with_credentials_file(self.deployment.layout.gateway_creds()).await.unwrap();
-        options.custom_inbox_prefix(subjects::broker::gateway_inbox("test")).connect(self.broker.url()).await.unwrap()
+        options.custom_inbox_prefix(subjects::broker::gateway_inbox("test")).connect(url).await.unwrap()
     }
 
     fn seed(&self, account: Account) -> String {
