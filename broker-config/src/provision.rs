@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 mod api;
 mod bucket;
+mod commands;
 mod divider;
 mod error;
 mod lanes;
@@ -23,6 +24,7 @@ mod pool;
 mod shares;
 mod stream;
 
+pub use commands::{ensure_commands, remove_commands};
 pub use divider::Divider;
 pub use error::Error;
 pub use pool::{ensure_lanes, ensure_pool, remove_pool};

@@ -83,7 +83,14 @@ pub(super) fn gateway() -> Permissions {
         // The streams of pools, when a pool is removed.
         StreamApi::Delete.any(),
     ]);
-    publish.extend(buckets(&[topology::AGENTS, topology::POOLS, topology::API_KEYS, topology::JOIN_TOKENS, topology::SCHEDULES_BUCKET]));
+    publish.extend(buckets(&[
+        topology::AGENTS,
+        topology::POOLS,
+        topology::API_KEYS,
+        topology::JOIN_TOKENS,
+        topology::SCHEDULES_BUCKET,
+        topology::GROUPS,
+    ]));
     let mut subscribe = vec![broker::GATEWAY_INBOXES.to_owned(), subjects::renewals()];
     subscribe.extend(Query::ALL.map(Query::all));
     subscribe.extend([About::Done, About::Event, About::Log].map(About::all));
@@ -94,9 +101,9 @@ pub(super) fn dispatcher() -> Permissions {
     let mut publish = shared();
     // Of a lost job: its result, its last event, its dead letter.
     publish.extend([About::Result, About::Event, About::Dead].map(About::all));
-    publish.extend(buckets(&[topology::STANDINGS, topology::LEASES, topology::POOLS, topology::SCHEDULES_BUCKET]));
-    // Timers of schedules, what they fired, the jobs made of that, and the job that such a one replaces.
-    publish.extend([broker::SCHEDULES, broker::JOBS, broker::CONTROLS].map(str::to_owned));
+    publish.extend(buckets(&[topology::STANDINGS, topology::LEASES, topology::POOLS, topology::SCHEDULES_BUCKET, topology::GROUPS]));
+    // Timers of schedules, what they fired, the jobs made of that, those of groups, and what is cancelled of either.
+    publish.extend([broker::SCHEDULES, broker::JOBS, broker::COMMANDS, broker::CONTROLS].map(str::to_owned));
     publish.push(broker::pulls_of(topology::SCHEDULES));
     publish.extend(broker::acks_of(topology::SCHEDULES));
     // It follows these buckets as it follows streams, by pulling.
@@ -105,7 +112,8 @@ pub(super) fn dispatcher() -> Permissions {
     publish.push(broker::GATEWAY_INBOXES.to_owned());
     let mut subscribe = vec![broker::DISPATCHER_INBOXES.to_owned(), subjects::heartbeats(), broker::HISTORY.to_owned()];
     subscribe.extend([About::Done, About::Event].map(About::all));
-    // A hint that a schedule has changed.
+    // Hints that a schedule, or a group, has changed.
     subscribe.push(js::key(topology::SCHEDULES_BUCKET, schedule::keys::DEFINITIONS));
+    subscribe.push(broker::keys_of(topology::GROUPS));
     Permissions { publish, publish_not: protected_but_timers(), subscribe, responses: None }
 }

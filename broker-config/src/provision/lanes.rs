@@ -112,7 +112,7 @@ pub(super) async fn bring(client: &Client, record: &PoolRecord, revision: u64, v
 async fn create(client: &Client, record: &PoolRecord, lane: &Lane, share: u64) -> Result<(), Error> {
     let divided = record.limits.is_divided();
     let (max, pause) = match share {
-        _ if !divided => (record.limits.max_running, None),
+        _ if !divided => (topology::OUT_MAX, None),
         0 => (1, Some(LanePause::NoShare)),
         share => (share, None),
     };
@@ -124,7 +124,7 @@ async fn create(client: &Client, record: &PoolRecord, lane: &Lane, share: u64) -
 
 async fn follow(client: &Client, record: &PoolRecord, lane: &Lane, seen: &Seen, revision: u64) -> Result<bool, Error> {
     let divided = record.limits.is_divided();
-    let max = if divided { seen.max_running.clamp(1, record.limits.max_running) } else { record.limits.max_running };
+    let max = if divided { seen.max_running.clamp(1, record.limits.max_running) } else { topology::OUT_MAX };
     let consumer = topology::lane_consumer(&record.name, lane, max);
     let mut changed = differs(&consumer, &seen.config)?;
     if changed {

@@ -18,7 +18,7 @@ use super::{
 /// the values, and is told in its words.
 const FIXED: [&str; 3] = ["retention", "storage", "persist_mode"];
 /// Settings that a value leaves out when they are off, so that their absence must be put into an update.
-const OPTIONAL: [&str; 3] = ["republish", "persist_mode", "allow_msg_schedules"];
+const OPTIONAL: [&str; 4] = ["republish", "persist_mode", "allow_msg_schedules", "allow_atomic"];
 /// How often to look again when others change the same stream.
 const ROUNDS: usize = 8;
 /// How long the maker of a stream may take until others see it.

@@ -9,7 +9,7 @@ use muster_schemas::{
     records::{Paused, PoolRecord},
     subjects::broker::{self, ConsumerApi},
     time::Timestamp,
-    topology::LanePause,
+    topology::{LanePause, OUT_MAX},
 };
 use serde_json::{Value, json};
 
@@ -165,7 +165,7 @@ async fn a_start_brings_lanes_to_the_record_both_ways() {
     record.limits.max_running = 20_000;
     provision::ensure_pool(&gateway.client, &record).await.unwrap();
     let info = lane(&gateway, "low_http").await;
-    assert_eq!((is_paused(&info), &info["config"]["max_ack_pending"]), (true, &json!(20_000)));
+    assert_eq!((is_paused(&info), &info["config"]["max_ack_pending"]), (true, &json!(OUT_MAX)));
 }
 
 #[tokio::test]

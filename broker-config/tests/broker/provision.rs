@@ -137,7 +137,7 @@ async fn limits_of_a_pool_can_change_and_jobs_stay() {
     assert_eq!((now.limits, now.executors.len()), (limits, 3));
     assert_eq!(config(&gateway, "JOBS_p").await["max_msgs"], 5);
     let consumer = gateway.api(ConsumerApi::Info.subject("JOBS_p", "high_http"), json!({})).await;
-    assert_eq!(consumer["config"]["max_ack_pending"], 20_000);
+    assert_eq!(consumer["config"]["max_ack_pending"], topology::OUT_MAX);
     assert_eq!(gateway.messages("JOBS_p").await, 1);
 }
 
@@ -184,6 +184,26 @@ async fn lanes_that_were_lost_from_the_stream_come_back() {
     gateway.api(StreamApi::Update.subject("JOBS_p"), config).await;
     provision::ensure_lanes(&gateway.client, &pool("p"), &["shell".parse().unwrap()].into()).await.unwrap();
     assert_eq!(subjects_of(&gateway, "JOBS_p").await.len(), 9);
+}
+
+#[tokio::test]
+async fn streams_from_before_there_were_batches_take_them_after_the_next_start() {
+    let world = World::start().await;
+    let gateway = world.gateway().await;
+    let bootstrap = &world.deployment.bootstrap;
+    provision::provision(&gateway.client, bootstrap).await.unwrap();
+    for stream in ["JOBS_default", topology::COMMANDS] {
+        let mut before = config(&gateway, stream).await;
+        before["allow_atomic"] = json!(false);
+        gateway.api(StreamApi::Update.subject(stream), before).await;
+        assert_eq!(config(&gateway, stream).await["allow_atomic"], Value::Null, "{stream}");
+    }
+    gateway.store("jobs.default.normal.shell.kept", "{}").await;
+    provision::provision(&gateway.client, bootstrap).await.unwrap();
+    for stream in ["JOBS_default", topology::COMMANDS] {
+        assert_eq!(config(&gateway, stream).await["allow_atomic"], true, "{stream}");
+    }
+    assert_eq!(gateway.messages("JOBS_default").await, 1);
 }
 
 #[tokio::test]

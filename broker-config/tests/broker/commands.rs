@@ -1,0 +1,179 @@
+//! The queue of the commands to one agent: made once, and nobody's but that agent's.
+
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use muster_broker_config::provision;
+use muster_schemas::{
+    names::AgentId,
+    subjects::{
+        self, About,
+        broker::{self, ConsumerApi, StreamApi},
+        js,
+    },
+    topology::{self, COMMANDS},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Agent, Peer, SOON, World, eventually, next, next_job, pool};
+
+async fn consumer(gateway: &Peer, agent: &AgentId) -> Value {
+    gateway.api(ConsumerApi::Info.subject(COMMANDS, agent.as_str()), json!({})).await
+}
+
+/// Sends a command to an agent of the pool `p`.
+async fn send(gateway: &Peer, agent: &AgentId, id: &str) {
+    let answer = gateway.store(&subjects::command(&pool("p"), agent, &id.parse().unwrap()), id).await;
+    assert_eq!(answer["stream"], COMMANDS, "{answer}");
+}
+
+/// An agent of a pool, with the consumer of its commands.
+async fn enlisted(world: &World, gateway: &Peer, pool: &str) -> Agent {
+    let agent = world.agent(pool).await;
+    provision::ensure_commands(&gateway.client, &agent.pool, &agent.id).await.unwrap();
+    agent
+}
+
+/// Asks for one command, to be sent to the returned inbox.
+async fn pull(agent: &Agent) -> Subscriber {
+    let inbox = agent.inbox("commands");
+    let messages = agent.peer.subscribe(&inbox).await;
+    let body = json!({"batch": 1, "expires": 5_000_000_000_u64}).to_string();
+    agent.peer.client.publish_with_reply(js::next(COMMANDS, agent.id.as_str()), inbox, body.into()).await.unwrap();
+    messages
+}
+
+async fn taken(agent: &Agent) -> Message {
+    next_job(&mut pull(agent).await, SOON).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_queue_of_an_agents_commands_can_be_made_again_and_at_once_and_removed() {
+    let (world, gateway) = World::provisioned().await;
+    let agent = world.agent("p").await;
+    // What was sent before it was made waits for it.
+    send(&gateway, &agent.id, "early").await;
+    let make = || provision::ensure_commands(&gateway.client, &agent.pool, &agent.id);
+    let (one, two, three) = tokio::join!(make(), make(), make());
+    one.and(two).and(three).unwrap();
+    let made = consumer(&gateway, &agent.id).await;
+    assert_eq!((&made["config"]["filter_subject"], &made["num_pending"]), (&json!(format!("commands.p.{}.*", agent.id)), &json!(1)));
+    assert_eq!(made["config"].get("priority_groups"), None);
+    make().await.unwrap();
+    assert_eq!(consumer(&gateway, &agent.id).await["created"], made["created"], "it is the same one");
+    // One of another release.
+    let mut old = serde_json::to_value(topology::command_consumer(&agent.pool, &agent.id)).unwrap();
+    old["max_ack_pending"] = json!(3);
+    let body = json!({"stream_name": COMMANDS, "config": old, "action": ""});
+    gateway.api(broker::consumer_create(COMMANDS, agent.id.as_str(), old["filter_subject"].as_str().unwrap()), body).await;
+    assert_eq!(consumer(&gateway, &agent.id).await["config"]["max_ack_pending"], 3);
+    make().await.unwrap();
+    assert_eq!(consumer(&gateway, &agent.id).await["config"], made["config"]);
+
+    for _ in 0..2 {
+        provision::remove_commands(&gateway.client, &agent.id).await.unwrap();
+    }
+    assert_eq!(consumer(&gateway, &agent.id).await["error"]["err_code"], 10014);
+    assert_eq!(gateway.messages(COMMANDS).await, 1, "the command is somebody's to cancel");
+    assert!(!gateway.refused_more_than_round_trips(), "{:?}", gateway.refusals);
+}
+
+#[tokio::test]
+async fn a_command_reaches_its_agent_which_acks_it_and_shows_in_the_events_of_its_job() {
+    let (world, gateway) = World::provisioned().await;
+    let agent = enlisted(&world, &gateway, "p").await;
+    let mut events = gateway.subscribe(&About::Event.pool(&pool("p"))).await;
+    send(&gateway, &agent.id, "j").await;
+    let event = next(&mut events).await;
+    assert_eq!((event.subject.as_str(), &event.payload[..]), ("events.p.j", &b"j"[..]));
+    let command = taken(&agent).await;
+    assert_eq!(command.subject.as_str(), subjects::command(&pool("p"), &agent.id, &"j".parse().unwrap()));
+    agent.peer.client.publish(command.reply.unwrap(), "+ACK".into()).await.unwrap();
+    eventually("it is gone", async || gateway.messages(COMMANDS).await == 0).await;
+    assert!(!agent.peer.refused_more_than_round_trips(), "{:?}", agent.peer.refusals);
+    // From the dispatcher too, and never from a service.
+    send(&world.dispatcher().await, &agent.id, "k").await;
+    let service = world.service(&["p"]).await;
+    service.cannot_publish(&subjects::command(&pool("p"), &agent.id, &"l".parse().unwrap())).await;
+    assert_eq!(gateway.messages(COMMANDS).await, 1);
+}
+
+#[tokio::test]
+async fn more_agents_have_commands_than_the_broker_gives_a_stream_consumers_by_itself() {
+    let (world, gateway) = World::provisioned().await;
+    let making = (0..1000).map(|_| async {
+        let consumer = topology::command_consumer(&pool("p"), &AgentId::generate());
+        let mut config = serde_json::to_value(&consumer).unwrap();
+        // Ones that cost no disk flush.
+        config["mem_storage"] = json!(true);
+        let subject = broker::consumer_create(COMMANDS, &consumer.durable_name, &consumer.filter_subject);
+        let made = gateway.api(subject, json!({"stream_name": COMMANDS, "config": config, "action": "create"})).await;
+        assert!(made.get("error").is_none(), "{made}");
+    });
+    futures_util::stream::iter(making).buffer_unordered(32).collect::<Vec<()>>().await;
+    let agent = enlisted(&world, &gateway, "p").await;
+    send(&gateway, &agent.id, "j").await;
+    assert_eq!(&taken(&agent).await.payload[..], b"j");
+}
+
+#[tokio::test]
+async fn another_agent_can_neither_take_nor_end_a_command() {
+    let (world, gateway) = World::provisioned().await;
+    let agent = enlisted(&world, &gateway, "p").await;
+    for other in ["p", "q"] {
+        let other = enlisted(&world, &gateway, other).await;
+        let id = format!("for-{}", agent.id);
+        send(&gateway, &agent.id, &id).await;
+        other.peer.cannot_publish(&js::next(COMMANDS, agent.id.as_str())).await;
+        assert!(next_job(&mut pull(&other).await, Duration::from_millis(200)).await.is_none(), "its own queue is empty");
+        let command = taken(&agent).await;
+        let reply = command.reply.unwrap();
+        let fields = reply.strip_prefix(&format!("$JS.ACK.{COMMANDS}.{}.", agent.id)).expect("the short form").to_owned();
+        other.peer.cannot_publish(&reply).await;
+        other.peer.cannot_publish(&format!("$JS.ACK._.ACCOUNT.{COMMANDS}.{}.{fields}.x", agent.id)).await;
+        other.peer.cannot_publish(&format!("$JS.ACK.{COMMANDS}.{}.{}.1.1.1.0", agent.id, other.id)).await;
+        // What it may say: that it has ended, in its own queue, a message which is not there.
+        for word in ["+ACK", "+TERM", "-NAK"] {
+            for subject in
+                [format!("$JS.ACK.{COMMANDS}.{}.{fields}", other.id), format!("$JS.ACK._.ACCOUNT.{COMMANDS}.{}.{fields}.x", other.id)]
+            {
+                other.peer.client.publish(subject, word.into()).await.unwrap();
+            }
+        }
+        other.peer.round_trip().await;
+        // Its consumer takes one word after the other: when this one has been ended, it has dealt with all of those.
+        let subject = subjects::command(&other.pool, &other.id, &"behind".parse().unwrap());
+        gateway.store(&subject, "").await;
+        other.peer.client.publish(taken(&other).await.reply.unwrap(), "+ACK".into()).await.unwrap();
+        eventually("that one is gone", async || consumer(&gateway, &other.id).await["num_ack_pending"] == 0).await;
+        assert_eq!(gateway.messages(COMMANDS).await, 1, "the command is still there");
+        assert_eq!(consumer(&gateway, &agent.id).await["num_ack_pending"], 1);
+        agent.peer.client.publish(reply, "+ACK".into()).await.unwrap();
+        eventually("its own agent can", async || consumer(&gateway, &agent.id).await["num_ack_pending"] == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn the_stream_of_commands_of_an_older_deployment_is_brought_up_to_date() {
+    let world = World::start().await;
+    let gateway = world.gateway().await;
+    let old = json!({
+        "name": COMMANDS, "subjects": ["commands.*.*"], "retention": "workqueue", "storage": "file", "discard": "new",
+        "discard_new_per_subject": true, "max_msgs": -1, "max_msgs_per_subject": 1, "max_bytes": -1, "max_msg_size": 266_240, "max_age": 0,
+        "duplicate_window": 120_000_000_000_i64, "num_replicas": 1, "allow_direct": true,
+    });
+    let made = gateway.api(StreamApi::Create.subject(COMMANDS), old).await;
+    assert!(made.get("error").is_none(), "{made}");
+    provision::provision_fixed(&gateway.client).await.unwrap();
+    let now = gateway.api(StreamApi::Info.subject(COMMANDS), json!({})).await;
+    assert_eq!(now["created"], made["created"], "it was not made anew");
+    let config = &now["config"];
+    assert_eq!((&config["subjects"], &config["max_msgs"]), (&json!(["commands.*.*.*"]), &json!(topology::COMMANDS_MAX)));
+    assert_eq!(config["max_consumers"], topology::COMMANDS_CONSUMERS_MAX);
+    assert_eq!(config["republish"]["dest"], "events.{{wildcard(1)}}.{{wildcard(3)}}");
+    let agent = enlisted(&world, &gateway, "p").await;
+    send(&gateway, &agent.id, "j").await;
+    assert_eq!(&taken(&agent).await.payload[..], b"j");
+    eventually("the event is stored", async || gateway.messages("EVENTS").await == 1).await;
+}
