@@ -24,8 +24,8 @@ use muster_schemas::{
     event::{self, Event},
     headers,
     job::Job,
-    lane::Lane,
     names::JobId,
+    queue::Queue,
     result::{JobResult, Outcome},
     subjects::{self, About},
     time::Timestamp,
@@ -39,7 +39,7 @@ use crate::{
     intake::Handle,
     pull::Slot,
 };
-use check::{Verdict, check};
+use check::{Place, Verdict, check};
 use count::Past;
 use delivery::Delivery;
 use end::Step;
@@ -120,7 +120,7 @@ pub(crate) async fn stop_finished(core: &Core) {
 
 /// What a delivery's subject says.
 struct Address {
-    lane: Lane,
+    queue: Queue,
     /// `Err` holds the id under which a job without a valid one is rejected.
     id: Result<JobId, JobId>,
 }
@@ -129,13 +129,14 @@ impl Address {
     fn of(arrived: &Arrived) -> Option<Self> {
         let address = subjects::parse_job(arrived.message.subject.as_str())?;
         let id = address.id.parse::<JobId>();
-        // The sequence alone would come again in a pool that was removed and made anew, and could be taken by somebody else beforehand.
+        // The sequence alone would come again in a pool that was removed and made anew, or among its commands, and could be taken by
+        // somebody else beforehand.
         let substitute = || format!("rejected-{}-{}", arrived.delivery.sequence, arrived.delivery.stored_at.micros()).parse::<JobId>();
         let id = match id {
             Ok(id) => Ok(id),
             Err(_) => Err(substitute().ok()?),
         };
-        Some(Self { lane: address.lane, id })
+        Some(Self { queue: address.queue, id })
     }
 }
 
@@ -150,12 +151,15 @@ enum Seen {
 /// Decides what becomes of a delivery, running it if need be.
 async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slot) -> Step {
     let Some(address) = Address::of(arrived) else {
-        tracing::error!(subject = %arrived.message.subject, "a delivery from a lane that is no job; dropped for good");
+        tracing::error!(subject = %arrived.message.subject, "a delivery that is no job; dropped for good");
         return Step::Terminate;
     };
     let now = Timestamp::now();
     let (id, verdict) = match address.id {
-        Ok(id) => (id, check(&arrived.message.payload, &address.lane, &core.registry, &core.defaults, now)),
+        Ok(id) => {
+            let place = Place { queue: &address.queue, stored_at: arrived.delivery.stored_at };
+            (id, check(&arrived.message.payload, place, &core.registry, &core.defaults, now))
+        }
         Err(substitute) => {
             let error = muster_schemas::result::ErrorInfo::new(
                 muster_schemas::code::Code::NameInvalid,
@@ -178,7 +182,7 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
         Some(Seen::Ended) => return Step::Forget,
         None => return Step::Abandon,
     };
-    let context = run::Context { core, arrived, trace, id: &id, lane: &address.lane, past: &past };
+    let context = run::Context { core, arrived, trace, id: &id, queue: &address.queue, past: &past };
     match verdict {
         Verdict::End(outcome, error, job) => {
             tracing::info!(%outcome, code = %error.code, "a job ended without an attempt: {}", error.message);
@@ -191,8 +195,9 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
             Step::Release { id, event, delay: start.since(now) }
         }
         Verdict::Run(job, prepared) => {
-            // Without an attempt left it becomes a dead letter, for which any agent will do.
-            if past.next() <= run::attempts_max(&job)
+            // Without an attempt left it becomes a dead letter, for which any agent will do; and a command has no other agent.
+            if address.queue.lane().is_some()
+                && past.next() <= run::attempts_max(&job)
                 && let Some(delay) = core.preference.yields(&core.id, &id, &past, Instant::now())
             {
                 tracing::debug!(?delay, "left to agents that have not failed it");
@@ -271,7 +276,7 @@ impl run::Context<'_> {
             outcome,
             error,
             job,
-            self.lane.priority,
+            self.queue.priority(),
             past.history.clone(),
             past.attempts,
             self.arrived.delivery.stored_at,

@@ -3,14 +3,16 @@
 //! Defaults and their documentation are in `default.toml`; flags are in [`args`]. It never reads a file or the environment itself.
 
 pub mod args;
+mod labels;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+pub use labels::Labels;
 use muster_runtime::{
     config::{ByteSize, EnvVar, Period, Problem, Secret, Settings, in_range},
     logs::{LogFilter, LogFormat},
 };
-use muster_schemas::names::AgentName;
+use muster_schemas::{job::check_labels, names::AgentName};
 use serde::{Deserialize, Serialize};
 
 use crate::executors::Registry;
@@ -29,6 +31,8 @@ pub struct Config {
     pub join_token_file: Option<PathBuf>,
     /// The name; the host's name if absent.
     pub name: Option<String>,
+    /// What jobs may choose this agent by; as labels of jobs.
+    pub labels: Labels,
     /// Between heartbeats, 1 s to 1 h; what the gateway says if absent.
     pub heartbeat_interval: Option<Period>,
     /// Slots, 1 to 50.
@@ -75,6 +79,7 @@ impl Settings for Config {
         EnvVar::new("AGENT_JOIN_TOKEN", "join_token"),
         EnvVar::new("AGENT_JOIN_TOKEN_FILE", "join_token_file"),
         EnvVar::new("AGENT_NAME", "name"),
+        EnvVar::list("LABELS", "labels"),
         EnvVar::new("HEARTBEAT_INTERVAL", "heartbeat_interval"),
         EnvVar::new("MAX_CONCURRENT_JOBS", "max_concurrent_jobs"),
         EnvVar::new("ADMIN_PORT", "admin_port"),
@@ -102,6 +107,7 @@ impl Settings for Config {
         if let Some(name) = &self.name {
             name.parse::<AgentName>().map_err(|error| Problem::new("name", error.to_string()))?;
         }
+        check_labels(&self.labels.0).map_err(|error| Problem::new("labels", error.to_string()))?;
         self.check_executors()?;
         self.check_urls()?;
         if self.state_dir.as_os_str().is_empty() {

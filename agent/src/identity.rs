@@ -1,7 +1,7 @@
 //! Who this agent is: its id, pool, keys and newest JWT, kept in one file that only its owner may read.
 //!
 //! The first start enrols over REST ([`enrol`]); later starts connect straight away while the stored JWT is valid, so that a dead
-//! gateway keeps no agent down. [`renew`] replaces the JWT in time; [`Identity::login`] hands the newest one to each connect.
+//! gateway keeps no agent down; only labels that have changed are told to it first. [`renew`] replaces the JWT in time; [`Identity::login`] hands the newest one to each connect.
 //! The private key is made here and never leaves this machine.
 
 pub(crate) mod enrol;
@@ -10,6 +10,7 @@ pub(crate) mod jwt;
 pub(crate) mod renew;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,7 +21,7 @@ use muster_runtime::{
     nats::{Broker, Identity as NatsIdentity, IdentityError, Login},
 };
 use muster_schemas::{
-    api::Registered,
+    api::{Register, Registered},
     names::{AgentId, PoolName},
     time::Timestamp,
 };
@@ -61,6 +62,9 @@ pub struct Stored {
     /// Seconds between heartbeats, as the gateway has it.
     #[serde(default)]
     pub heartbeat_interval_s: Option<u32>,
+    /// The labels that the gateway was told last.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The identity could not be read, written or used.
@@ -103,8 +107,8 @@ impl Stored {
         Ok(file::write_private(&state_dir.join(FILE), &bytes)?)
     }
 
-    /// From the gateway's answer. What it leaves out stays as it was.
-    pub(crate) fn from_answer(answer: Registered, seed: String, api_key: String, now: Timestamp) -> Self {
+    /// From the gateway's answer to what it was told. What it leaves out stays as it was.
+    pub(crate) fn from_answer(answer: Registered, told: &Register, seed: String, api_key: String, now: Timestamp) -> Self {
         Self {
             agent_id: answer.agent_id,
             pool: answer.pool,
@@ -114,6 +118,7 @@ impl Stored {
             issued_at: now,
             nats_urls: answer.nats_urls,
             heartbeat_interval_s: Some(answer.config.heartbeat_interval_s).filter(|secs| *secs > 0),
+            labels: told.labels.clone(),
         }
     }
 
@@ -164,14 +169,14 @@ impl Identity {
         self.keep(&stored);
     }
 
-    /// Takes over what a registration said.
-    pub(crate) fn registered(&self, answer: Registered, now: Timestamp) {
+    /// Takes over what a registration said, and was told.
+    pub(crate) fn registered(&self, answer: Registered, told: &Register, now: Timestamp) {
         let stored = {
             let mut stored = self.lock();
             let (seed, api_key) = (stored.seed.clone(), stored.api_key.clone());
             // Id and pool make up every subject that is in use: they can't change while the agent runs.
             let (agent_id, pool) = (stored.agent_id.clone(), stored.pool.clone());
-            *stored = Stored { agent_id, pool, ..Stored::from_answer(answer, seed, api_key, now) };
+            *stored = Stored { agent_id, pool, ..Stored::from_answer(answer, told, seed, api_key, now) };
             stored.clone()
         };
         self.keep(&stored);

@@ -1,4 +1,4 @@
-//! The shell around [`crate::intake`]: one task that reads the lanes, sends the pulls, and starts what the intake says.
+//! The shell around [`crate::intake`]: one task that reads lanes and own queue, sends the pulls, and starts what the intake says.
 //!
 //! A lane's inbox, and how it is closed without losing a job, is in [`inbox`]; what the broker says instead of a job in [`status`]. Nothing
 //! here looks into a job.
@@ -14,13 +14,13 @@ use std::{
 
 use async_nats::Message;
 use muster_runtime::shutdown::Shutdown;
-use muster_schemas::{lane::Lane, names::JobId, standing::PULL_PRIORITY_UNKNOWN, subjects};
+use muster_schemas::{lane::Lane, names::JobId, queue::Queue, standing::PULL_PRIORITY_UNKNOWN, subjects};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     attempt::{self, Arrived, delivery::Delivery},
     core::Core,
-    intake::{Command, Event, Handle, Intake, Settings, Why},
+    intake::{self, Command, Event, Handle, Intake, Settings, Why},
     link::Link,
 };
 use inbox::{Inboxes, Incoming};
@@ -67,10 +67,10 @@ pub(crate) struct Puller {
 impl Puller {
     /// `slots` is the sending end of `events`.
     pub(crate) fn new(core: Arc<Core>, slots: mpsc::Sender<Event>, events: mpsc::Receiver<Event>, quiet: watch::Sender<bool>) -> Self {
-        let lanes = lanes(&core);
-        let tiers = lanes.iter().map(|lane| lane.priority as u8);
+        let queues = queues(&core);
+        let tiers = queues.iter().map(tier);
         let intake = Intake::new(Settings::new(core.slots), tiers, PULL_PRIORITY_UNKNOWN);
-        let inboxes = Inboxes::new(&core, &lanes);
+        let inboxes = Inboxes::new(&core, &queues);
         Self { core, intake, inboxes, events, slots, waiting: HashMap::new(), next: 0, quiet }
     }
 
@@ -158,7 +158,7 @@ impl Puller {
             }
             Status::Refused(why, text) => {
                 tracing::warn!(lane = self.inboxes.name(lane), text, "the broker refused a pull; trying again in a while");
-                if why == crate::intake::Refusal::Missing {
+                if why == intake::Refusal::Missing {
                     // This answer is not counted by the broker as a message of the inbox, so it could not be drained in good order; and nothing is under way.
                     self.inboxes.close(lane, epoch);
                 }
@@ -208,10 +208,17 @@ impl Puller {
     }
 }
 
-/// The agent's lanes, the most urgent first.
-fn lanes(core: &Core) -> Vec<Lane> {
+/// Where this agent takes jobs from, the most urgent first: its own queue, then the lanes of its executors.
+fn queues(core: &Core) -> Vec<Queue> {
     let executors = core.registry.executors();
     let mut lanes: Vec<Lane> = executors.iter().filter_map(|name| name.parse().ok()).flat_map(|name| Lane::of(&name)).collect();
     lanes.sort();
-    lanes
+    std::iter::once(Queue::Agent(core.id.clone())).chain(lanes.into_iter().map(Queue::Lane)).collect()
+}
+
+fn tier(queue: &Queue) -> u8 {
+    match queue {
+        Queue::Agent(_) => intake::OWN,
+        Queue::Lane(lane) => intake::OWN + 1 + lane.priority as u8,
+    }
 }

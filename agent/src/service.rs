@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     attempt::{self, defaults::Defaults, delivery, live::Live, prefer::Preference},
-    config::Config,
+    config::{Config, Labels},
     control,
     core::Core,
     executors::{self, Registry},
@@ -107,7 +107,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
 
     let _claimed = identity::file_claim(&config.state_dir).map_err(start::StartError::from)?;
     let gateway = config.api_url.as_deref().map(Gateway::new);
-    let register = |public_key: String| register(&name, &registry, public_key);
+    let register = |public_key: String| register(&name, &config.labels, &registry, public_key);
     let stored = tokio::select! {
         stored = start::identity(&config, gateway.as_ref(), &register) => stored?,
         () = shutdown.requested() => return end(&inner, &tasks).await,
@@ -237,7 +237,7 @@ async fn connect(config: &Config, stored: &Stored, identity: &Identity) -> anyho
     Ok(connect.connect_with(|options| options.subscription_capacity(1024).client_capacity(2048)).await?)
 }
 
-fn register(name: &AgentName, registry: &Registry, public_key: String) -> Register {
+fn register(name: &AgentName, labels: &Labels, registry: &Registry, public_key: String) -> Register {
     Register {
         name: name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -245,7 +245,7 @@ fn register(name: &AgentName, registry: &Registry, public_key: String) -> Regist
         arch: std::env::consts::ARCH.to_owned(),
         hostname: sysinfo::System::host_name().unwrap_or_default(),
         capabilities: registry.executors().into_iter().map(str::to_owned).collect(),
-        labels: Default::default(),
+        labels: labels.0.clone(),
         public_key,
     }
 }

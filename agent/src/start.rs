@@ -68,6 +68,9 @@ pub(crate) async fn identity(
     let new_key = config.api_key.as_ref().filter(|key| stored.as_ref().is_none_or(|stored| stored.api_key != key.expose().trim()));
     let valid = stored.as_ref().is_some_and(|stored| Lifetime::of(&stored.jwt).is_some_and(|life| life.is_valid_at(Timestamp::now())));
     if let Some(stored) = stored.clone().filter(|_| valid && new_key.is_none()) {
+        if let Some(gateway) = gateway.filter(|_| stored.labels != config.labels.0) {
+            return tell_labels(config, gateway, register, stored).await;
+        }
         tracing::info!("the stored credential is valid; connecting without the gateway");
         return Ok(stored);
     }
@@ -91,7 +94,7 @@ pub(crate) async fn identity(
     loop {
         match gateway.register(&proof, &register).await {
             Ok(answer) => {
-                let stored = Stored::from_answer(answer, seed, key, Timestamp::now());
+                let stored = Stored::from_answer(answer, &register, seed, key, Timestamp::now());
                 if stored.api_key.is_empty() {
                     return Err(StartError::Missing("the gateway gave it no API key"));
                 }
@@ -105,6 +108,29 @@ pub(crate) async fn identity(
                 wait = (wait * 2).min(RETRY.1);
             }
             Err(refused) => return Err(refused.into()),
+        }
+    }
+}
+
+/// Tells the gateway labels that have changed since it was last told, by registering again. An agent works with the old ones too, so this is
+/// tried once, and anew at the next start.
+async fn tell_labels(
+    config: &Config,
+    gateway: &Gateway,
+    register: &impl Fn(String) -> Register,
+    stored: Stored,
+) -> Result<Stored, StartError> {
+    let register = register(public_key(&stored));
+    match gateway.register(&Proof::Key(Secret::new(stored.api_key.clone())), &register).await {
+        Ok(answer) => {
+            let stored = Stored::from_answer(answer, &register, stored.seed, stored.api_key, Timestamp::now());
+            stored.save(&config.state_dir)?;
+            tracing::info!("registered again, with other labels");
+            Ok(stored)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "can't tell the gateway of this agent's new labels; going on with the stored credential");
+            Ok(stored)
         }
     }
 }

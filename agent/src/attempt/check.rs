@@ -3,9 +3,10 @@
 use muster_schemas::{
     code::Code,
     job::{Job, PUT_OFF_MAX},
-    lane::Lane,
+    queue::Queue,
     result::{ErrorInfo, Outcome},
     time::Timestamp,
+    topology::COMMAND_EXPIRES,
 };
 
 use super::defaults::Defaults;
@@ -22,14 +23,32 @@ pub(crate) enum Verdict {
     End(Outcome, ErrorInfo, Option<Box<Job>>),
 }
 
-/// Checks a body that came through a lane.
-pub(crate) fn check(body: &[u8], lane: &Lane, registry: &Registry, defaults: &Defaults, now: Timestamp) -> Verdict {
+/// Where a delivery waited.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) queue: &'a Queue,
+    /// Since when.
+    pub(crate) stored_at: Timestamp,
+}
+
+impl Place<'_> {
+    /// When a job from here is not started any more. A command that does not say so itself is not run by an agent that was away for long.
+    fn end_of(self, job: &Job) -> Option<Timestamp> {
+        let own = || self.queue.agent().map(|_| job.not_before.unwrap_or(self.stored_at).max(self.stored_at) + COMMAND_EXPIRES);
+        job.expires_at.or_else(own)
+    }
+}
+
+/// Checks a body that came through a lane, or to this agent alone: then the type alone says which executor runs it.
+pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults: &Defaults, now: Timestamp) -> Verdict {
     let job = match defaults.decode(body) {
         Ok(job) => Box::new(job),
         Err(error) => return Verdict::End(Outcome::Rejected, ErrorInfo::new(error.code(), error.to_string()), None),
     };
     let reject = |code, message: String, job| Verdict::End(Outcome::Rejected, ErrorInfo::new(code, message), Some(job));
-    if job.job_type.executor() != lane.executor {
+    if let Some(lane) = place.queue.lane()
+        && job.job_type.executor() != lane.executor
+    {
         let message = format!("the subject names the executor `{}`, the type is `{}`", lane.executor, job.job_type);
         return reject(Code::ExecutorMismatch, message, job);
     }
@@ -41,7 +60,7 @@ pub(crate) fn check(body: &[u8], lane: &Lane, registry: &Registry, defaults: &De
         Ok(prepared) => prepared,
         Err(rejection) => return Verdict::End(Outcome::Rejected, rejection.into(), Some(job)),
     };
-    if let Some(end) = job.expires_at
+    if let Some(end) = place.end_of(&job)
         && end <= now
     {
         return Verdict::End(Outcome::Expired, ErrorInfo::new(Code::Expired, format!("it was to start before {end}")), Some(job));
@@ -59,7 +78,10 @@ pub(crate) fn check(body: &[u8], lane: &Lane, registry: &Registry, defaults: &De
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
-    use muster_schemas::lane::Priority;
+    use muster_schemas::{
+        lane::{Lane, Priority},
+        names::AgentId,
+    };
 
     use super::*;
     use crate::executors::Settings;
@@ -67,9 +89,19 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn verdict(body: &str) -> Verdict {
-        let registry = Registry::new(&["shell"], Settings::default()).unwrap();
         let lane = Lane { priority: Priority::Normal, executor: "probe".parse().unwrap() };
-        check(body.as_bytes(), &lane, &registry, &Defaults::default(), Timestamp::from_secs(NOW))
+        verdict_in(&Queue::Lane(lane), NOW, body)
+    }
+
+    /// Of a command that was stored then.
+    fn of_command(stored_at: i64, body: &str) -> Verdict {
+        verdict_in(&Queue::Agent(AgentId::generate()), stored_at, body)
+    }
+
+    fn verdict_in(queue: &Queue, stored_at: i64, body: &str) -> Verdict {
+        let registry = Registry::new(&["shell"], Settings::default()).unwrap();
+        let place = Place { queue, stored_at: Timestamp::from_secs(stored_at) };
+        check(body.as_bytes(), place, &registry, &Defaults::default(), Timestamp::from_secs(NOW))
     }
 
     #[test]
@@ -103,5 +135,32 @@ mod tests {
         assert!(matches!(verdict(&body(0, 1)), Verdict::Run(..)));
         assert!(matches!(verdict(&body(5, 9)), Verdict::Later(_, until) if until == at(5)));
         assert!(matches!(verdict(&body(-5, 0)), Verdict::End(Outcome::Expired, ErrorInfo { code: Code::Expired, .. }, Some(_))));
+    }
+
+    #[test]
+    fn a_command_runs_on_the_executor_of_its_type_and_is_rejected_where_there_is_none() {
+        for body in [r#"{"type":"probe.ping"}"#, r#"{"type":"shell.run","params":{"command":"date"}}"#] {
+            assert!(matches!(of_command(NOW, body), Verdict::Run(..)), "{body}");
+        }
+        let off = of_command(NOW, r#"{"type":"http.request","params":{"url":"http://h/"}}"#);
+        assert!(matches!(off, Verdict::End(Outcome::Rejected, ErrorInfo { code: Code::TypeUnknown, .. }, Some(_))), "{off:?}");
+    }
+
+    #[test]
+    fn a_command_that_does_not_say_when_it_expires_does_so_a_day_after_it_could_first_start() {
+        let day = 24 * 3600;
+        let expired = |verdict: &Verdict| matches!(verdict, Verdict::End(Outcome::Expired, ..));
+        let ping = r#"{"type":"probe.ping"}"#;
+        assert!(matches!(of_command(NOW - day + 1, ping), Verdict::Run(..)));
+        assert!(expired(&of_command(NOW - day, ping)));
+        let at = |secs: i64| Timestamp::from_secs(NOW + secs);
+        let put_off = |start: i64| format!(r#"{{"type":"probe.ping","not_before":"{}"}}"#, at(start));
+        assert!(matches!(of_command(NOW - 3 * day, &put_off(1 - day)), Verdict::Run(..)));
+        assert!(expired(&of_command(NOW - 3 * day, &put_off(-day))));
+        assert!(matches!(of_command(NOW - day + 1, &put_off(-3 * day)), Verdict::Run(..)), "it could not start before it was sent");
+        let own = format!(r#"{{"type":"probe.ping","expires_at":"{}"}}"#, at(1));
+        assert!(matches!(of_command(NOW - 3 * day, &own), Verdict::Run(..)));
+        let lane = Lane { priority: Priority::High, executor: "probe".parse().unwrap() };
+        assert!(matches!(verdict_in(&Queue::Lane(lane), NOW - 3 * day, ping), Verdict::Run(..)), "a job of the pool waits for ever");
     }
 }

@@ -7,8 +7,8 @@ use muster_schemas::{
     code::Code,
     event::{DeadLetter, EventKind},
     job::Job,
-    lane::Lane,
     names::JobId,
+    queue::Queue,
     result::{ErrorInfo, Outcome},
     time::Timestamp,
     topology::LOST_ATTEMPTS_MAX,
@@ -34,7 +34,7 @@ pub(super) struct Context<'a> {
     pub(super) arrived: &'a Arrived,
     pub(super) trace: &'a TraceContext,
     pub(super) id: &'a JobId,
-    pub(super) lane: &'a Lane,
+    pub(super) queue: &'a Queue,
     pub(super) past: &'a Past,
 }
 
@@ -63,7 +63,7 @@ impl Context<'_> {
         core.figures.duration.observe(finished_at.since(started_at).as_secs_f64());
         let ran = Ran {
             job: &job,
-            priority: self.lane.priority,
+            priority: self.queue.priority(),
             agent: &core.id,
             attempt: number,
             history: self.past.history.clone(),

@@ -25,6 +25,9 @@ pub struct Args {
     /// Name of this agent; default is the host's
     #[arg(long)]
     pub name: Option<String>,
+    /// A label of this agent; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
     /// Time between heartbeats, 1s to 1h
     #[arg(long, value_name = "TIME")]
     pub heartbeat_interval: Option<String>,
@@ -75,12 +78,15 @@ pub struct Args {
 impl Args {
     /// The flags that were given, by key.
     pub fn overrides(&self) -> Overrides {
+        // One to a line: a value may hold a comma.
+        let labels = self.labels.iter().map(|label| format!("{label}\n")).collect::<String>();
         Overrides::new()
             .set("--api-url", "api_url", self.api_url.as_ref())
             .set("--api-key", "api_key", self.api_key.as_ref())
             .set("--join-token", "join_token", self.join_token.as_ref())
             .set("--join-token-file", "join_token_file", self.join_token_file.as_ref())
             .set("--name", "name", self.name.as_ref())
+            .set("--label", "labels", (!labels.is_empty()).then_some(labels))
             .set("--heartbeat-interval", "heartbeat_interval", self.heartbeat_interval.as_ref())
             .set("--max-concurrent-jobs", "max_concurrent_jobs", self.max_concurrent_jobs.as_ref())
             .set("--admin-port", "admin_port", self.admin_port.as_ref())

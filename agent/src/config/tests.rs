@@ -79,12 +79,16 @@ fn secrets_do_not_show() {
 fn every_setting_of_the_environment_is_also_a_flag() {
     Args::command().debug_assert();
     for variable in Config::ENV {
-        let flag = format!("--{}", variable.key.replace('_', "-"));
+        let flag = match variable.key {
+            "labels" => "--label".to_owned(),
+            key => format!("--{}", key.replace('_', "-")),
+        };
         let value = match variable.key {
             "heartbeat_interval" | "max_concurrent_jobs" | "shutdown_grace" => "7",
             "admin_port" => "0",
             "allow_private_network" | "allow_os_restart" => "false",
             "executors" => "http",
+            "labels" => "zone=north",
             "job_log_limit" => "64KiB",
             "log_level" => "debug",
             "log_format" => "json",
@@ -94,6 +98,65 @@ fn every_setting_of_the_environment_is_also_a_flag() {
         let args = Args::try_parse_from(["muster-agent", &flag, value]).unwrap();
         let loaded = load::<Config>(&Sources { flags: args.overrides(), ..Sources::default() }).unwrap();
         assert_eq!(loaded.origin(variable.key).to_string(), muster_runtime::config::Layer::Flag(flag).to_string());
+    }
+}
+
+fn labels(loaded: Result<Loaded<Config>, String>) -> Vec<(String, String)> {
+    loaded.unwrap().settings.labels.0.into_iter().collect()
+}
+
+fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn labels_are_pairs_in_a_text_a_list_or_a_table() {
+    let two = pairs(&[("role", "web"), ("zone", "a=b")]);
+    for text in ["role=web, zone=a=b,", "zone = a=b\nrole=web\n", r#"["zone=a=b", "role=web"]"#, r#"{role = "web", zone = "a=b"}"#] {
+        assert_eq!(labels(from_env(&[("LABELS", text)])), two, "{text}");
+    }
+    assert_eq!(labels(from_env(&[("LABELS", "names=a,b\n")])), pairs(&[("names", "a,b")]));
+    for none in ["", " ", ",", "[]", "{}"] {
+        assert_eq!(labels(from_env(&[("LABELS", none)])), [], "{none:?}");
+    }
+    assert_eq!(labels(from_env(&[("LABELS", "flag=")])), pairs(&[("flag", "")]));
+}
+
+#[test]
+fn each_layer_of_labels_replaces_those_before_it_and_the_flag_may_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, "[labels]\n\"example.com/rack\" = \"7\"\n").unwrap();
+    let load = |environment: &[(&str, &str)], flags: &[&str]| {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let args = Args::try_parse_from(["muster-agent"].iter().chain(flags)).unwrap();
+        load::<Config>(&Sources { file: Some(file.clone()), environment, flags: args.overrides() }).map_err(|error| error.to_string())
+    };
+    let rack = ("example.com/rack", "7");
+    assert_eq!(labels(load(&[], &[])), pairs(&[rack]));
+    assert_eq!(labels(load(&[("LABELS", "a=1")], &[])), pairs(&[("a", "1")]));
+    assert_eq!(labels(load(&[("LABELS", "")], &[])), []);
+    let given = labels(load(&[("LABELS", "a=1")], &["--label", "b=2", "--label", "names=x,y"]));
+    assert_eq!(given, pairs(&[("b", "2"), ("names", "x,y")]));
+    let shown = load(&[], &["--label", "b=2"]).unwrap().to_toml();
+    assert!(shown.contains("b = \"2\"  # flag --label"), "{shown}");
+}
+
+#[test]
+fn labels_that_break_the_rules_of_job_labels_are_refused_in_words() {
+    let many = (0..33).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+    let long = format!("k={}", "v".repeat(256));
+    for (text, said) in [
+        ("zone", "\"zone\" is not key=value"),
+        ("zone=a,zone=b", "\"zone\" is named twice"),
+        ("=x", "1 to 63 bytes"),
+        ("zone=a\tb", "control characters"),
+        (&many, "at most 32"),
+        (&long, "255"),
+        ("7", "key=value"),
+    ] {
+        let error = from_env(&[("LABELS", text)]).unwrap_err();
+        assert!(error.contains("LABELS: labels:") && error.contains(said), "{text}: {error}");
     }
 }
 

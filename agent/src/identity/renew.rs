@@ -133,7 +133,7 @@ impl Renewal {
             (Err(error), None) => Err(error),
             (Err(_), Some(gateway)) => {
                 let answer = gateway.register(&Proof::Key(self.identity.api_key()), &self.register).await?;
-                self.identity.registered(answer, Timestamp::now());
+                self.identity.registered(answer, &self.register, Timestamp::now());
                 Ok(())
             }
         }

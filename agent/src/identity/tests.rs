@@ -14,6 +14,7 @@ fn stored() -> Stored {
         issued_at: Timestamp::from_secs(1_800_000_000),
         nats_urls: vec!["nats://127.0.0.1:4222".into()],
         heartbeat_interval_s: Some(30),
+        labels: [("zone".to_owned(), "north".to_owned())].into(),
     }
 }
 
@@ -85,6 +86,7 @@ fn a_registration_never_changes_who_a_running_agent_is() {
             nats_urls: vec![],
             config: muster_schemas::api::RegisteredConfig { heartbeat_interval_s: 10, log_level: "INFO".into() },
         },
+        &Register::default(),
         Timestamp::from_secs(1_800_000_100),
     );
     let after = Stored::load(dir.path()).unwrap().unwrap();

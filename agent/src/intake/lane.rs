@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Settings;
+use super::{OWN, Settings};
 
 /// How much later than its own expiry a pull that the broker never ended is given up.
 const GRACE: Duration = Duration::from_secs(5);
@@ -154,7 +154,9 @@ impl Lane {
 
     /// The priority became better: what is owed for the older one is served last, and does not count.
     pub(super) fn promoted(&mut self) {
-        self.spare = self.credits();
+        if self.tier != OWN {
+            self.spare = self.credits();
+        }
     }
 
     /// Begins to drain, if there is anything to drain.

@@ -1,5 +1,6 @@
 //! Tests of [`super`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+mod own;
 mod properties;
 
 use super::*;
@@ -7,6 +8,9 @@ use super::*;
 const HIGH: LaneIndex = 0;
 const NORMAL: LaneIndex = 1;
 const LOW: LaneIndex = 2;
+
+/// The tiers of one lane of each priority.
+const LANES: [u8; 3] = [OWN + 1, OWN + 2, OWN + 3];
 
 struct Bench {
     intake: Intake,
@@ -21,7 +25,7 @@ impl Bench {
 
     /// One lane of each priority, connected.
     fn connected(slots: u32) -> Self {
-        let mut bench = Self::new(slots, &[0, 1, 2]);
+        let mut bench = Self::new(slots, &LANES);
         bench.apply([Event::Connected]);
         bench
     }
@@ -69,7 +73,7 @@ fn again(lane: LaneIndex, batch: u32) -> Command {
 
 #[test]
 fn nothing_is_pulled_before_the_broker_is_there() {
-    let mut bench = Bench::new(3, &[0, 1, 2]);
+    let mut bench = Bench::new(3, &LANES);
     assert_eq!(bench.after(1000), []);
     assert_eq!(bench.apply([Event::Connected]), [pull(HIGH), pull(NORMAL), pull(LOW)]);
     assert_eq!(bench.after(1000), []);

@@ -1,4 +1,4 @@
-//! The inboxes of the lanes, and how one is closed without losing a job.
+//! The inboxes of the lanes and of the own queue, and how one is closed without losing a job.
 //!
 //! A delivered message carries the job's subject, not the inbox it came to, so each lane has a subscription of its own.
 //!
@@ -18,9 +18,9 @@ use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use muster_schemas::{
-    lane::Lane,
+    queue::Queue,
     subjects::{self, js},
-    topology::{PRIORITY_GROUP, jobs_stream},
+    topology::PRIORITY_GROUP,
 };
 
 use crate::{
@@ -58,39 +58,67 @@ struct Inbox {
     draining: Option<Instant>,
 }
 
+/// What can be pulled: a lane, or the own queue.
+struct Source {
+    name: String,
+    /// The subject of its pulls.
+    next: String,
+    /// Whether others pull it too, so that a pull has a priority.
+    shared: bool,
+}
+
+impl Source {
+    fn of(core: &Core, queue: &Queue) -> Self {
+        let consumer = match queue {
+            Queue::Lane(lane) => lane.consumer(),
+            Queue::Agent(agent) => agent.to_string(),
+        };
+        let next = js::next(&queue.stream(&core.pool), &consumer);
+        Self { name: consumer, next, shared: queue.lane().is_some() }
+    }
+
+    /// The body of a pull. The broker refuses one without a group where there are any.
+    fn pull(&self, batch: u32, priority: u8, expires: Duration) -> String {
+        let expires = expires.as_nanos();
+        if self.shared {
+            format!(r#"{{"batch":{batch},"expires":{expires},"group":"{PRIORITY_GROUP}","priority":{priority}}}"#)
+        } else {
+            format!(r#"{{"batch":{batch},"expires":{expires}}}"#)
+        }
+    }
+}
+
 /// All inboxes.
 pub(super) struct Inboxes {
     js: Js,
     prefix: String,
-    /// Of each lane: its name, and the subject of its pulls.
-    lanes: Vec<(String, String)>,
+    sources: Vec<Source>,
     open: Vec<Inbox>,
     made: u64,
     figures: Figures,
 }
 
 impl Inboxes {
-    pub(super) fn new(core: &Core, lanes: &[Lane]) -> Self {
-        let stream = jobs_stream(&core.pool);
-        let lanes = lanes.iter().map(|lane| (lane.consumer(), js::next(&stream, &lane.consumer()))).collect();
+    pub(super) fn new(core: &Core, queues: &[Queue]) -> Self {
+        let sources = queues.iter().map(|queue| Source::of(core, queue)).collect();
         // With the instance, so that what was sent to an earlier run of this agent never comes to this one.
         let prefix = format!("{}.{}", subjects::agent_inbox(&core.id), core.instance);
-        Self { js: core.js.clone(), prefix, lanes, open: Vec::new(), made: 0, figures: core.figures.clone() }
+        Self { js: core.js.clone(), prefix, sources, open: Vec::new(), made: 0, figures: core.figures.clone() }
     }
 
     pub(super) fn name(&self, lane: LaneIndex) -> &str {
-        self.lanes.get(lane).map_or("", |(name, _)| name)
+        self.sources.get(lane).map_or("", |source| &source.name)
     }
 
     /// Asks a lane for jobs, to the inbox of this epoch.
     pub(super) async fn pull(&mut self, lane: LaneIndex, epoch: u32, batch: u32, (priority, expires): (u8, Duration)) {
-        let Some((name, next)) = self.lanes.get(lane) else { return };
+        let Some(source) = self.sources.get(lane) else { return };
         let found = self.open.iter().position(|inbox| inbox.lane == lane && inbox.epoch == epoch && inbox.draining.is_none());
         let at = match found {
             Some(at) => at,
             None => {
                 self.made += 1;
-                let subject = format!("{}.{name}.{}", self.prefix, self.made);
+                let subject = format!("{}.{}.{}", self.prefix, source.name, self.made);
                 let messages = match self.js.client().subscribe(subject.clone()).await {
                     Ok(messages) => messages,
                     Err(error) => return tracing::error!(%error, "can't open an inbox"),
@@ -104,9 +132,8 @@ impl Inboxes {
         let Some(inbox) = self.open.get_mut(at) else { return };
         inbox.due += u64::from(batch);
         self.figures.pulls.inc();
-        let expires = expires.as_nanos();
-        let body = format!(r#"{{"batch":{batch},"expires":{expires},"group":"{PRIORITY_GROUP}","priority":{priority}}}"#);
-        if let Err(error) = self.js.client().publish_with_reply(next.clone(), inbox.subject.clone(), body.into()).await {
+        let body = source.pull(batch, priority, expires);
+        if let Err(error) = self.js.client().publish_with_reply(source.next.clone(), inbox.subject.clone(), body.into()).await {
             tracing::error!(%error, "can't send a pull");
         }
     }

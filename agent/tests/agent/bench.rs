@@ -1,6 +1,7 @@
 //! A broker with a pool, clients in each role, and agents in this process or as processes of their own.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
@@ -74,6 +75,7 @@ pub(crate) struct Agent {
 /// An agent in a process of its own, killed when dropped.
 pub(crate) struct Process {
     pub(crate) id: AgentId,
+    pub(crate) state_dir: PathBuf,
     pub(crate) child: tokio::process::Child,
 }
 
@@ -98,8 +100,9 @@ impl Bench {
     }
 
     /// Writes an identity as if the agent had registered, and returns its id and state directory.
-    pub(crate) fn enrolled(&self, lifetime: Duration) -> (AgentId, PathBuf) {
+    pub(crate) async fn enrolled(&self, lifetime: Duration) -> (AgentId, PathBuf) {
         let (id, key) = (AgentId::generate(), KeyPair::new_user());
+        provision::ensure_commands(&self.gateway, &self.pool, &id).await.unwrap();
         let seed = std::fs::read_to_string(self.deployment.layout.signing_key(Account::Fleet)).unwrap();
         let jwt = creds::mint_agent_jwt(&seed, &self.deployment.fleet.account, &self.pool, &id, &key.public_key(), lifetime).unwrap();
         let state_dir = self.dir.path().join(format!("agent-{}", self.agents.fetch_add(1, Ordering::Relaxed)));
@@ -113,6 +116,7 @@ impl Bench {
             issued_at: Timestamp::now(),
             nats_urls: vec![self.server.url()],
             heartbeat_interval_s: None,
+            labels: BTreeMap::new(),
         };
         stored.save(&state_dir).unwrap();
         (id, state_dir)
@@ -124,7 +128,7 @@ impl Bench {
     }
 
     pub(crate) async fn agent_with(&self, slots: u32, settings: &[(&str, &str)]) -> Agent {
-        let (id, state_dir) = self.enrolled(Duration::from_secs(3600));
+        let (id, state_dir) = self.enrolled(Duration::from_secs(3600)).await;
         let agent = self.agent_in(id, state_dir, slots, settings).await;
         agent.ready().await;
         agent
@@ -150,7 +154,7 @@ impl Bench {
 
     /// The real binary.
     pub(crate) async fn process(&self, slots: u32) -> Process {
-        let (id, state_dir) = self.enrolled(Duration::from_secs(3600));
+        let (id, state_dir) = self.enrolled(Duration::from_secs(3600)).await;
         self.process_in(id, &state_dir, slots).await
     }
 
@@ -159,7 +163,7 @@ impl Bench {
         command.args(["--name", "agent-1", "--admin-port", "0", "--executors", "shell", "--log-format", "text"]);
         command.arg("--state-dir").arg(state_dir).args(["--max-concurrent-jobs", &slots.to_string()]);
         command.env_clear().stdin(Stdio::null()).stderr(std::fs::File::create(state_dir.join("log")).unwrap()).kill_on_drop(true);
-        let process = Process { id, child: command.spawn().unwrap() };
+        let process = Process { id, state_dir: state_dir.to_owned(), child: command.spawn().unwrap() };
         self.heartbeat_of(&process.id, |_| true).await;
         process
     }
@@ -320,7 +324,7 @@ impl Bench {
 
     /// A client with what an agent may do, and its inbox.
     pub(crate) async fn fake_agent(&self) -> (AgentId, Client) {
-        let (id, state_dir) = self.enrolled(Duration::from_secs(3600));
+        let (id, state_dir) = self.enrolled(Duration::from_secs(3600)).await;
         let stored = Stored::load(&state_dir).unwrap().unwrap();
         let text = creds::Creds { jwt: stored.jwt, seed: stored.seed.into() }.to_text();
         let client = connect(&self.server.url(), &text, &subjects::agent_inbox(&id)).await;

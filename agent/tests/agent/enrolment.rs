@@ -84,6 +84,7 @@ async fn a_new_agent_registers_as_soon_as_the_gateway_lets_it_and_needs_it_no_mo
     let seen = gateway.seen.lock().unwrap().clone();
     assert_eq!(seen.len(), 3);
     assert!(seen.iter().all(|(register, token)| register.capabilities == ["http", "probe", "shell"] && token == "mst_join_x"));
+    assert!(seen.iter().all(|(register, _)| register.labels.is_empty()));
     agent.stop().await.unwrap();
 
     // The gateway is gone; the stored credential does.
@@ -98,7 +99,7 @@ async fn a_new_agent_registers_as_soon_as_the_gateway_lets_it_and_needs_it_no_mo
 async fn an_agent_whose_credential_has_expired_registers_with_its_key() {
     let bench = Bench::start().await;
     let (url, gateway) = gateway(&bench, &[StatusCode::CREATED]).await;
-    let (id, state_dir) = bench.enrolled(Duration::from_secs(1));
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(1)).await;
     let agent = bench.agent_in(id, state_dir, 1, &[("api_url", &url), ("join_token", "mst_join_x")]).await;
     agent.ready().await;
     let seen = gateway.seen.lock().unwrap().clone();
@@ -107,11 +108,36 @@ async fn an_agent_whose_credential_has_expired_registers_with_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_tells_its_labels_when_it_registers_and_again_when_they_have_changed() {
+    let bench = Bench::start().await;
+    let (url, gateway) = gateway(&bench, &[StatusCode::CREATED]).await;
+    let state_dir = bench.dir.path().join("new");
+    let told = || gateway.seen.lock().unwrap().iter().map(|(register, _)| register.labels.clone()).collect::<Vec<_>>();
+    let zone = |value: &str| [("zone".to_owned(), value.to_owned())].into();
+    let start = async |url: &str, labels: &str| {
+        let id = Stored::load(&state_dir).unwrap().map_or_else(AgentId::generate, |stored| stored.agent_id);
+        let settings = [("api_url", url), ("join_token", "mst_join_x"), ("labels", labels)];
+        let agent = bench.agent_in(id, state_dir.clone(), 1, &settings).await;
+        agent.ready().await;
+        agent.stop().await.unwrap();
+    };
+    start(&url, "zone=north").await;
+    start(&url, "zone=north").await;
+    assert_eq!(told(), [zone("north")], "nothing has changed at the second start");
+    start("http://127.0.0.1:1", "zone=south").await;
+    assert_eq!(told().len(), 1, "without the gateway it starts all the same");
+    start(&url, "zone=south").await;
+    assert_eq!(told(), [zone("north"), zone("south")]);
+    start(&url, "").await;
+    assert_eq!(told().last().unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_credential_is_renewed_over_nats_before_it_expires_and_used_from_then_on() {
     let bench = Bench::start().await;
     // The gateway's part of it.
     let mut renewals = bench.gateway.subscribe(subjects::renewals()).await.unwrap();
-    let (id, state_dir) = bench.enrolled(Duration::from_secs(12));
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(12)).await;
     let first = Stored::load(&state_dir).unwrap().unwrap();
     let agent = bench.agent_in(id.clone(), state_dir.clone(), 1, &[]).await;
     agent.ready().await;
@@ -152,6 +178,7 @@ async fn the_process_of_a_refused_agent_exits_with_78_and_a_wrong_setting_with_6
     for (args, code, said) in [
         (vec!["--api-url", "http://127.0.0.1:1"], 78, "AGENT_JOIN_TOKEN"),
         (vec!["--max-concurrent-jobs", "51"], 64, "50"),
+        (vec!["--label", "zone"], 64, "key=value"),
         (vec!["--no-such-flag"], 64, "no-such-flag"),
     ] {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_muster-agent"));

@@ -30,7 +30,7 @@ async fn an_agent_frozen_past_its_lease_does_not_end_the_job_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_with_refused_credentials_says_so_and_takes_nothing() {
     let bench = Bench::start().await;
-    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600));
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
     let mut stored = Stored::load(&state_dir).unwrap().unwrap();
     // A JWT of another key: the broker finds that the signature does not fit.
     stored.seed = nkeys::KeyPair::new_user().seed().unwrap();
@@ -48,7 +48,7 @@ async fn an_agent_with_refused_credentials_says_so_and_takes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_starts_before_its_broker_waits_for_it() {
     let mut bench = Bench::start().await;
-    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600));
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
     let job = bench.submit(json!({"type": "probe.ping"})).await;
     bench.server.kill().await.unwrap();
     let agent = bench.agent_in(id, state_dir, 1, &[]).await;

@@ -120,7 +120,7 @@ async fn standings_that_change_all_the_time_lose_no_job_and_delay_none_by_a_leas
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_may_not_accept_takes_nothing_from_its_very_start() {
     let bench = Bench::start().await;
-    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600));
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
     bench.standing(&id, false, 0).await;
     let job = bench.submit(json!({"type": "probe.ping"})).await;
     let agent = bench.agent_in(id.clone(), state_dir, 1, &[]).await;

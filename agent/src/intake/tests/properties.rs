@@ -41,8 +41,9 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-const LANES: usize = 6;
-const TIERS: [u8; LANES] = [0, 0, 1, 1, 2, 2];
+/// The own queue, and two lanes of each priority.
+const LANES: usize = 7;
+const TIERS: [u8; LANES] = [OWN, 1, 1, 2, 2, 3, 3];
 
 /// What the broker and the shell know.
 struct World {
@@ -74,6 +75,7 @@ impl World {
                     let owed: u32 = self.owed[&(lane, epoch)].iter().map(|(_, n)| n).sum();
                     let free = self.slots - u32::try_from(self.running.len()).unwrap();
                     assert!(batch > 0 && batch <= free && owed <= free + 16 + self.slots, "{owed} asked of a lane for {free} free slots");
+                    assert!(TIERS[lane] != OWN || owed <= self.slots, "{owed} asked of the own queue with {} slots", self.slots);
                 }
                 Command::Drain { lane, epoch } => {
                     assert!(self.stopping && self.draining.insert((lane, epoch)), "drained without need, or twice");
