@@ -2,7 +2,10 @@
 //!
 //! It decides nothing and keeps nothing. Streams and consumers are followed in [`crate::intake`]; lanes are made by `broker-config`.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind, StatusCode, header, jetstream};
 use bytes::Bytes;
@@ -127,6 +130,9 @@ struct Wanted<'a> {
     inactive_threshold: Nanos,
 }
 
+/// The broker's code for every limit of a stream; only the text tells which.
+pub(crate) const LIMIT_REACHED: u64 = 10077;
+
 /// What became of a write that named a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Write {
@@ -147,6 +153,30 @@ pub(crate) struct Entry {
 /// Asks what a stream holds. Missing is an error.
 pub(crate) async fn stream_info(client: &Client, stream: &str) -> Result<StreamInfo, BrokerError> {
     api(client, StreamApi::Info.subject(stream), Bytes::new(), stream).await
+}
+
+/// The subjects of a stream that match a filter. Missing is an error.
+pub(crate) async fn subjects(client: &Client, stream: &str, filter: &str) -> Result<BTreeSet<String>, BrokerError> {
+    #[derive(Deserialize)]
+    struct Info {
+        state: State,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        #[serde(default)]
+        subjects: BTreeMap<String, u64>,
+    }
+    let mut all = BTreeSet::new();
+    loop {
+        let body = serde_json::json!({ "subjects_filter": filter, "offset": all.len() }).to_string();
+        let info: Info = api(client, StreamApi::Info.subject(stream), body.into(), stream).await?;
+        let before = all.len();
+        all.extend(info.state.subjects.into_keys());
+        // The broker answers so many at a time as it likes.
+        if all.len() == before {
+            return Ok(all);
+        }
+    }
 }
 
 /// Asks what a consumer has to give. Missing is an error.
@@ -231,6 +261,26 @@ pub(crate) async fn write(
         Answer::Ok(Ack { seq }) => Ok(Write::Stored(seq)),
         Answer::Error { error } if error.err_code == WRONG_LAST_SEQUENCE => Ok(Write::Refused),
         Answer::Error { error } => Err(BrokerError::Refused { what, why: error.description }),
+    }
+}
+
+/// What became of a message of which the stream takes one on its subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// It is there.
+    Now,
+    /// There is another one, or it was there before.
+    Before,
+}
+
+/// Stores a message in a stream that takes one on each subject.
+pub(crate) async fn store(client: &Client, subject: String, headers: HeaderMap, body: Vec<u8>) -> Result<Stored, BrokerError> {
+    let request = Request::new().headers(headers).payload(body.into()).timeout(Some(PATIENCE));
+    let answer = client.send_request(subject.clone(), request).await.map_err(|source| unanswered(&subject, source))?;
+    match answered::<Ack>(&answer.payload, &subject)? {
+        Answer::Ok(_) => Ok(Stored::Now),
+        Answer::Error { error } if error.err_code == LIMIT_REACHED && error.description.contains("per subject") => Ok(Stored::Before),
+        Answer::Error { error } => Err(BrokerError::Refused { what: subject, why: error.description }),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Config {
     pub history_max_age: Period,
     /// How long nothing must have been heard of a job before it is looked for on the broker.
     pub ledger_after: Period,
+    /// How long after its expiry a job is ended that no agent took.
+    pub expire_after: Period,
     /// Time between two looks at all agents.
     pub tick: Period,
     /// How much it logs.
@@ -67,6 +69,7 @@ impl Settings for Config {
         in_range("history_max_jobs", self.history_max_jobs, 1..=100_000_000)?;
         in_range("history_max_age", self.history_max_age, Period::from_secs(60)..=Period::from(AGE_MAX))?;
         in_range("ledger_after", self.ledger_after, Period::from_secs(1)..=Period::from_secs(24 * 3600))?;
+        in_range("expire_after", self.expire_after, Period::from_secs(1)..=Period::from_secs(24 * 3600))?;
         if self.nats_urls.is_empty() {
             return Err(Problem::new("nats_urls", "at least one URL is needed"));
         }
@@ -90,7 +93,14 @@ mod tests {
 
     #[test]
     fn what_is_out_of_its_range_and_an_empty_list_of_brokers_are_refused() {
-        for (key, value) in [("tick", "2s"), ("tick", "0s"), ("nats_urls", "[]"), ("history_max_jobs", "0"), ("history_max_age", "1s")] {
+        for (key, value) in [
+            ("tick", "2s"),
+            ("tick", "0s"),
+            ("nats_urls", "[]"),
+            ("history_max_jobs", "0"),
+            ("history_max_age", "1s"),
+            ("expire_after", "0s"),
+        ] {
             let flags = Overrides::new().set("--set", key, Some(value));
             let error = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap_err();
             assert!(error.to_string().contains(key), "{error}");

@@ -49,6 +49,27 @@ impl Ignored {
     }
 }
 
+/// What became of a firing of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Firing {
+    /// A job.
+    Made,
+    /// Nothing: its pool did not take the job.
+    Refused,
+    /// Nothing, as the schedule has it.
+    Skipped,
+}
+
+impl Firing {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::Refused => "refused",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// How much of a pool's work waits and runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Load {
@@ -75,6 +96,10 @@ pub(crate) struct Figures {
     ignored: Counters<1>,
     interrupted: Counters<1>,
     rewound: Counters<1>,
+    groups: Gauge,
+    waves: Counter,
+    expired: Counter,
+    firings: Counters<1>,
     told: Arc<Mutex<Told>>,
 }
 
@@ -121,6 +146,10 @@ impl Figures {
                 "Times that a stream's sequence went backwards: the broker has lost messages.",
                 ["stream"],
             )?,
+            groups: metrics.gauge("muster_groups_open", "Groups whose jobs are being sent, run or cancelled.")?,
+            waves: metrics.counter("muster_group_waves_sent_total", "Waves of groups that were sent.")?,
+            expired: metrics.counter("muster_jobs_expired_total", "Jobs that expired and that no agent had taken.")?,
+            firings: metrics.counters("muster_schedule_firings_total", "Firings of schedules by what became of them.", ["became"])?,
             told: Arc::default(),
         })
     }
@@ -149,6 +178,26 @@ impl Figures {
 
     pub(crate) fn rewound(&self, stream: &str) {
         self.rewound.with([stream]).inc();
+    }
+
+    /// So many groups are not over.
+    #[allow(clippy::cast_precision_loss, reason = "a metric is a float, exact up to 2^53")]
+    pub(crate) fn groups(&self, open: usize) {
+        self.groups.set(open as f64);
+    }
+
+    pub(crate) fn wave_sent(&self) {
+        self.waves.inc();
+    }
+
+    /// A job was ended that no agent had taken.
+    pub(crate) fn expired(&self) {
+        self.expired.inc();
+    }
+
+    /// A firing of a schedule was dealt with.
+    pub(crate) fn fired(&self, became: Firing) {
+        self.firings.with([became.label()]).inc();
     }
 
     /// A write of a standing ended.

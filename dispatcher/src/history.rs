@@ -9,9 +9,9 @@
 //! | what is known of a job, and how it is shown | [`row`], made from messages by [`decode`] |
 //! | the disk | [`store`], under keys of [`key`] |
 //! | filters and pages | [`page`], over the entries of [`catalogue`] |
-//! | figures of a pool | [`stats`] |
+//! | figures of a pool, and of a group | [`stats`], [`members`] |
 //! | following the streams | [`feed`] and [`projection`], the one writer |
-//! | answering gateways | [`answer`] |
+//! | answering gateways, and tasks beside it | [`answer`], [`past`] |
 //! | alarms | [`ledger`], and [`audit`] for jobs that are nowhere |
 
 mod answer;
@@ -21,13 +21,19 @@ mod decode;
 mod feed;
 mod key;
 mod ledger;
+mod members;
 mod page;
+mod past;
 mod projection;
 mod row;
 mod stats;
 mod store;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use muster_runtime::{
@@ -51,6 +57,10 @@ use ledger::Ledger;
 use projection::Projection;
 use store::{HistoryError, Limits, Store};
 
+pub(crate) use catalogue::Spot;
+pub(crate) use members::Fate;
+pub(crate) use past::{Late, Past};
+
 /// The folder within the dispatcher's data folder.
 const FOLDER: &str = "history";
 /// How long to wait before a folder that could not be used is tried again.
@@ -58,21 +68,22 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The longest time that a job which has ended may be kept.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Starts the history. Scores do not depend on it: while its folder cannot be used, it is tried again beside them.
+/// Starts the history, and answers what other tasks may ask. Scores do not depend on it: while its folder cannot be used, it is tried again beside them.
 ///
 /// # Errors
 /// When its metrics cannot be made.
-pub(crate) fn start(tasks: &Tasks, source: &Source, config: &Config, metrics: &Metrics, readiness: &Readiness) -> anyhow::Result<()> {
+pub(crate) fn start(tasks: &Tasks, source: &Source, config: &Config, metrics: &Metrics, readiness: &Readiness) -> anyhow::Result<Past> {
     let ledger = Arc::new(Ledger::new(metrics, readiness.clone(), source.figures.clone())?);
     // Names of consumers are made of it, and another task follows RESULTS too.
     let source = Source { instance: format!("{}_history", source.instance), ..source.clone() };
-    let history = History { source, config: config.clone(), ledger };
+    let (read, past) = Past::new();
+    let history = History { source, config: config.clone(), ledger, read };
     let shutdown = tasks.shutdown().clone();
     tasks.start("history", OnFailure::Restart { delay: AGAIN_AFTER }, move || {
         let (history, shutdown) = (history.clone(), shutdown.clone());
         async move { history.run(shutdown).await.inspect_err(|error| history.ledger.unusable(format!("{error:#}"))) }
     });
-    Ok(())
+    Ok(past)
 }
 
 /// All that the history is made of.
@@ -81,6 +92,8 @@ struct History {
     source: Source,
     config: Config,
     ledger: Arc<Ledger>,
+    /// Told what can be asked, once it is read.
+    read: watch::Sender<Weak<Store>>,
 }
 
 impl History {
@@ -110,6 +123,13 @@ impl History {
         let answers = Answers { store: Arc::clone(&store), broker: broker.clone() };
         let ledger = Arc::clone(&self.ledger);
         let audit = Audit { store: Arc::clone(&store), broker, ledger: Arc::clone(&ledger), inputs: sender.clone(), after };
+        let (reader, mut read) = (Arc::downgrade(&store), done.clone());
+        let offer = async {
+            // Refused only when the projection has ended, and then this is dropped.
+            let _ = read.wait_for(|done| *done).await;
+            self.read.send_replace(reader);
+            std::future::pending::<()>().await;
+        };
         let projection = Projection { store, inputs, ledger, caught_up, watch };
         tokio::select! {
             // The followers and the audit end only when they are dropped, after the projection has written what it had.
@@ -118,6 +138,7 @@ impl History {
             () = events => Ok(()),
             () = results => Ok(()),
             () = audit.run(done) => Ok(()),
+            () = offer => Ok(()),
         }
     }
 }

@@ -14,16 +14,22 @@
 //! | what goes out | `core` (standings), `lanes`, `figures` and `sampler` (metrics) |
 //! | the list of jobs, and alarms of what the broker lost | `history` |
 //! | schedules: timers, firings, missed firings | [`schedules`] |
+//! | groups: one job for each of many agents, in waves | `groups` |
+//! | ending jobs without their agents: cancelled, expired | `cancel`, `expiry` |
 //! | which dispatcher is the active one | [`lease`] |
 //! | limits on running jobs that hold for whole pools | `shares` |
 //! | settings, start and end | [`Config`], [`run`] |
 
 mod broker;
+mod cancel;
 pub mod clock;
 mod config;
 mod core;
+mod expiry;
 mod figures;
 mod fixed;
+mod groups;
+mod held;
 mod history;
 pub mod instances;
 mod intake;

@@ -13,14 +13,13 @@
 //! |---|---|
 //! | which timers the broker should have | [`plan`] |
 //! | what becomes of a firing, and which was missed | [`decide`] |
-//! | carrying both out | `timers`, `firings`, `desk`, `replace` |
+//! | carrying both out | `timers`, `firings`, `desk` |
 //! | what is read of the broker | `store` |
 
 pub mod decide;
 mod desk;
 mod firings;
 pub mod plan;
-mod replace;
 mod store;
 mod timers;
 
@@ -28,12 +27,12 @@ use std::sync::Arc;
 
 use muster_runtime::{nats::Broker, tasks::Tasks};
 
-use crate::{fixed::Fixed, lease::keeper::Leadership};
+use crate::{figures::Figures, fixed::Fixed, lease::keeper::Leadership};
 use desk::Desk;
 
 /// Starts both loops.
-pub(crate) fn start(tasks: &Tasks, broker: &Broker, fixed: &Arc<Fixed>, leadership: &Leadership) {
-    let desk = Desk { broker: broker.clone() };
+pub(crate) fn start(tasks: &Tasks, broker: &Broker, fixed: &Arc<Fixed>, leadership: &Leadership, figures: &Figures) {
+    let desk = Desk { broker: broker.clone(), figures: figures.clone() };
     let timers = timers::Timers::new(desk.clone(), leadership.clone());
     tasks.essential("schedules", timers.run(tasks.shutdown().clone()));
     tasks.essential("firings", firings::run(desk, Arc::clone(fixed), tasks.shutdown().clone()));

@@ -23,9 +23,10 @@ use tokio::{
 use crate::{
     config::Config,
     core::{self, Core, Mind},
+    expiry::Expiry,
     figures::Figures,
     fixed::Fixed,
-    history,
+    groups, history,
     intake::{self, follow::Source},
     lanes::{Lanes, Reconciler},
     lease::keeper::Keeper,
@@ -141,10 +142,14 @@ async fn work(
     let (sender, inputs) = mpsc::channel(intake::QUEUE);
     let (records_read, wait) = watch::channel(false);
     let source = Source { broker: broker.clone(), fixed: Arc::clone(&fixed), figures: figures.clone(), instance };
-    history::start(tasks, &source, &config, &metrics, &readiness)?;
+    let past = history::start(tasks, &source, &config, &metrics, &readiness)?;
     let pools = intake::start(tasks, &source, &leadership, &sender, wait);
 
-    schedules::start(tasks, &broker, &fixed, &leadership);
+    schedules::start(tasks, &broker, &fixed, &leadership, &figures);
+    let after = config.expire_after.get();
+    groups::start(tasks, &broker, &fixed, &leadership, past.clone(), figures.clone(), after);
+    let expiry = Expiry::new(broker.clone(), leadership.clone(), past, figures.clone(), after);
+    tasks.essential("expiry", expiry.run(shutdown.clone()));
     let lanes = Lanes::default();
     let reconciler =
         Reconciler { broker: broker.clone(), fixed, leadership: leadership.clone(), lanes: lanes.clone(), pools: pools.clone() };

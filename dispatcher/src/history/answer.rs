@@ -1,14 +1,14 @@
 //! Answers gateways' questions about the history. Every dispatcher does, active or not, once it has read its streams; the broker gives each
 //! question to one of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_nats::{Client, Message};
 use futures_util::{StreamExt as _, stream};
 use muster_runtime::nats::Broker;
 use muster_schemas::{
     code::Code,
-    history::{JobsAnswer, JobsQuestion, PoolAnswer, PoolQuestion},
+    history::{GroupAnswer, GroupQuestion, JobsAnswer, JobsQuestion, PoolAnswer, PoolQuestion},
     result::ErrorInfo,
     subjects::{History, broker::GATEWAY_INBOXES},
     time::Timestamp,
@@ -17,7 +17,7 @@ use muster_schemas::{
 use tokio::sync::watch;
 
 use super::{
-    blocking, page, stats,
+    blocking, members, page, stats,
     store::{HistoryError, Store},
 };
 
@@ -52,6 +52,7 @@ impl Answers {
         let body = match verb {
             History::Jobs => wire::encode(&self.jobs(&message.payload).await),
             History::Pool => wire::encode(&self.pool(&message.payload).await),
+            History::Group => wire::encode(&self.group(&message.payload).await),
         };
         if let Err(error) = client.publish(reply, body.into()).await {
             tracing::warn!(%error, "cannot answer a question about the history");
@@ -77,6 +78,20 @@ impl Answers {
             Ok(page) => JobsAnswer { v: V, rows: page.rows, cursor: page.next.map(page::cursor), error: None },
             Err(error) => refuse(unreadable(&error)),
         }
+    }
+
+    async fn group(&self, payload: &[u8]) -> GroupAnswer {
+        let refuse = |error| GroupAnswer { v: V, counts: BTreeMap::new(), rows: Vec::new(), next: 0, error: Some(error) };
+        let question: GroupQuestion = match wire::decode(payload) {
+            Ok(question) => question,
+            Err(error) => return refuse(ErrorInfo::new(error.code(), error.to_string())),
+        };
+        let store = Arc::clone(&self.store);
+        let answer = blocking(move || {
+            let load = |key| store.row(key);
+            members::answer(&store.catalogue(), store.hashes(), &question, Timestamp::now(), load)
+        });
+        answer.await.unwrap_or_else(|error| refuse(unreadable(&error)))
     }
 
     async fn pool(&self, payload: &[u8]) -> PoolAnswer {

@@ -6,11 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use muster_runtime::nats::Broker;
-use muster_schemas::{
-    subjects::{self, About},
-    time::Timestamp,
-    topology,
-};
+use muster_schemas::{queue, subjects::About, time::Timestamp, topology};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -26,7 +22,7 @@ use crate::broker::{self, BrokerError};
 
 /// The longest time between two rounds.
 const EVERY: Duration = Duration::from_secs(10);
-/// Jobs looked after in a round: at most two requests each.
+/// Jobs looked after in a round: at most three requests each.
 const ROUND: usize = 200;
 
 /// The task that looks.
@@ -76,12 +72,18 @@ impl Audit {
 
     async fn is_somewhere(&self, row: &Row) -> Result<bool, BrokerError> {
         let client = self.broker.client();
-        let queue = broker::holds(client, &topology::jobs_stream(&row.pool), &subjects::job_in_any_lane(&row.pool, &row.id)).await;
-        match queue {
-            Ok(true) => return Ok(true),
-            // The pool was removed.
-            Ok(false) | Err(BrokerError::Missing(_)) => {}
-            Err(error) => return Err(error),
+        let mut places = queue::places(&row.pool, &row.id);
+        if row.target().is_some() {
+            // Most likely there.
+            places.reverse();
+        }
+        for (stream, filter) in places {
+            match broker::holds(client, &stream, &filter).await {
+                Ok(true) => return Ok(true),
+                // The pool was removed.
+                Ok(false) | Err(BrokerError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         // In this order: a result is stored before its job leaves the queue.
         broker::holds(client, topology::RESULTS, &About::Result.job(&row.pool, &row.id)).await

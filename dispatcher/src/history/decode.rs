@@ -41,13 +41,21 @@ pub(crate) fn event(message: &Message) -> Decoded {
     let address = values().filter_map(parse_job).find(|address| address.pool == pool && address.id == id.as_str())?;
     let job = if message.payload.len() <= job::LIMIT { Job::decode(&message.payload).ok() } else { None };
     let stored_at = message.headers.get(headers::STORED_AT).and_then(|at| at.as_str().parse::<Timestamp>().ok());
+    // The time in its queue, which results name too. It cannot be after this copy of it was stored.
+    let at = stored_at.map_or(message.stored, |at| at.min(message.stored));
+    let to = address.queue.agent().cloned();
+    let not_before = job.as_ref().and_then(|job| job.not_before);
+    // As agents have it.
+    let own = to.as_ref().map(|_| not_before.unwrap_or(at).max(at) + topology::COMMAND_EXPIRES);
+    let expires_at = job.as_ref().and_then(|job| job.expires_at).or(own);
     let queued = Queued {
         place: place(message),
-        // The time in the pool's queue, which results name too. It cannot be after this copy of it was stored.
-        at: stored_at.map_or(message.stored, |at| at.min(message.stored)).micros(),
-        priority: address.lane.priority,
+        at: at.micros(),
+        priority: address.queue.priority(),
         job_type: job.as_ref().map(|job| job.job_type.clone()),
-        not_before: job.as_ref().and_then(|job| job.not_before).map(Timestamp::micros),
+        not_before: not_before.map(Timestamp::micros),
+        expires_at: expires_at.map(Timestamp::micros),
+        to,
         ttl_s: job.as_ref().map_or(topology::RESULT_TTL, Job::result_ttl).as_secs(),
         parent: job.as_ref().and_then(|job| job.parent.clone()),
         labels: job.map(|job| job.labels).unwrap_or_default(),

@@ -14,6 +14,11 @@ const CHOSEN: [u8; 2] = [0xff, 0xff];
 pub(crate) struct RowKey(pub(crate) [u8; 16]);
 
 impl RowKey {
+    /// Whether it is the key of an id that somebody chose. A generated one may look so in 8 000 years.
+    pub(crate) fn is_of_chosen_id(&self) -> bool {
+        self.0.starts_with(&CHOSEN)
+    }
+
     /// The key of a job. `None` when an id says of itself that it belongs to another pool: then it is a forgery.
     pub(crate) fn of(pool: &PoolName, id: &JobId) -> Option<Self> {
         match id.belongs_to(pool) {

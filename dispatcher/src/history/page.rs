@@ -31,6 +31,7 @@ pub(crate) struct Page {
 struct Sieve {
     pool: Option<u32>,
     agent: Option<u32>,
+    target: Option<u32>,
     job_type: Option<u32>,
     labels: u128,
     state: Option<JobState>,
@@ -42,6 +43,7 @@ impl Sieve {
         Self {
             pool: question.pool.as_ref().map(|pool| hashes.name(pool.as_str())),
             agent: question.agent.as_ref().map(|agent| hashes.name(agent.as_str())),
+            target: question.target_agent.as_ref().map(|agent| hashes.name(agent.as_str())),
             job_type: question.job_type.as_ref().map(|job_type| hashes.name(job_type.as_str())),
             labels: question.label.as_ref().map_or(0, |(key, value)| hashes.label(key, value)),
             state: question.state,
@@ -59,6 +61,7 @@ impl Sieve {
         });
         same(self.pool, entry.pool)
             && same(self.agent, entry.agent)
+            && same(self.target, entry.target)
             && same(self.job_type, entry.job_type)
             && entry.labels & self.labels == self.labels
             && state
@@ -69,6 +72,7 @@ impl Sieve {
 fn fits(question: &JobsQuestion, row: &JobRow) -> bool {
     question.pool.as_ref().is_none_or(|pool| row.pool == *pool)
         && question.agent.as_ref().is_none_or(|agent| row.agent_id.as_ref() == Some(agent))
+        && question.target_agent.as_ref().is_none_or(|agent| row.target_agent.as_ref() == Some(agent))
         && question.job_type.as_ref().is_none_or(|job_type| row.job_type.as_ref() == Some(job_type))
         && question.state.is_none_or(|state| row.state == state)
         && question.label.as_ref().is_none_or(|(key, value)| row.labels.get(key) == Some(value))
@@ -108,7 +112,7 @@ pub(crate) fn page<E>(
 }
 
 /// About how many bytes a row takes in an answer, without its fixed fields' exact lengths.
-fn size(row: &JobRow) -> usize {
+pub(crate) fn size(row: &JobRow) -> usize {
     let labels: usize = row.labels.iter().map(|(key, value)| key.len() + value.len() + 6).sum();
     let error = row.error.as_ref().map_or(0, |error| error.message.len());
     600 + labels + error + row.reason.as_ref().map_or(0, String::len)

@@ -30,6 +30,10 @@ pub(crate) struct Queued {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) parent: Option<JobId>,
     pub(crate) not_before: Option<i64>,
+    /// When it is too late to start it.
+    pub(crate) expires_at: Option<i64>,
+    /// The one agent that it is for.
+    pub(crate) to: Option<AgentId>,
     /// How long its result is kept, in seconds.
     pub(crate) ttl_s: u64,
 }
@@ -177,6 +181,17 @@ impl Row {
         self.queued.as_ref().and_then(|part| part.not_before)
     }
 
+    /// When it is too late to start it; of a job that no agent has begun, as far as is known.
+    pub(crate) fn expires_at(&self) -> Option<i64> {
+        let untouched = self.ended.is_none() && self.told.as_ref().is_none_or(|told| told.kind == EventKind::Released && told.attempt == 0);
+        self.queued.as_ref().and_then(|part| part.expires_at).filter(|_| untouched)
+    }
+
+    /// The one agent that it is for.
+    pub(crate) fn target(&self) -> Option<&AgentId> {
+        self.queued.as_ref().and_then(|part| part.to.as_ref())
+    }
+
     /// When it started and when it ended.
     pub(crate) fn ran(&self) -> (Option<i64>, Option<i64>) {
         self.ended.as_ref().map_or((None, None), |part| (part.started_at, Some(part.finished_at)))
@@ -211,6 +226,7 @@ impl Row {
             labels: self.labels().cloned().unwrap_or_default(),
             attempt: 0,
             agent_id: self.agent().cloned(),
+            target_agent: self.target().cloned(),
             queued_at: at(self.queued_at()),
             started_at: None,
             finished_at: None,

@@ -15,13 +15,12 @@ const WINDOW: Duration = Duration::from_secs(3600);
 
 /// How a pool has been doing.
 pub(crate) fn of(catalogue: &Catalogue, hashes: &Hashes, pool: &PoolName, now: Timestamp) -> PoolStats {
-    let (hash, now_s, since_s) = (hashes.name(pool.as_str()), seconds(now.micros()), seconds((now - WINDOW).micros()));
+    let (hash, since_s) = (hashes.name(pool.as_str()), seconds((now - WINDOW).micros()));
     let mut counts = BTreeMap::<String, u64>::new();
     let (mut finished, mut oldest) = (0, None::<i64>);
     let (mut waited, mut ran) = (Vec::new(), Vec::new());
     for entry in catalogue.oldest_first().filter(|entry| entry.pool == hash) {
-        let put_off = entry.phase == JobState::Pending && entry.at_s > now_s;
-        let state = if put_off { JobState::Scheduled } else { entry.phase };
+        let state = entry.state(now);
         match counts.get_mut(state.as_str()) {
             Some(count) => *count += 1,
             None => drop(counts.insert(state.as_str().to_owned(), 1)),

@@ -9,7 +9,7 @@ use async_nats::{HeaderMap, Request, RequestErrorKind};
 use muster_broker_config::provision;
 use muster_runtime::nats::Broker;
 use muster_schemas::{
-    headers::{CONTENT_TYPE, MSG_ID, MSGPACK},
+    headers::{CONTENT_TYPE, MSG_ID, MSGPACK, msg_id},
     job::Job,
     lane::Lane,
     names::{ExecutorName, PoolName, ScheduleName},
@@ -21,21 +21,22 @@ use muster_schemas::{
 };
 use serde::Deserialize;
 
-use super::{
-    decide::{Firing, Step, decide},
-    replace, store,
+use super::decide::{Firing, Step, decide};
+use crate::{
+    broker::{self, BrokerError, LIMIT_REACHED, PATIENCE, Write},
+    cancel,
+    figures::{self, Figures},
+    held,
 };
-use crate::broker::{self, BrokerError, PATIENCE, Write};
 
 /// How often to decide anew when others write down what became of the same schedule.
 const ROUNDS: usize = 8;
-/// The broker's code for every limit of a stream; only the text tells which.
-const LIMIT_REACHED: u64 = 10077;
 
 /// Settles firings; clones share the connection.
 #[derive(Debug, Clone)]
 pub(super) struct Desk {
     pub(super) broker: Broker,
+    pub(super) figures: Figures,
 }
 
 /// The broker's answer to a job.
@@ -71,11 +72,11 @@ impl Desk {
     pub(super) async fn settle(&self, name: &ScheduleName, of: impl Fn(&ScheduleRecord) -> Firing) -> Result<(), BrokerError> {
         let client = self.broker.client();
         for _ in 0..ROUNDS {
-            let (Some(record), _) = store::record::<ScheduleRecord>(client, &keys::definition(name)).await? else {
+            let (Some(record), _) = held::record::<ScheduleRecord>(client, SCHEDULES_BUCKET, &keys::definition(name)).await? else {
                 tracing::debug!(schedule = %name, "a firing of a schedule that was deleted");
                 return Ok(());
             };
-            let (state, revision) = store::record::<ScheduleState>(client, &keys::state(name)).await?;
+            let (state, revision) = held::record::<ScheduleState>(client, SCHEDULES_BUCKET, &keys::state(name)).await?;
             let (firing, now) = (of(&record), self.now().await?);
             let mut step = decide(Some(&record), state.as_ref(), &firing, None, now);
             if let Step::Look(job) = &step {
@@ -84,6 +85,7 @@ impl Desk {
             }
             match step {
                 Step::Drop(why) => {
+                    self.figures.fired(figures::Firing::Skipped);
                     tracing::info!(schedule = %name, at = %firing.at, why, "a firing makes no job");
                     return Ok(());
                 }
@@ -112,18 +114,19 @@ impl Desk {
     async fn is_alive(&self, job: &FiredJob) -> Result<bool, BrokerError> {
         Ok(!self.has_result(job).await? && {
             let queued = subjects::job_in_any_lane(&job.pool, &job.id);
-            store::last(self.broker.client(), &jobs_stream(&job.pool), &queued).await?.is_some()
+            held::last(self.broker.client(), &jobs_stream(&job.pool), &queued).await?.is_some()
         })
     }
 
     async fn has_result(&self, job: &FiredJob) -> Result<bool, BrokerError> {
-        Ok(store::last(self.broker.client(), RESULTS, &About::Result.job(&job.pool, &job.id)).await?.is_some())
+        Ok(held::last(self.broker.client(), RESULTS, &About::Result.job(&job.pool, &job.id)).await?.is_some())
     }
 
     /// Does what was decided.
     async fn carry_out(&self, record: &ScheduleRecord, state: ScheduleState, revision: u64) -> Result<(), BrokerError> {
         let name = &record.name;
         let Some(job) = state.job.clone().filter(|job| state.became == Became::Job && job.fired_at == state.fired_at) else {
+            self.figures.fired(figures::Firing::Skipped);
             tracing::info!(schedule = %name, at = %state.fired_at, became = ?state.became, detail = state.detail, "a firing makes no job");
             return Ok(());
         };
@@ -132,15 +135,28 @@ impl Desk {
             return Ok(());
         }
         if let Some(before) = &state.replaced {
-            replace::cancel(self.broker.client(), before, &job).await?;
+            self.replace(before, &job).await?;
         }
         match self.make(record, &job).await? {
-            None => tracing::info!(schedule = %name, at = %job.fired_at, job_id = %job.id, pool = %job.pool, "a firing made its job"),
+            None => {
+                self.figures.fired(figures::Firing::Made);
+                tracing::info!(schedule = %name, at = %job.fired_at, job_id = %job.id, pool = %job.pool, "a firing made its job");
+            }
             Some(why) => {
+                self.figures.fired(figures::Firing::Refused);
                 tracing::warn!(schedule = %name, at = %job.fired_at, why, "the job of a firing was refused");
                 let state = ScheduleState { became: Became::Refused, detail: Some(why), job: None, ..state };
                 self.write(name, &state, revision).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Cancels the job of the firing before. Nothing happens when it has ended.
+    async fn replace(&self, before: &FiredJob, by: &FiredJob) -> Result<(), BrokerError> {
+        let why = format!("job {} of the same schedule replaced it", by.id);
+        if cancel::cancel(self.broker.client(), &before.pool, &before.id, &why).await? == cancel::Cancelled::Now {
+            tracing::info!(job_id = %before.id, by = %by.id, "cancelled the job that a newer one replaces");
         }
         Ok(())
     }
@@ -174,7 +190,7 @@ impl Desk {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, MSGPACK);
         // So that a second one is refused although an agent has taken, run and forgotten the first.
-        headers.insert(MSG_ID, job.id.as_str());
+        headers.insert(MSG_ID, msg_id(&job.pool, &job.id));
         let request = Request::new().headers(headers).payload(body.into()).timeout(Some(PATIENCE));
         let answer = match self.broker.client().send_request(subject.to_owned(), request).await {
             Ok(answer) => answer,

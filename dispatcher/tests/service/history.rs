@@ -9,7 +9,7 @@ use muster_schemas::{
     event::{Event, EventKind},
     headers,
     history::{JobsAnswer, JobsQuestion, PoolAnswer, PoolQuestion},
-    names::{JobId, PoolName},
+    names::{AgentId, JobId, PoolName},
     result::{ErrorInfo, JobResult, Outcome},
     subjects::{self, About, History},
     time::Timestamp,
@@ -46,6 +46,13 @@ impl Stack {
         let (priority, executor) = lane.split_once('.').unwrap();
         let lane = muster_schemas::lane::Lane { priority: priority.parse().unwrap(), executor: executor.parse().unwrap() };
         let subject = subjects::job(&pool(), &lane, &id.parse().unwrap());
+        let ack = self.gateway.request(subject, body.to_owned().into()).await.unwrap();
+        assert!(!String::from_utf8_lossy(&ack.payload).contains("error"));
+    }
+
+    /// Publishes a command to one agent as the gateway would.
+    pub(crate) async fn command(&self, agent: &AgentId, id: &str, body: &str) {
+        let subject = subjects::command(&pool(), agent, &id.parse().unwrap());
         let ack = self.gateway.request(subject, body.to_owned().into()).await.unwrap();
         assert!(!String::from_utf8_lossy(&ack.payload).contains("error"));
     }
@@ -108,7 +115,7 @@ async fn ends(agent: &Agent, id: &str, outcome: Outcome, ttl: Option<&str>) {
     assert!(!String::from_utf8_lossy(&ack.payload).contains("error"));
 }
 
-async fn starts(agent: &Agent, id: &str) {
+pub(crate) async fn starts(agent: &Agent, id: &str) {
     let event = Event {
         v: V,
         kind: EventKind::Started,
@@ -324,18 +331,34 @@ async fn one_id_in_two_pools_is_two_jobs() {
     let (id, lane): (JobId, _) = ("mine".parse().unwrap(), muster_schemas::lane::Lane::of(&"probe".parse().unwrap())[0].clone());
     for pool in [pool(), other] {
         let mut headers = async_nats::HeaderMap::new();
-        // As the gateway does with an id that the caller chose.
-        headers.insert(headers::MSG_ID, id.as_str());
+        // As the gateway does with an id that the caller chose: else the broker would take the second one's event for the first one's.
+        headers.insert(headers::MSG_ID, headers::msg_id(&pool, &id));
         let body = r#"{"type":"probe.ok"}"#;
         let ack = stack.gateway.request_with_headers(subjects::job(&pool, &lane, &id), headers, body.into()).await.unwrap();
         assert!(!String::from_utf8_lossy(&ack.payload).contains("error"));
-        // Within a tenth of a second the broker takes the second one's event for the first one's.
-        let row = stack.row("mine", |row| row.pool == pool).await;
-        eventually("some time has passed", SOON, async || {
-            (Timestamp::now().since(row.queued_at) > Duration::from_millis(300)).then_some(())
-        })
-        .await;
     }
     let rows = stack.when_there_are(2).await;
     assert_eq!((rows[0].pool.as_str(), rows[1].pool.as_str()), ("other", POOL));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_found_by_the_one_agent_that_they_are_for_newest_first() {
+    let stack = Stack::start().await;
+    let (_dispatcher, agent, other) = (stack.dispatcher().await, stack.agent(POOL).await, stack.agent(POOL).await);
+    for number in 0..3 {
+        stack.command(&agent.id, &format!("c{number}"), r#"{"type":"probe.ok"}"#).await;
+        stack.command(&other.id, &format!("o{number}"), r#"{"type":"probe.ok"}"#).await;
+        stack.queue("normal.probe", &format!("j{number}"), r#"{"type":"probe.ok"}"#).await;
+    }
+    // Whoever ran it, it was for this one.
+    ends(&other, "c1", Outcome::Succeeded, None).await;
+    ends(&agent, "j1", Outcome::Succeeded, None).await;
+    stack.row("j1", |row| row.state == JobState::Succeeded).await;
+    let last = JobsQuestion { target_agent: Some(agent.id.clone()), limit: 100, ..JobsQuestion::default() };
+    let rows = eventually("all are there", SOON, async || Some(stack.rows(last.clone()).await).filter(|rows| rows.len() == 3)).await;
+    assert_eq!(ids(&rows), ["c2", "c1", "c0"]);
+    assert!(rows.iter().all(|row| row.target_agent.as_ref() == Some(&agent.id)) && rows[1].state == JobState::Succeeded);
+    let ended = JobsQuestion { state: Some(JobState::Succeeded), ..last };
+    assert_eq!(ids(&stack.rows(ended).await), ["c1"]);
+    assert_eq!(stack.row("j0", |_| true).await.target_agent, None);
 }

@@ -29,6 +29,7 @@ async fn a_job_that_is_neither_queued_nor_ended_is_alarmed_once_and_no_other_one
         let ttl = if id == "brief" { r#","result_ttl_s":1"# } else { "" };
         stack.queue("normal.probe", id, &format!(r#"{{"type":"probe.ok"{ttl}}}"#)).await;
     }
+    stack.command(&agent.id, "command", r#"{"type":"probe.ok"}"#).await;
     agent.finishes(Outcome::Succeeded).await;
     vanishes(&stack, "lost").await;
     vanishes(&stack, "brief").await;
@@ -47,7 +48,9 @@ async fn a_job_that_is_neither_queued_nor_ended_is_alarmed_once_and_no_other_one
     vanishes(&stack, "too").await;
     stack.row("too", |row| row.reason.is_some()).await;
     assert_eq!(dispatcher.figure(LOST).await, 2.0);
-    assert_eq!(stack.row("waits", |_| true).await.reason, None);
+    for id in ["waits", "command"] {
+        assert_eq!(stack.row(id, |_| true).await.reason, None);
+    }
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

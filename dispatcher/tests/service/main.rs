@@ -1,7 +1,9 @@
 //! The dispatcher on a real broker: each test has a broker of its own, with accounts and permissions as `muster init` makes them.
 
 mod calendar;
+mod expiry;
 mod faults;
+mod groups;
 mod history;
 mod leadership;
 mod ledger;

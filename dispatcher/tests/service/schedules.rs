@@ -170,6 +170,7 @@ async fn overlapping_firings_are_skipped_until_the_job_has_ended() {
         .await
     };
     let state = overlapped(Timestamp::from_secs(0)).await;
+    assert!(dispatcher.figure("muster_schedule_firings_total{became=\"skipped\"}").await >= 1.0);
     let (jobs, job) = (stack.jobs("s").await, state.job.unwrap());
     assert_eq!((jobs.len(), format!("s-{}", jobs[0])), (1, job.id.to_string()));
     assert!(state.detail.unwrap().contains("queued or running"));
@@ -236,11 +237,15 @@ async fn what_is_paused_deleted_or_changed_fires_as_it_is_now() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_the_pool_does_not_take_is_told() {
     let stack = Stack::start().await;
-    let _dispatcher = stack.dispatcher().await;
+    let dispatcher = stack.dispatcher().await;
     stack.schedule("n", cron("* * * * * *"), |record| record.pool = "nowhere".parse().unwrap()).await;
     // An executor that the pool has no lane for gets one.
     stack.schedule("l", cron("* * * * * *"), |record| record.job.job_type = "fresh.run".into()).await;
     let state = eventually("it is told", WHILE, async || stack.state("n").await.filter(|state| state.became == Became::Refused)).await;
     assert_eq!((state.job, state.detail.as_deref()), (None, Some("there is no pool nowhere")));
     stack.has_jobs("l", 2).await;
+    for became in ["refused", "made"] {
+        let figure = format!("muster_schedule_firings_total{{became=\"{became}\"}}");
+        eventually(&figure, WHILE, async || (dispatcher.figure(&figure).await >= 1.0).then_some(())).await;
+    }
 }

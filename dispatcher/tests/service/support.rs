@@ -25,7 +25,7 @@ use muster_schemas::{
     code::Code,
     heartbeat::{Heartbeat, Load, Slots},
     names::{AgentId, JobId, PoolName},
-    records::{AgentRecord, AgentState, keys},
+    records::{AgentRecord, keys},
     result::{ErrorInfo, JobResult, Outcome},
     standing::Standing,
     subjects::{self, About, broker::gateway_inbox},
@@ -91,26 +91,7 @@ impl Stack {
 
     /// Writes an agent's record, as the gateway does.
     pub(crate) async fn record(&self, pool: &str, id: &AgentId, change: impl FnOnce(&mut AgentRecord)) {
-        let mut record = AgentRecord {
-            v: V,
-            id: id.clone(),
-            name: "agent".parse().unwrap(),
-            pool: pool.parse().unwrap(),
-            state: AgentState::Active,
-            description: None,
-            tags: [].into(),
-            labels: [].into(),
-            capabilities: [].into(),
-            version: String::new(),
-            os: String::new(),
-            arch: String::new(),
-            hostname: String::new(),
-            public_key: None,
-            key_prefix: None,
-            created_at: Timestamp::now(),
-            registered_at: None,
-            remote_ip: None,
-        };
+        let mut record = AgentRecord::new(id.clone(), "agent".parse().unwrap(), pool.parse().unwrap(), Timestamp::now());
         change(&mut record);
         self.bucket(AGENTS).await.put(keys::agent(id), wire::encode(&record).into()).await.unwrap();
     }

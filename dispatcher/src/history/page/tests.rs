@@ -39,6 +39,9 @@ fn row((number, at_s, pool, agent, kind, label, put_off): (usize, i64, usize, Op
         labels: [("team".to_owned(), ["a", "b", "c"][label].to_owned()), ("n".to_owned(), number.to_string())].into(),
         parent: None,
         not_before: put_off.then_some(NOW + 1),
+        expires_at: None,
+        // One in three is for one agent alone.
+        to: (number % 3 > 0).then(|| agents()[number % 3 - 1].clone()),
         ttl_s: 60,
     }));
     if let Some(agent) = agent {
@@ -115,11 +118,13 @@ fn questions() -> impl Strategy<Value = JobsQuestion> {
     let pool = prop::option::of(prop::sample::select(vec!["p", "q", "none"]));
     let job_type = prop::option::of(prop::sample::select(vec!["shell.run", "probe.sleep"]));
     let label = prop::option::of(prop::sample::select(vec!["a", "b", "z"]));
-    (pool, prop::option::of(0..2_usize), job_type, prop::option::of(state), label, time(), time(), 1_u32..12).prop_map(
-        |(pool, agent, job_type, state, label, since, until, limit)| JobsQuestion {
+    let agent = || prop::option::weighted(0.3, 0..2_usize);
+    (pool, agent(), agent(), job_type, prop::option::of(state), label, time(), time(), 1_u32..12).prop_map(
+        |(pool, agent, target, job_type, state, label, since, until, limit)| JobsQuestion {
             v: V,
             pool: pool.map(|pool| pool.parse().unwrap()),
             agent: agent.map(|agent| agents()[agent].clone()),
+            target_agent: target.map(|agent| agents()[agent].clone()),
             job_type: job_type.map(|job_type| job_type.parse().unwrap()),
             state,
             label: label.map(|value| ("team".to_owned(), value.to_owned())),

@@ -25,6 +25,8 @@ fn queued(stored: i64, sequence: u64, not_before: Option<i64>) -> Change {
         labels: [("team".into(), "a".into())].into(),
         parent: None,
         not_before,
+        expires_at: None,
+        to: None,
         ttl_s: 60,
     })
 }

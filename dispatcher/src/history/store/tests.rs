@@ -21,6 +21,8 @@ fn queued(number: u32, at: Timestamp) -> (PoolName, JobId, Change) {
         labels: BTreeMap::new(),
         parent: None,
         not_before: None,
+        expires_at: None,
+        to: None,
         ttl_s: 60,
     };
     (pool(), format!("j{number}").parse().unwrap(), Change::Queued(part))

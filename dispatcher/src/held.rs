@@ -1,0 +1,117 @@
+//! Messages that the broker holds, read by direct get: the last one on a subject, or all that a filter lets through.
+
+use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, StatusCode};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use muster_schemas::{
+    headers::{REPUBLISHED_SUBJECT, SEQUENCE, STORED_AT},
+    subjects::js,
+    time::Timestamp,
+    topology::bucket_stream,
+    wire::{self, Body},
+};
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use crate::broker::{BrokerError, KV_OPERATION, PATIENCE};
+
+/// Messages that one request asks for.
+const PAGE: usize = 256;
+/// The status that ends the answers to one request for several messages.
+const END_OF_PAGE: u16 = 204;
+
+/// A message that the broker holds.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) subject: String,
+    pub(crate) sequence: u64,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+impl Held {
+    fn read(message: Message) -> Option<Self> {
+        let headers = message.headers?;
+        let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        let (subject, sequence) = (text(REPUBLISHED_SUBJECT)?, text(SEQUENCE)?.parse().ok()?);
+        Some(Self { subject, sequence, headers, payload: message.payload })
+    }
+
+    /// When the broker stored it.
+    pub(crate) fn stored_at(&self) -> Option<Timestamp> {
+        self.headers.get(STORED_AT)?.as_str().parse().ok()
+    }
+}
+
+/// The newest message of a stream on a subject, which may hold wildcards. A stream that is not there holds none.
+pub(crate) async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<Held>, BrokerError> {
+    let body = json!({"last_by_subj": subject}).to_string();
+    let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
+    match client.send_request(js::direct_get_by_request(stream), request).await {
+        Ok(message) => match message.status {
+            None => Ok(Held::read(message)),
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(refused(subject, status, &message)),
+        },
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(None),
+        Err(source) => Err(BrokerError::Silent { what: subject.to_owned(), source }),
+    }
+}
+
+fn refused(what: &str, status: StatusCode, message: &Message) -> BrokerError {
+    let why = format!("{} {}", status.as_u16(), message.description.as_deref().unwrap_or_default());
+    BrokerError::Refused { what: what.to_owned(), why }
+}
+
+/// All messages of a stream on subjects that match a filter.
+pub(crate) async fn all(client: &Client, stream: &str, filter: &str) -> Result<Vec<Held>, BrokerError> {
+    let mut all: Vec<Held> = Vec::new();
+    loop {
+        let from = all.last().map_or(1, |held| held.sequence + 1);
+        let page = page(client, stream, filter, from).await?;
+        let full = page.len() >= PAGE;
+        all.extend(page);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+async fn page(client: &Client, stream: &str, filter: &str, from: u64) -> Result<Vec<Held>, BrokerError> {
+    let interrupted = |why: &dyn std::fmt::Display| BrokerError::Interrupted { what: filter.to_owned(), why: why.to_string() };
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| interrupted(&error))?;
+    let body = json!({"next_by_subj": filter, "seq": from, "batch": PAGE}).to_string();
+    let asked = client.publish_with_reply(js::direct_get_by_request(stream), inbox, body.into()).await;
+    asked.map_err(|error| interrupted(&error))?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut page = Vec::new();
+    loop {
+        let message = timeout_at(deadline, answers.next()).await.map_err(|_| interrupted(&"no answer in time"))?;
+        let message = message.ok_or_else(|| interrupted(&"the connection was closed"))?;
+        match message.status {
+            None => page.extend(Held::read(message)),
+            Some(StatusCode::NOT_FOUND) => return Ok(page),
+            Some(StatusCode::NO_RESPONDERS) => return Err(BrokerError::Missing(stream.to_owned())),
+            Some(status) if status.as_u16() == END_OF_PAGE => return Ok(page),
+            Some(status) => return Err(refused(filter, status, &message)),
+        }
+    }
+}
+
+/// A record of a bucket, with the revision to name when it is written again; 0 when it was never written.
+pub(crate) async fn record<T: Body>(client: &Client, bucket: &str, key: &str) -> Result<(Option<T>, u64), BrokerError> {
+    let Some(held) = last(client, &bucket_stream(bucket), &js::key(bucket, key)).await? else {
+        return Ok((None, 0));
+    };
+    Ok((decoded(&held), held.sequence))
+}
+
+/// What an entry of a bucket holds. `None` when it was deleted, or can't be read; then the log says so.
+pub(crate) fn decoded<T: Body>(held: &Held) -> Option<T> {
+    if held.headers.get(KV_OPERATION).is_some() {
+        return None;
+    }
+    let decoded = wire::decode(&held.payload);
+    decoded.inspect_err(|error| tracing::warn!(key = held.subject, %error, "a record can't be read")).ok()
+}
