@@ -1,5 +1,6 @@
-//! Agents over REST: lists and single ones here, registering in [`register`].
+//! Agents over REST: lists and single ones here, registering in [`register`], jobs for one of them in [`commands`].
 
+pub(crate) mod commands;
 mod filter;
 mod ping;
 mod register;
@@ -32,7 +33,7 @@ const VIEWER: Access = Access::Role(Role::Viewer);
 const READS_AT_ONCE: usize = 32;
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
-    vec![
+    let own = vec![
         Endpoint::post("/api/v1/agents/register", Access::AgentOrToken, register::register)
             .about(TAG, "Register an agent", register::ABOUT)
             .body::<Register>()
@@ -61,7 +62,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(TAG, "Ping an agent", "Asks the agent itself and waits up to 5 s for its answer. Runs no job.")
             .answers::<One<PongView>>(StatusCode::OK, "It answered.")
             .codes(&[Code::AgentNotFound, Code::AgentSilent, Code::NameInvalid]),
-    ]
+    ];
+    own.into_iter().chain(commands::endpoints()).collect()
 }
 
 async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Answer<Many<AgentView>>, ApiError> {

@@ -37,7 +37,15 @@ const TAG: &str = "dead letters";
 const VIEWER: Access = Access::Role(Role::Viewer);
 const OPERATOR: Access = Access::Role(Role::Operator);
 const ONE: &[Code] = &[Code::NameInvalid, Code::DeadLetterNotFound, Code::JobAmbiguous];
-const REPLAY: &[Code] = &[Code::JobFinished, Code::BodyNotKept, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull];
+const REPLAY: &[Code] = &[
+    Code::JobFinished,
+    Code::BodyNotKept,
+    Code::TypeUnknown,
+    Code::PoolNotFound,
+    Code::QueueFull,
+    Code::AgentNotFound,
+    Code::AgentRevoked,
+];
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -59,11 +67,11 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(
                 TAG,
                 "Replay a dead letter",
-                "Queues its job again, as a new one whose `parent` is the first; the letter goes once that is stored. The same replay again is the same job. The body may be left out.",
+                "Queues its job again, as a new one whose `parent` is the first; the letter goes once that is stored. A command goes to its agent again, unless the body names a pool: then to whichever agent of that is next. The same replay again is the same job. The body may be left out.",
             )
             .query::<PoolQuery>()
             .body::<ReplayTo>()
-            .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its pool's queue.")
+            .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its queue.")
             .answers::<One<JobView>>(StatusCode::OK, "The letter was replayed before, and its job has ended.")
             .codes(ONE)
             .codes(REPLAY),

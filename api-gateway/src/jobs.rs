@@ -35,4 +35,4 @@ pub(crate) mod watch;
 pub(crate) mod why;
 
 pub(crate) use desk::Desk;
-pub(crate) use handlers::{endpoints, location};
+pub(crate) use handlers::{JOB_CODES, endpoints, location};

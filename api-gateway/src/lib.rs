@@ -15,6 +15,7 @@
 //! | jobs, their results, who waits | `jobs`, `stored`, `waiters`, `queries`, `replies` |
 //! | pools | `pools` |
 //! | dead letters | `dead` |
+//! | groups: one job for each of many agents | `groups` |
 //! | schedules | `schedules` |
 //! | agents: registering, lists, health, renewal | `agents`, `identity` |
 //! | API keys, join tokens | `keys`, `tokens` |
@@ -27,6 +28,7 @@ pub mod config;
 mod dead;
 mod endpoint;
 mod extract;
+mod groups;
 mod health;
 mod identity;
 mod jobs;

@@ -50,7 +50,16 @@ impl Cursor {
     pub(crate) fn decode(cursor: &str) -> Result<String, ApiError> {
         let bytes = Some(cursor).filter(|cursor| cursor.len() <= CURSOR_MAX).and_then(|cursor| URL_SAFE_NO_PAD.decode(cursor).ok());
         let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|key| !key.is_empty());
-        key.ok_or_else(|| ApiError::new(Code::QueryInvalid, "the cursor is none of this list; send the one of the page before as it is"))
+        key.ok_or_else(Self::foreign)
+    }
+
+    /// The number in a cursor, where the list is in the order of numbers.
+    pub(crate) fn number<N: std::str::FromStr>(cursor: &str) -> Result<N, ApiError> {
+        Self::decode(cursor)?.parse().map_err(|_| Self::foreign())
+    }
+
+    fn foreign() -> ApiError {
+        ApiError::new(Code::QueryInvalid, "the cursor is none of this list; send the one of the page before as it is")
     }
 }
 

@@ -121,6 +121,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::KeyNotFound
         | Code::DeadLetterNotFound
         | Code::ScheduleNotFound
+        | Code::GroupNotFound
         | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::JobFinished
@@ -130,6 +131,8 @@ pub fn status(code: Code) -> StatusCode {
         | Code::JobConflict
         | Code::LastAdminKey
         | Code::NameTaken
+        | Code::NoAgentMatches
+        | Code::GroupFinished
         | Code::PoolNotEmpty => StatusCode::CONFLICT,
         Code::RateLimited | Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
         Code::BrokerUnavailable | Code::HistoryUnavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -3,7 +3,7 @@
 
 use axum::{Router, middleware};
 
-use crate::{agents, app::App, auth, dead, endpoint::Endpoint, health, jobs, keys, openapi, plumbing, pools, schedules, tokens};
+use crate::{agents, app::App, auth, dead, endpoint::Endpoint, groups, health, jobs, keys, openapi, plumbing, pools, schedules, tokens};
 
 /// Every endpoint under the API's base and beside it.
 pub(crate) fn table() -> Vec<Endpoint> {
@@ -11,6 +11,7 @@ pub(crate) fn table() -> Vec<Endpoint> {
         jobs::endpoints(),
         jobs::retry::endpoints(),
         jobs::why::endpoints(),
+        groups::endpoints(),
         dead::endpoints(),
         jobs::list::endpoints(),
         pools::endpoints(),

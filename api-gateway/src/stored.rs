@@ -9,13 +9,14 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use muster_client::atomic::{self, Outgoing, Refusal};
 use muster_runtime::nats::Broker;
 use muster_schemas::{
     headers,
     subjects::{broker::StreamApi, js},
     time::Timestamp,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
@@ -69,6 +70,10 @@ pub(crate) enum StoreError {
     Send(String),
     #[error("the broker answered: {0}")]
     Answer(String),
+    #[error("not sent, since the broker does not answer")]
+    NotSent,
+    #[error(transparent)]
+    Refused(Refusal),
 }
 
 impl StoreError {
@@ -174,47 +179,21 @@ pub(crate) enum Kept {
     Nowhere,
 }
 
-/// Error code of the broker for every limit of a stream; only the text tells which. **[measured on 2.15.1: "maximum messages per subject
-/// exceeded" and "maximum messages exceeded"; when both hold, the first; a repeated `Nats-Msg-Id` wins over both.]**
-const LIMIT_REACHED: u64 = 10077;
-
-#[derive(Deserialize)]
-struct PubAck {
-    /// Always there, and 0 in a refusal. Without a field that must be there, an empty list would pass for an acknowledgement.
-    #[serde(rename = "seq")]
-    _sequence: u64,
-    #[serde(default)]
-    duplicate: bool,
-    #[serde(default)]
-    error: Option<PubError>,
-}
-
-#[derive(Deserialize)]
-struct PubError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
 /// Publishes a message and waits until the broker has stored it.
-pub(crate) async fn store(client: &Client, subject: String, headers: HeaderMap, body: Bytes) -> Result<Kept, StoreError> {
-    match request(client, subject, Some(headers), body).await {
-        Ok(message) => read_ack(&message.payload),
-        Err(RequestErrorKind::NoResponders) => Ok(Kept::Nowhere),
-        Err(RequestErrorKind::TimedOut) => Err(StoreError::Timeout),
-        Err(other) => Err(StoreError::Send(other.to_string())),
-    }
+pub(crate) async fn store(client: &Client, message: &Outgoing) -> Result<Kept, StoreError> {
+    kept(atomic::publish(client, message).await)
 }
 
-fn read_ack(payload: &[u8]) -> Result<Kept, StoreError> {
-    let ack: PubAck = serde_json::from_slice(payload).map_err(|error| StoreError::Answer(format!("no acknowledgement: {error}")))?;
-    match ack.error {
-        None if ack.duplicate => Ok(Kept::Taken),
-        None => Ok(Kept::Stored),
-        Some(error) if error.err_code == LIMIT_REACHED && error.description.contains("per subject") => Ok(Kept::Taken),
-        Some(error) if error.err_code == LIMIT_REACHED => Ok(Kept::Full),
-        Some(error) => Err(StoreError::Answer(format!("{} ({})", error.description, error.err_code))),
+/// What an answer of the broker says.
+pub(crate) fn kept(answer: atomic::Answer) -> Result<Kept, StoreError> {
+    match answer {
+        Ok(stored) if stored.duplicate => Ok(Kept::Taken),
+        Ok(_) => Ok(Kept::Stored),
+        Err(Refusal::Taken) => Ok(Kept::Taken),
+        Err(Refusal::Full) => Ok(Kept::Full),
+        Err(Refusal::Nowhere) => Ok(Kept::Nowhere),
+        Err(Refusal::NotSent) => Err(StoreError::NotSent),
+        Err(refusal) => Err(StoreError::Refused(refusal)),
     }
 }
 
@@ -244,25 +223,4 @@ async fn request(client: &Client, subject: String, headers: Option<HeaderMap>, b
         request = request.headers(headers);
     }
     client.send_request(subject, request).await.map_err(|error| error.kind())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use super::*;
-
-    #[test]
-    fn acknowledgements_are_told_apart_by_their_texts() {
-        let refused = |text: &str| {
-            read_ack(format!(r#"{{"error":{{"code":503,"err_code":10077,"description":"{text}"}},"seq":0}}"#).as_bytes()).unwrap()
-        };
-        assert_eq!(read_ack(br#"{"stream":"S","seq":2}"#).unwrap(), Kept::Stored);
-        assert_eq!(read_ack(br#"{"stream":"S","seq":2,"duplicate": true}"#).unwrap(), Kept::Taken);
-        assert_eq!(refused("maximum messages per subject exceeded"), Kept::Taken);
-        assert_eq!(refused("maximum messages exceeded"), Kept::Full);
-        assert_eq!(refused("maximum bytes exceeded"), Kept::Full);
-        for odd in [&b"{\"error\":{\"err_code\":10047}}"[..], b"", b"-ERR", b"[]"] {
-            assert!(read_ack(odd).is_err());
-        }
-    }
 }

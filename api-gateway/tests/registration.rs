@@ -78,6 +78,14 @@ async fn an_agent_joins_once_and_comes_back_with_its_key() {
     let claims = jwt::decode(data["jwt"].as_str().unwrap()).unwrap();
     let lifetime = claims.expires_at.unwrap().secs() - claims.issued_at.secs();
     assert_eq!(lifetime, 24 * 3600);
+    let core = stack.broker().await;
+    let queue = async |api: broker::ConsumerApi| {
+        let answer = core.request(api.subject(topology::COMMANDS, id), "".into()).await.unwrap();
+        serde_json::from_slice::<Value>(&answer.payload).unwrap()
+    };
+    let filter = queue(broker::ConsumerApi::Info).await["config"]["filter_subject"].clone();
+    assert_eq!(filter, subjects::commands_to(&POOL.parse().unwrap(), &id.parse().unwrap()), "the queue of its commands is there");
+    queue(broker::ConsumerApi::Delete).await;
 
     // At the other gateway, with a new key pair and a changed body.
     let user = KeyPair::new_user();
@@ -87,6 +95,7 @@ async fn an_agent_joins_once_and_comes_back_with_its_key() {
     let back = other.with_key(key).post(REGISTER, &again).await;
     let back = back.data(200);
     assert_eq!(back["agent_id"], id);
+    assert_eq!(queue(broker::ConsumerApi::Info).await["name"], id, "and is there again");
     assert!(back["api_key"].is_null(), "a key is shown once");
     assert_eq!(jwt::decode(back["jwt"].as_str().unwrap()).unwrap().subject, user.public_key());
     let view = stack.admin(&gateway).get(&format!("/api/v1/agents/{id}")).await.data(200).clone();

@@ -1,8 +1,8 @@
 //! Registering an agent: with a join token a new one, with an agent's key the same one again.
 //!
 //! Of what is done for a new one only counting the token's use cannot be repeated or undone for sure, so it comes after everything
-//! that can be refused, and before everything that makes the agent exist. The order is: check, sign, declare lanes, reserve the name,
-//! count the use, store key and record.
+//! that can be refused, and before everything that makes the agent exist. The order is: check, sign, declare lanes, reserve the name, make
+//! the queue of its commands, count the use, store key and record.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ use muster_schemas::{
     wire::V,
 };
 
-use super::store;
+use super::{commands, store};
 use crate::{
     app::{App, Held, create, update},
     auth::{Joiner, secret},
@@ -123,13 +123,6 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         revoked_at: None,
     };
     let record = AgentRecord {
-        v: V,
-        id: id.clone(),
-        name: asked.name,
-        pool: pool.clone(),
-        state: AgentState::Active,
-        description: None,
-        tags: BTreeSet::new(),
         labels: asked.labels,
         capabilities: asked.capabilities,
         version: asked.version,
@@ -138,13 +131,18 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         hostname: asked.hostname,
         public_key: Some(asked.public_key),
         key_prefix: Some(parts.prefix.clone()),
-        created_at: now,
         registered_at: Some(now),
         remote_ip: Some(remote.to_string()),
+        ..AgentRecord::new(id.clone(), asked.name, pool.clone(), now)
     };
     let reserved = store::reserve(app, &record.name, &id).await?;
     let prefix = token.record.prefix.clone();
+    if let Err(error) = commands::ensure(app, &pool, &id).await {
+        store::release(app, reserved).await;
+        return Err(error);
+    }
     if let Err(refused) = tokens::take_use(&app.buckets.join_tokens, token).await {
+        commands::remove(app, &id).await;
         store::release(app, reserved).await;
         return Err(refused);
     }
@@ -152,6 +150,7 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         Ok(revision) => app.mirror.agents.caught_up(revision).await,
         Err(error) => {
             tokens::give_back_use(&app.buckets.join_tokens, &prefix).await;
+            commands::remove(app, &id).await;
             store::release(app, reserved).await;
             return Err(error);
         }
@@ -175,6 +174,7 @@ async fn come_back(app: &App, id: &AgentId, asked: Asked, remote: IpAddr) -> Res
             return Err(ApiError::new(Code::AgentRevoked, "the agent was revoked; an operator can enable it again"));
         }
         declare(app, &record.pool, &asked.capabilities).await?;
+        commands::ensure(app, &record.pool, id).await?;
         let jwt = app.minter.mint(&record.pool, id, &asked.public_key)?;
         let renewed = AgentRecord {
             state: if record.state == AgentState::Pending { AgentState::Active } else { record.state },

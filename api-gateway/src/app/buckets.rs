@@ -21,6 +21,7 @@ pub(crate) struct Buckets {
     pub(crate) api_keys: kv::Store,
     pub(crate) join_tokens: kv::Store,
     pub(crate) schedules: kv::Store,
+    pub(crate) groups: kv::Store,
 }
 
 /// A record and the revision to compare with when it is written again.
@@ -39,6 +40,7 @@ impl Buckets {
             api_keys: js.get_key_value(topology::API_KEYS).await?,
             join_tokens: js.get_key_value(topology::JOIN_TOKENS).await?,
             schedules: js.get_key_value(topology::SCHEDULES_BUCKET).await?,
+            groups: js.get_key_value(topology::GROUPS).await?,
         })
     }
 

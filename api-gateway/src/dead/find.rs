@@ -54,8 +54,7 @@ impl Filter {
 
 /// The place in a cursor: a sequence.
 pub(super) fn sequence(cursor: &str) -> Result<u64, ApiError> {
-    let text = Cursor::decode(cursor)?;
-    text.parse().map_err(|_| ApiError::new(Code::QueryInvalid, "the cursor is none of this list; send the one of the page before as it is"))
+    Cursor::number(cursor)
 }
 
 /// One page.

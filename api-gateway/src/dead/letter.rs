@@ -9,7 +9,8 @@ use muster_schemas::{
     job::{Job, JobError},
     lane::Priority,
     log::{LogChunk, OutputStream},
-    names::{JobId, PoolName},
+    names::{AgentId, JobId, PoolName},
+    queue::Queue,
     result::{ATTEMPT_TAIL_LIMIT, ErrorInfo, Output},
     subjects::{self, About},
     topology::LOGS,
@@ -30,6 +31,8 @@ pub(crate) struct Letter {
     pub(crate) pool: PoolName,
     pub(crate) id: JobId,
     pub(crate) priority: Priority,
+    /// The one agent that it was for.
+    pub(crate) target: Option<AgentId>,
     /// The subject and the place it is stored under.
     pub(crate) stored: Stored,
     pub(crate) body: DeadLetter,
@@ -52,9 +55,11 @@ impl Letter {
             attempts: Vec::new(),
         });
         let job = Job::decode(&body.body);
-        // Only the priority is taken from it: where the job was, the broker says.
-        let priority = subjects::parse_job(&body.subject).map_or_else(Priority::default, |address| address.lane.priority);
-        Some(Self { pool, id, priority, stored, body, job })
+        // Of which pool the job was, the broker says: an agent writes letters of its own pool only, so nothing it claims of another counts.
+        let queue = subjects::parse_job(&body.subject).filter(|address| address.pool == pool).map(|address| address.queue);
+        let priority = queue.as_ref().map_or_else(Priority::default, Queue::priority);
+        let target = queue.as_ref().and_then(Queue::agent).cloned();
+        Some(Self { pool, id, priority, target, stored, body, job })
     }
 
     pub(crate) fn view(&self) -> DeadLetterView {
@@ -64,6 +69,7 @@ impl Letter {
             pool: self.pool.clone(),
             job_type: job.map(|job| job.job_type.clone()),
             priority: self.priority,
+            target_agent: self.target.clone(),
             labels: job.map_or_else(BTreeMap::new, |job| job.labels.clone()),
             queued_at: self.body.queued_at,
             died_at: self.body.died_at,

@@ -7,7 +7,7 @@ use muster_runtime::trace::TraceContext;
 use muster_schemas::{
     api::JobView,
     code::Code,
-    names::{JobId, PoolName},
+    names::{AgentId, JobId, PoolName},
     subjects::About,
     time::Timestamp,
     topology::{DEAD, EVENTS},
@@ -27,7 +27,7 @@ use crate::{
     stored::{self, walk},
 };
 
-/// Replays a letter to its own pool, or to another one, and answers the new job.
+/// Replays a letter to where it was queued, or to the lanes of a pool, and answers the new job.
 ///
 /// # Errors
 /// `body_not_kept` when its body is no job; `job_finished` when it was replayed long ago and only its letter was left, which is gone then;
@@ -40,9 +40,11 @@ pub(super) async fn replay(app: &App, letter: Letter, to: Option<&PoolName>, tra
 }
 
 async fn run(app: &App, letter: &Letter, to: Option<PoolName>, trace: &TraceContext) -> Result<JobView, ApiError> {
+    // Where nobody names a pool, a command goes to its agent again.
+    let agent = letter.target.clone().filter(|_| to.is_none());
     let pool = to.unwrap_or_else(|| letter.pool.clone());
-    let id = derived(letter, &pool)?;
-    let again = Again { body: &letter.body.body, of: &letter.id, pool, priority: letter.priority, id, id_from: IdFrom::Letter };
+    let id = derived(letter, &pool, agent.as_ref())?;
+    let again = Again { body: &letter.body.body, of: &letter.id, pool, agent, priority: letter.priority, id, id_from: IdFrom::Letter };
     let order = again::order(again, Timestamp::now())?;
     let known = async || lookup::find(app, &order.id, Some(&order.pool)).await;
     let before = match known().await? {
@@ -86,15 +88,17 @@ fn replayed(id: &JobId) -> ApiError {
     )
 }
 
-/// The id of the job that this letter becomes in this pool. The letter's place and time make it another one should the job die anew.
-fn derived(letter: &Letter, pool: &PoolName) -> Result<JobId, ApiError> {
-    let digest = Sha256::new()
+/// The id of the job that this letter becomes in this pool, or for this agent of it. The letter's place and time make it another one should the job die anew.
+fn derived(letter: &Letter, pool: &PoolName, agent: Option<&AgentId>) -> Result<JobId, ApiError> {
+    let mut digest = Sha256::new()
         .chain_update(&letter.stored.subject)
         .chain_update([0])
         .chain_update(letter.stored.sequence.to_be_bytes())
         .chain_update(letter.stored.at.micros().to_be_bytes())
-        .chain_update(pool.as_str())
-        .finalize();
-    let hex: String = digest.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
+        .chain_update(pool.as_str());
+    if let Some(agent) = agent {
+        digest = digest.chain_update([0]).chain_update(agent.as_str());
+    }
+    let hex: String = digest.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("replay-{hex}").parse()?)
 }

@@ -4,12 +4,13 @@ use muster_schemas::{
     code::Code,
     job::{self, Job},
     lane::{Lane, Priority},
-    names::{JobId, PoolName},
+    names::{AgentId, JobId, PoolName},
+    queue::Queue,
     time::Timestamp,
     wire,
 };
 
-use super::order::{IdFrom, Order};
+use super::order::{self, IdFrom, Order};
 use crate::problem::ApiError;
 
 /// What is to run again.
@@ -19,6 +20,8 @@ pub(crate) struct Again<'a> {
     /// Its id.
     pub(crate) of: &'a JobId,
     pub(crate) pool: PoolName,
+    /// The one agent that it is for; none is whichever is next in a lane of this priority.
+    pub(crate) agent: Option<AgentId>,
     pub(crate) priority: Priority,
     /// Of the new job.
     pub(crate) id: JobId,
@@ -31,19 +34,25 @@ pub(crate) struct Again<'a> {
 /// # Errors
 /// `body_not_kept` when the body is no job; `body_too_large` when it has no room for its parent's id.
 pub(crate) fn order(again: Again<'_>, now: Timestamp) -> Result<Order, ApiError> {
-    let Again { body, of, pool, priority, id, id_from } = again;
+    let Again { body, of, pool, agent, priority, id, id_from } = again;
     let mut job = Job::decode(body)
         .map_err(|error| ApiError::new(Code::BodyNotKept, format!("what was queued as job `{of}` can't run again: {error}")))?;
     job.parent.get_or_insert_with(|| of.clone());
     job.not_before = job.not_before.filter(|at| *at > now);
     job.expires_at = job.expires_at.filter(|at| *at > now);
+    if agent.is_some() {
+        order::expires(&mut job, now);
+    }
     let body = wire::encode(&job);
     if body.len() > job::LIMIT {
         let detail = format!("with its parent's id the job has {} bytes; the limit is {}", body.len(), job::LIMIT);
         return Err(ApiError::new(Code::BodyTooLarge, detail));
     }
-    let lane = Lane { priority, executor: job.job_type.executor() };
-    Ok(Order { pool, lane, id, id_from, job, body: body.into() })
+    let queue = match agent {
+        Some(agent) => Queue::Agent(agent),
+        None => Queue::Lane(Lane { priority, executor: job.job_type.executor() }),
+    };
+    Ok(Order { pool, queue, id, id_from, job, body: body.into() })
 }
 
 #[cfg(test)]
@@ -54,8 +63,8 @@ mod tests {
     fn again(body: &str) -> Result<Order, ApiError> {
         let (pool, of): (PoolName, JobId) = ("p".parse().unwrap(), "second".parse().unwrap());
         let id = JobId::generate(&pool);
-        let again = Again { body: body.as_bytes(), of: &of, pool, priority: Priority::High, id, id_from: IdFrom::Us };
-        order(again, Timestamp::from_secs(1_000))
+        let again = Again { body: body.as_bytes(), of: &of, pool, agent: None, priority: Priority::High, id, id_from: IdFrom::Us };
+        super::order(again, Timestamp::from_secs(1_000))
     }
 
     #[test]
@@ -82,6 +91,6 @@ mod tests {
             assert_eq!(again(body).unwrap_err().code, Code::BodyNotKept);
         }
         let order = again(r#"{"type":"shell.run","params":{"command":"date"}}"#).unwrap();
-        assert_eq!((order.lane.consumer().as_str(), Job::decode(&order.body).unwrap()), ("high_shell", order.job));
+        assert_eq!((order.queue.lane().unwrap().consumer().as_str(), Job::decode(&order.body).unwrap()), ("high_shell", order.job));
     }
 }

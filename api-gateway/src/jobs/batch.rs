@@ -1,9 +1,12 @@
 //! Many jobs in one request, each accepted or refused on its own.
 //!
-//! Jobs are sent to the broker side by side and not one after the other: what takes the time is the broker's flush to disk, and it
-//! flushes once for all that have come meanwhile.
+//! Jobs for the same queue are stored in one commit of the broker's, since what takes the time is its flush to disk. What comes of each of
+//! them is then dealt with as if it had been submitted alone ([`super::place`]).
 
-use futures_util::{StreamExt as _, stream};
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use futures_util::{StreamExt as _, future::join_all, stream};
+use muster_client::atomic::{self, Outgoing};
 use muster_runtime::trace::TraceContext;
 use muster_schemas::{
     api::{BATCH_MAX, Batch, BatchEntry, Submit},
@@ -12,11 +15,17 @@ use muster_schemas::{
 };
 use serde_json::Value;
 
-use super::{order::Order, place};
-use crate::{app::App, problem::ApiError};
+use super::{
+    order::{IdFrom, Order},
+    place::{self, Placed},
+};
+use crate::{app::App, problem::ApiError, stored};
 
-/// How many jobs of a batch are on their way to the broker at once.
+/// How many jobs of a batch are looked up at once.
 const AT_ONCE: usize = 64;
+
+/// What became of one job.
+type Answer = Result<Placed, ApiError>;
 
 /// Submits each job of a batch; the answers are in the order of the jobs.
 pub(crate) async fn submit(app: &App, batch: Batch, trace: &TraceContext, request_id: &str) -> Result<Vec<BatchEntry>, ApiError> {
@@ -24,24 +33,64 @@ pub(crate) async fn submit(app: &App, batch: Batch, trace: &TraceContext, reques
         let detail = format!("field `jobs`: it takes 1 to {BATCH_MAX} jobs, and got {}", batch.jobs.len());
         return Err(ApiError::new(Code::FieldInvalid, detail));
     }
-    let entries = stream::iter(batch.jobs).map(|job| async move {
-        match one(app, job, trace).await {
-            Ok(placed) => BatchEntry { job: Some(placed.view), problem: None },
-            Err(error) => BatchEntry { job: None, problem: Some(error.problem(request_id)) },
-        }
-    });
-    Ok(entries.buffered(AT_ONCE).collect().await)
+    let (task, trace) = (app.clone(), trace.clone());
+    // A caller that hangs up does not leave jobs behind of which the history was not told.
+    let running = app.desk.group().spawn(async move { all(&task, batch.jobs, &trace).await });
+    let answers = running.await.map_err(|error| ApiError::internal("submit the batch", error))?;
+    let entry = |answer| match answer {
+        Ok(Placed { view, .. }) => BatchEntry { job: Some(view), problem: None },
+        Err(error) => BatchEntry { job: None, problem: Some(ApiError::problem(&error, request_id)) },
+    };
+    Ok(answers.into_iter().map(entry).collect())
 }
 
-async fn one(app: &App, job: Value, trace: &TraceContext) -> Result<place::Placed, ApiError> {
-    let order = match check(job) {
-        Ok(order) => order,
-        Err(error) => {
-            app.desk.submits.with([error.code.as_str()]).inc();
-            return Err(error);
+async fn all(app: &App, jobs: Vec<Value>, trace: &TraceContext) -> Vec<Answer> {
+    let away = OnceLock::new();
+    let looked: Vec<_> = stream::iter(jobs).map(|job| look(app, job, &away)).buffered(AT_ONCE).collect().await;
+    let mut answers = Vec::with_capacity(looked.len());
+    let mut queues: BTreeMap<String, Vec<(usize, Order)>> = BTreeMap::new();
+    for (place, looked) in looked.into_iter().enumerate() {
+        match looked {
+            Ok((order, None)) => queues.entry(order.queue.stream(&order.pool)).or_default().push((place, order)),
+            Ok((_, Some(first))) => answers.push((place, Ok(first))),
+            Err(error) => answers.push((place, Err(error))),
         }
-    };
-    place::place(app, &order, trace).await
+    }
+    let stored = join_all(queues.into_iter().map(|(stream, orders)| store(app, stream, orders, trace))).await;
+    answers.extend(stored.into_iter().flatten());
+    answers.sort_by_key(|(place, _)| *place);
+    let answers = answers.into_iter().map(|(_, answer)| answer);
+    answers.inspect(|answer| place::count(app, answer)).collect()
+}
+
+/// Checks a job, and looks for an earlier submit of it. `away` is set once the broker does not answer: then the jobs behind do not each
+/// wait for it too.
+async fn look(app: &App, job: Value, away: &OnceLock<ApiError>) -> Result<(Order, Option<Placed>), ApiError> {
+    let order = check(job)?;
+    if let Some(error) = away.get() {
+        return Err(error.clone());
+    }
+    match place::before(app, &order).await {
+        Ok(first) => Ok((order, first)),
+        Err(error) if error.code == Code::BrokerUnavailable => Err(away.get_or_init(|| error).clone()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stores the jobs of one stream.
+async fn store(app: &App, stream: String, orders: Vec<(usize, Order)>, trace: &TraceContext) -> Vec<(usize, Answer)> {
+    let messages: Vec<Outgoing> = orders.iter().map(|(_, order)| place::message(order, trace, order.id_from != IdFrom::Us)).collect();
+    let timer = app.desk.store_seconds.start_timer();
+    let answers = atomic::publish_all(&app.nats, &stream, &messages).await;
+    timer.observe_duration();
+    let settled = stream::iter(orders.into_iter().zip(answers)).map(|((place, order), answer)| async move {
+        let answer = match stored::kept(answer) {
+            Ok(kept) => place::settle(app, &order, trace, kept).await,
+            Err(error) => Err(place::lost(&order, error)),
+        };
+        (place, answer)
+    });
+    settled.buffered(AT_ONCE).collect().await
 }
 
 fn check(job: Value) -> Result<Order, ApiError> {

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use muster_client::atomic::Outgoing;
 use muster_schemas::{
     api::JobView,
     code::Code,
@@ -20,11 +21,12 @@ use muster_schemas::{
     headers::{CONTENT_TYPE, MSGPACK, REPLY_TO, TTL},
     job::Job,
     names::{AgentId, JobId, PoolName},
+    queue,
     records::AgentState,
     result::{ErrorInfo, JobResult, Outcome},
     subjects::{self, About},
     time::Timestamp,
-    topology::{self, RESULT_TTL, RESULTS},
+    topology::{RESULT_TTL, RESULTS},
     wire::{self, V},
 };
 
@@ -65,7 +67,8 @@ async fn run(app: &App, id: &JobId, pool: Option<&PoolName>) -> Result<JobView, 
         Found::Finished { pool, result } => {
             let result = still_cancelled(id, *result)?;
             // An earlier cancel may have stored its fence and then lost the broker.
-            clear(app, &pool, &subjects::job_in_any_lane(&pool, id)).await?;
+            let [lanes, commands] = queue::places(&pool, id);
+            tokio::try_join!(clear(app, &lanes.0, &lanes.1), clear(app, &commands.0, &commands.1))?;
             Ok(view::finished(pool, id.clone(), result))
         }
         Found::Queued(queued) => {
@@ -81,7 +84,7 @@ async fn run(app: &App, id: &JobId, pool: Option<&PoolName>) -> Result<JobView, 
 /// The three steps.
 pub(crate) async fn stop(app: &App, queued: &Queued) -> Result<JobView, ApiError> {
     let result = fence(app, queued).await?;
-    clear(app, &queued.pool, &queued.subject).await?;
+    clear(app, &queued.queue.stream(&queued.pool), &queued.subject).await?;
     tell(app, queued).await;
     Ok(view::finished(queued.pool.clone(), queued.id.clone(), result))
 }
@@ -98,7 +101,8 @@ pub(crate) async fn fence(app: &App, queued: &Queued) -> Result<JobResult, ApiEr
         headers.insert(REPLY_TO, reply_to.clone());
     }
     let subject = About::Result.job(&queued.pool, &queued.id);
-    match stored::store(&app.nats, subject.clone(), headers, wire::encode(&result).into()).await.map_err(failed)? {
+    let message = Outgoing { subject: subject.clone(), headers, payload: wire::encode(&result).into() };
+    match stored::store(&app.nats, &message).await.map_err(failed)? {
         Kept::Stored => Ok(result),
         Kept::Taken => match stored::last(&app.nats, RESULTS, &subject).await.map_err(failed)? {
             Some(first) => still_cancelled(&queued.id, outcome::read(&first.payload, first.at)),
@@ -118,8 +122,8 @@ fn still_cancelled(id: &JobId, result: JobResult) -> Result<JobResult, ApiError>
     Err(ApiError::new(Code::JobFinished, detail))
 }
 
-async fn clear(app: &App, pool: &PoolName, subject: &str) -> Result<(), ApiError> {
-    let purged = stored::purge(&app.nats, &topology::jobs_stream(pool), subject).await;
+async fn clear(app: &App, stream: &str, subject: &str) -> Result<(), ApiError> {
+    let purged = stored::purge(&app.nats, stream, subject).await;
     purged.map_err(|error| error.while_doing("take the cancelled job out of its queue"))
 }
 
@@ -140,6 +144,9 @@ async fn tell(app: &App, queued: &Queued) {
 
 /// Who may run the job, or be about to.
 fn told(app: &App, queued: &Queued) -> Vec<AgentId> {
+    if let Some(agent) = queued.queue.agent() {
+        return vec![agent.clone()];
+    }
     let agents = app.mirror.agents.all().into_iter();
     let mut told: Vec<AgentId> =
         agents.filter(|(_, agent)| agent.pool == queued.pool && agent.state != AgentState::Revoked).map(|(id, _)| id).collect();
@@ -158,7 +165,7 @@ fn told(app: &App, queued: &Queued) -> Vec<AgentId> {
 fn cancelled(queued: &Queued, now: Timestamp) -> JobResult {
     let error = ErrorInfo::new(Code::Cancelled, "the job was cancelled on request");
     let mut result = JobResult::never_ran(Outcome::Cancelled, error, queued.at, now);
-    result.priority = queued.lane.priority;
+    result.priority = queued.queue.priority();
     if let Ok(job) = &queued.job {
         result.job_type = Some(job.job_type.clone());
         result.labels.clone_from(&job.labels);

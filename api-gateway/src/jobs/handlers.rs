@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use muster_schemas::{
-    api::{BASE, BATCH_MAX, Batch, BatchEntry, IDEMPOTENCY_HEADER, JobView, LogView, Many, Meta, One, Page, Submit},
+    api::{BASE, BATCH_MAX, Batch, BatchEntry, GroupView, IDEMPOTENCY_HEADER, JobView, LogView, Many, Meta, One, Page, Submit},
     code::Code,
     names::{JobId, PoolName},
     records::Role,
@@ -21,40 +21,41 @@ use tokio::time::Instant;
 use super::{batch, cancel, logs, lookup, order, order::Order, place, wait, watch};
 use crate::{
     app::App,
+    auth::Caller,
     endpoint::{Access, Endpoint},
     extract::{BATCH_LIMIT, JOB_LIMIT, Json, Path, Query, RequestId, Trace},
+    groups,
     problem::ApiError,
 };
 
 /// The sequence of the last chunk in a log that is answered as text, where no page can say it.
 const LOG_SEQUENCE: HeaderName = HeaderName::from_static("muster-log-seq");
 
-/// What can be wrong with a job, beside its name and its body.
-const JOB_CODES: &[Code] = &[
+/// What can be wrong with a job, submitted or of a schedule.
+pub(crate) const JOB_CODES: &[Code] = &[
     Code::VersionUnknown,
     Code::NameInvalid,
     Code::TypeUnknown,
     Code::ParamsInvalid,
     Code::TimeoutInvalid,
     Code::RetryInvalid,
-    Code::TimeInvalid,
     Code::LabelsInvalid,
     Code::PoolNotFound,
-    Code::QueueFull,
 ];
 
 /// The endpoints.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/api/v1/jobs", Access::Role(Role::Operator), submit)
-            .about("jobs", "Submit a job", "Stored on the broker's disk before it is answered. The same submit again (by `id` or Idempotency-Key) answers the first job.")
+            .about("jobs", "Submit a job", "Stored on the broker's disk before it is answered. The same submit again (by `id` or Idempotency-Key) answers the first job. With a `target` it is a job for each agent that matches: a group, which takes no `priority`, `id` and `wait`.")
             .query::<SubmitQuery>()
             .header(IDEMPOTENCY_HEADER, "1 to 255 visible ASCII characters: a second submit with the same key to the same pool answers the first job.")
             .body::<Submit>()
             .answers::<One<JobView>>(StatusCode::ACCEPTED, "The job is in its pool's queue.")
+            .answers::<One<GroupView>>(StatusCode::ACCEPTED, "With a `target`: the group is made, and its jobs are sent.")
             .answers::<One<JobView>>(StatusCode::OK, "The job has ended: within the wait, or before this submit.")
             .codes(JOB_CODES)
-            .codes(&[Code::WaitInvalid, Code::HeaderInvalid, Code::JobConflict]),
+            .codes(&[Code::TimeInvalid, Code::QueueFull, Code::WaitInvalid, Code::HeaderInvalid, Code::JobConflict, Code::NoAgentMatches]),
         Endpoint::post("/api/v1/jobs/batch", Access::Role(Role::Operator), submit_batch)
             .about("jobs", "Submit many jobs", "1 to 1 000 jobs, each accepted or refused on its own; the answers are in the order of the jobs. At most 16 MiB.")
             .body::<Batch>()
@@ -134,9 +135,13 @@ async fn submit(
     State(app): State<App>,
     Query(query): Query<SubmitQuery>,
     Trace(trace): Trace,
+    by: Caller,
     headers: HeaderMap,
-    Json(submit): Json<Submit, JOB_LIMIT>,
+    Json(mut submit): Json<Submit, JOB_LIMIT>,
 ) -> Result<Response, ApiError> {
+    if let Some(target) = submit.target.take() {
+        return groups::submit(&app, submit, target, query.wait.is_some(), &headers, &by).await;
+    }
     let wait = wait_of(query.wait.as_deref())?;
     let checked = order::idempotency_key(&headers).and_then(|key| Order::check(&submit, key, Timestamp::now()));
     let order = checked.inspect_err(|error| app.desk.submits.with([error.code.as_str()]).inc())?;

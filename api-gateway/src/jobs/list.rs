@@ -96,6 +96,7 @@ impl JobsQuery {
             v: V,
             pool: self.pool.map(|text| text.parse::<PoolName>()).transpose()?,
             agent: self.agent.map(|text| text.parse::<AgentId>()).transpose()?,
+            target_agent: None,
             job_type: self.job_type.map(|text| text.parse::<JobType>()).transpose()?,
             state: self.status.map(|text| state(&text)).transpose()?,
             label: label.transpose()?,
@@ -118,10 +119,15 @@ fn state(text: &str) -> Result<JobState, ApiError> {
 async fn list(State(app): State<App>, Query(query): Query<JobsQuery>) -> Result<axum::Json<Many<JobRow>>, ApiError> {
     let question = query.question()?;
     let limit = question.limit;
-    let answer: JobsAnswer = ask(&app, History::Jobs, &question).await?;
+    let (data, cursor) = rows(&app, &question).await?;
+    Ok(axum::Json(Many { data, meta: Meta { page: Page { limit, cursor } } }))
+}
+
+/// A page of jobs, and the cursor of the next one.
+pub(crate) async fn rows(app: &App, question: &JobsQuestion) -> Result<(Vec<JobRow>, Option<String>), ApiError> {
+    let answer: JobsAnswer = ask(app, History::Jobs, question).await?;
     refused(answer.error)?;
-    let cursor = answer.cursor.map(|cursor| Cursor::encode(&cursor));
-    Ok(axum::Json(Many { data: answer.rows, meta: Meta { page: Page { limit, cursor } } }))
+    Ok((answer.rows, answer.cursor.map(|cursor| Cursor::encode(&cursor))))
 }
 
 async fn stats(State(app): State<App>, Path(name): Path<PoolName>) -> Result<axum::Json<One<PoolStats>>, ApiError> {
@@ -133,7 +139,7 @@ async fn stats(State(app): State<App>, Path(name): Path<PoolName>) -> Result<axu
 }
 
 /// Asks any dispatcher.
-async fn ask<A: Body>(app: &App, verb: History, question: &impl Body) -> Result<A, ApiError> {
+pub(crate) async fn ask<A: Body>(app: &App, verb: History, question: &impl Body) -> Result<A, ApiError> {
     stored::reachable(&app.broker).await.map_err(|error| error.while_doing("pass the question on"))?;
     let request = Request::new().payload(wire::encode(question).into()).timeout(Some(TIMEOUT));
     let answer = app.nats.send_request(verb.subject(), request).await.map_err(|error| match error.kind() {
@@ -149,7 +155,8 @@ async fn ask<A: Body>(app: &App, verb: History, question: &impl Body) -> Result<
     wire::decode(&answer.payload).map_err(|error| ApiError::internal("read a dispatcher's answer", error))
 }
 
-fn refused(error: Option<ErrorInfo>) -> Result<(), ApiError> {
+/// The error that a dispatcher answered instead.
+pub(crate) fn refused(error: Option<ErrorInfo>) -> Result<(), ApiError> {
     error.map_or(Ok(()), |error| Err(ApiError::new(error.code, error.message)))
 }
 

@@ -11,10 +11,11 @@ use muster_schemas::{
     api::JobView,
     code::Code,
     names::{JobId, PoolName},
+    queue,
     result::JobResult,
     subjects::{self, About},
     time::Timestamp,
-    topology::{self, EVENTS, RESULTS},
+    topology::{self, COMMANDS, EVENTS, RESULTS},
 };
 
 use super::{
@@ -42,7 +43,7 @@ pub(crate) enum Found {
         /// Its stored result.
         result: Box<JobResult>,
     },
-    /// It is in its pool's queue.
+    /// It is in a queue.
     Queued(Box<Queued>),
 }
 
@@ -113,9 +114,15 @@ async fn find_in(app: &App, id: &JobId, pool: &PoolName) -> Result<Vec<Found>, S
     Ok(settle(app, id, pool.clone(), Traces { result, queued, event }).await?.into_iter().collect())
 }
 
-/// The job's message in the pool's queue, whatever its lane.
+/// The job's message, wherever it waits in the pool.
 async fn in_queue(app: &App, id: &JobId, pool: &PoolName) -> Result<Option<Stored>, StoreError> {
-    match stored::last(&app.nats, &topology::jobs_stream(pool), &subjects::job_in_any_lane(pool, id)).await {
+    let [lanes, commands] = queue::places(pool, id);
+    let (job, command) = tokio::try_join!(waiting(app, &lanes.0, &lanes.1), waiting(app, &commands.0, &commands.1))?;
+    Ok(job.or(command))
+}
+
+async fn waiting(app: &App, stream: &str, subject: &str) -> Result<Option<Stored>, StoreError> {
+    match stored::last(&app.nats, stream, subject).await {
         // The pool was deleted, or is just being made.
         Err(StoreError::NoStream(_)) => Ok(None),
         other => other,
@@ -136,8 +143,12 @@ async fn find_anywhere(app: &App, id: &JobId) -> Result<Vec<Found>, StoreError> 
         }
     }
     let (results, events) = (About::Result.any_pool(id), About::Event.any_pool(id));
-    let (results, events) =
-        tokio::try_join!(stored::last_of_each(&app.nats, RESULTS, &results), stored::last_of_each(&app.nats, EVENTS, &events))?;
+    let commands = subjects::command_anywhere(id);
+    let (results, events, commands) = tokio::try_join!(
+        stored::last_of_each(&app.nats, RESULTS, &results),
+        stored::last_of_each(&app.nats, EVENTS, &events),
+        stored::last_of_each(&app.nats, COMMANDS, &commands),
+    )?;
     let mut traces = BTreeMap::<PoolName, Traces>::new();
     for message in results {
         if let Some(pool) = pool_of(About::Result, &message, id) {
@@ -153,11 +164,21 @@ async fn find_anywhere(app: &App, id: &JobId) -> Result<Vec<Found>, StoreError> 
     pools.extend(traces.keys().cloned());
     pools.sort();
     pools.dedup();
-    let queued = stream::iter(pools).map(|pool| async move { Ok((in_queue(app, id, &pool).await?, pool)) });
+    let queued = stream::iter(pools).map(|pool| async move {
+        let message = waiting(app, &topology::jobs_stream(&pool), &subjects::job_in_any_lane(&pool, id)).await?;
+        Ok((message, pool))
+    });
     let queued: Vec<_> = queued.buffer_unordered(POOLS_AT_ONCE).try_collect().await?;
     for (message, pool) in queued {
         if message.is_some() {
             traces.entry(pool).or_default().queued = message;
+        }
+    }
+    for message in commands {
+        if let Some(pool) = subjects::parse_job(&message.subject).map(|address| address.pool)
+            && id.belongs_to(&pool) != Some(false)
+        {
+            traces.entry(pool).or_default().queued.get_or_insert(message);
         }
     }
     let mut found = Vec::new();

@@ -10,8 +10,10 @@ use muster_schemas::{
     code::Code,
     job::{self, Job, PUT_OFF_MAX},
     lane::{Lane, Priority},
-    names::{JobId, PoolName},
+    names::{AgentId, JobId, PoolName},
+    queue::Queue,
     time::Timestamp,
+    topology::COMMAND_EXPIRES,
     wire::{self, WireError},
 };
 use sha2::{Digest as _, Sha256};
@@ -38,7 +40,8 @@ pub(crate) enum IdFrom {
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) pool: PoolName,
-    pub(crate) lane: Lane,
+    /// Where it is to wait.
+    pub(crate) queue: Queue,
     pub(crate) id: JobId,
     pub(crate) id_from: IdFrom,
     pub(crate) job: Job,
@@ -47,14 +50,27 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Checks a submit.
+    /// Checks a submit to the lanes of a pool.
     pub(crate) fn check(submit: &Submit, key: Option<&str>, now: Timestamp) -> Result<Self, ApiError> {
+        Self::checked(submit, None, key, now)
+    }
+
+    /// Checks a command to this agent, which is of the submit's pool. One that does not say when it expires is given a time.
+    pub(crate) fn command(submit: &Submit, agent: &AgentId, key: Option<&str>, now: Timestamp) -> Result<Self, ApiError> {
+        Self::checked(submit, Some(agent), key, now)
+    }
+
+    fn checked(submit: &Submit, agent: Option<&AgentId>, key: Option<&str>, now: Timestamp) -> Result<Self, ApiError> {
         if let Some(other) = submit.v.filter(|v| *v != wire::VERSION) {
             return Err(WireError::Version(other).into());
         }
+        if submit.target.is_some() {
+            let detail = "field `target`: only POST /jobs takes one, for one job at a time, and makes a group of it";
+            return Err(ApiError::new(Code::FieldInvalid, detail));
+        }
         let pool: PoolName = submit.pool.parse()?;
         let priority = submit.priority.as_deref().map_or(Ok(Priority::default()), str::parse)?;
-        let job = Job::try_from(submit.draft())?;
+        let mut job = Job::try_from(submit.draft())?;
         if let Some(verbs) = builtin::verbs_instead(&job.job_type) {
             let executor = job.job_type.executor();
             let have = verbs.iter().map(|verb| format!("`{executor}.{verb}`")).collect::<Vec<_>>().join(", ");
@@ -64,6 +80,9 @@ impl Order {
             let days = PUT_OFF_MAX.as_secs() / 86_400;
             return Err(ApiError::new(Code::TimeInvalid, format!("field `not_before`: {at} is more than {days} days away")));
         }
+        if agent.is_some() {
+            expires(&mut job, now);
+        }
         let (id, id_from) = match (submit.id.as_deref(), key) {
             (Some(_), Some(_)) => {
                 let detail =
@@ -71,7 +90,7 @@ impl Order {
                 return Err(ApiError::new(Code::HeaderInvalid, detail));
             }
             (Some(id), None) => (id.parse()?, IdFrom::Caller),
-            (None, Some(key)) => (derived(&pool, key)?, IdFrom::Key),
+            (None, Some(key)) => (derived(&pool, agent, key)?, IdFrom::Key),
             (None, None) => (JobId::generate(&pool), IdFrom::Us),
         };
         let body = wire::encode(&job);
@@ -79,14 +98,27 @@ impl Order {
             let detail = format!("the job has {} bytes as MessagePack; the limit is {}", body.len(), job::LIMIT);
             return Err(ApiError::new(Code::BodyTooLarge, detail));
         }
-        let lane = Lane { priority, executor: job.job_type.executor() };
-        Ok(Self { pool, lane, id, id_from, job, body: body.into() })
+        let queue = match agent {
+            Some(agent) => Queue::Agent(agent.clone()),
+            None => Queue::Lane(Lane { priority, executor: job.job_type.executor() }),
+        };
+        Ok(Self { pool, queue, id, id_from, job, body: body.into() })
     }
 }
 
-/// The id of the job that was submitted to `pool` with `key`: 160 bits of a hash, so two keys never meet.
-fn derived(pool: &PoolName, key: &str) -> Result<JobId, ApiError> {
-    let digest = Sha256::new().chain_update(pool.as_str()).chain_update([0]).chain_update(key).finalize();
+/// Gives a command that does not say when it expires a time.
+pub(super) fn expires(command: &mut Job, now: Timestamp) {
+    let first = command.not_before.map_or(now, |at| at.max(now));
+    command.expires_at.get_or_insert(first + COMMAND_EXPIRES);
+}
+
+/// The id of the job that was submitted to `pool`, or to an agent of it, with `key`: 160 bits of a hash, so two keys never meet.
+fn derived(pool: &PoolName, agent: Option<&AgentId>, key: &str) -> Result<JobId, ApiError> {
+    let mut digest = Sha256::new().chain_update(pool.as_str()).chain_update([0]);
+    if let Some(agent) = agent {
+        digest = digest.chain_update(agent.as_str()).chain_update([0]);
+    }
+    let digest = digest.chain_update(key).finalize();
     let hex: String = digest.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("idem-{hex}").parse()?)
 }
@@ -175,7 +207,7 @@ mod tests {
     fn a_plain_job_gets_a_made_id_and_the_normal_lane_of_its_executor() {
         let order = check(json!({"v": 1})).unwrap();
         assert_eq!((order.id_from, order.id.belongs_to(&order.pool)), (IdFrom::Us, Some(true)));
-        assert_eq!(order.lane.consumer(), "normal_shell");
+        assert_eq!(order.queue.lane().unwrap().consumer(), "normal_shell");
         assert_eq!(Job::decode(&order.body).unwrap(), order.job);
     }
 

@@ -12,10 +12,10 @@ use muster_schemas::{
     code::Code,
     event,
     headers::REPUBLISHED_SUBJECT,
-    names::{JobId, PoolName},
+    names::{AgentId, JobId, PoolName},
     records::Role,
     result::JobResult,
-    subjects::About,
+    subjects::{self, About},
     time::Timestamp,
     topology::EVENTS,
 };
@@ -47,12 +47,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(
                 "jobs",
                 "Run a finished job again",
-                "As a new job with the same body, whose `parent` is the first one. Each call makes a job. Its `not_before` and `expires_at` are left out where they have passed.",
+                "As a new job with the same body, whose `parent` is the first one; a command goes to the same agent. Each call makes a job. Its `not_before` and `expires_at` are left out where they have passed.",
             )
             .query::<RetryQuery>()
-            .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its pool's queue.")
+            .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its queue.")
             .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobNotFinished, Code::BodyNotKept])
-            .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull]),
+            .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull, Code::AgentNotFound, Code::AgentRevoked]),
     ]
 }
 
@@ -80,10 +80,17 @@ async fn retry(
     };
     let queued = queued(&app, &id, &pool, &result).await?;
     let new = JobId::generate(&pool);
-    let again = Again { body: &queued.payload, of: &id, pool, priority: result.priority, id: new, id_from: IdFrom::Us };
+    let agent = target(&queued);
+    let again = Again { body: &queued.payload, of: &id, pool, agent, priority: result.priority, id: new, id_from: IdFrom::Us };
     let order = again::order(again, Timestamp::now())?;
     let data = place::place(&app, &order, &trace).await?.view;
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, handlers::location(&data)?)], axum::Json(One { data })).into_response())
+}
+
+/// The one agent that the job was for: the broker's copy has the subject that it was queued under.
+fn target(queued: &Stored) -> Option<AgentId> {
+    let mut subjects = queued.headers.get_all(REPUBLISHED_SUBJECT).filter_map(|subject| subjects::parse_job(subject.as_str()));
+    subjects.next()?.queue.agent().cloned()
 }
 
 /// The message that was queued as this job.

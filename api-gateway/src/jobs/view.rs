@@ -8,8 +8,8 @@ use muster_schemas::{
     event::{self, Event, EventKind},
     headers,
     job::{Job, JobError},
-    lane::Lane,
     names::{JobId, PoolName},
+    queue::Queue,
     result::JobResult,
     subjects,
     time::Timestamp,
@@ -19,12 +19,12 @@ use muster_schemas::{
 use super::order::Order;
 use crate::stored::Stored;
 
-/// A job that is in its pool's queue, waiting or running.
+/// A job that is in a queue, waiting or running.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) pool: PoolName,
     pub(crate) id: JobId,
-    pub(crate) lane: Lane,
+    pub(crate) queue: Queue,
     /// The exact subject that it is queued under.
     pub(crate) subject: String,
     /// What it asks for; an error when its publisher sent something that is no job, which an agent will reject.
@@ -37,17 +37,17 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
-    /// A job from its message in the pool's stream and the last message about it among the events. `None` when it is none.
+    /// A job from its message in its queue's stream and the last message about it among the events. `None` when it is none.
     pub(crate) fn read(message: Stored, event: Option<&Stored>) -> Option<Self> {
         let address = subjects::parse_job(&message.subject)?;
-        let (pool, lane, id) = (address.pool, address.lane, address.id.parse().ok()?);
+        let (pool, queue, id) = (address.pool, address.queue, address.id.parse().ok()?);
         // An id of the caller's own may have been used before: events of that job are older than this message.
         // The broker's own copy of the job is no event of an agent's.
         let copy = |event: &Stored| event::is_queued(event.headers.get_all(headers::REPUBLISHED_SUBJECT).map(|subject| subject.as_str()));
         let told = event.filter(|event| event.at >= message.at && !copy(event));
         let event = told.and_then(|event| wire::decode(&event.payload).ok());
         let job = Job::decode(&message.payload);
-        Some(Self { pool, id, lane, job, at: message.at, subject: message.subject, headers: message.headers, event })
+        Some(Self { pool, id, queue, job, at: message.at, subject: message.subject, headers: message.headers, event })
     }
 }
 
@@ -63,6 +63,7 @@ pub(crate) fn finished(pool: PoolName, id: JobId, result: JobResult) -> JobView 
         queued_at: Some(result.queued_at),
         attempt: result.attempt,
         agent_id: result.agent_id.clone(),
+        target_agent: None,
         reason: None,
         next_at: None,
         result: Some(result),
@@ -76,12 +77,13 @@ pub(crate) fn accepted(order: &Order, now: Timestamp) -> JobView {
         id: order.id.clone(),
         pool: order.pool.clone(),
         job_type: Some(order.job.job_type.to_string()),
-        priority: order.lane.priority,
+        priority: order.queue.priority(),
         state: if put_off.is_some() { JobState::Scheduled } else { JobState::Pending },
         labels: order.job.labels.clone(),
         queued_at: None,
         attempt: 0,
         agent_id: None,
+        target_agent: order.queue.agent().cloned(),
         reason: None,
         next_at: put_off,
         result: None,
@@ -97,12 +99,13 @@ pub(crate) fn queued(queued: &Queued, now: Timestamp) -> JobView {
         id: queued.id.clone(),
         pool: queued.pool.clone(),
         job_type: job.map(|job| job.job_type.to_string()),
-        priority: queued.lane.priority,
+        priority: queued.queue.priority(),
         state: waiting,
         labels: job.map_or_else(BTreeMap::new, |job| job.labels.clone()),
         queued_at: Some(queued.at),
         attempt: 0,
         agent_id: None,
+        target_agent: queued.queue.agent().cloned(),
         reason: None,
         next_at: put_off,
         result: None,

@@ -1,7 +1,9 @@
 //! Why a job waits: the facts, gathered from the broker and the copies of records; what follows from them is in [`sentence`].
 //!
-//! The work is bounded, whatever the queue: at most three consumers and two messages are looked at, and the copies in memory.
+//! The work is bounded, whatever the queue: at most three consumers and two messages are looked at, and the copies in memory. What differs for a
+//! command, a job for one agent alone, is in [`command`].
 
+mod command;
 mod sentence;
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
@@ -11,6 +13,7 @@ use muster_schemas::{
     code::Code,
     lane::{Lane, Priority},
     names::{AgentId, ExecutorName, JobId, PoolName},
+    queue::Queue,
     records::{AgentRecord, AgentState, Role},
     standing::{Standing, Status},
     subjects::{self, broker::ConsumerApi},
@@ -70,22 +73,35 @@ async fn why(State(app): State<App>, Path(id): Path<JobId>, Query(query): Query<
 }
 
 async fn gather(app: &App, queued: &Queued) -> Result<WhyFacts, StoreError> {
+    let told = told(app, queued, Timestamp::now());
+    match &queued.queue {
+        Queue::Agent(agent) => command::gather(app, queued, agent, told).await,
+        Queue::Lane(lane) => {
+            let record = app.mirror.pools.get(&queued.pool);
+            Ok(WhyFacts {
+                executor: Some(lane.executor.clone()),
+                paused: record.and_then(|record| record.paused.clone()),
+                queue: Some(queue(app, queued, lane).await?),
+                agents: Some(agents(app, &queued.pool, &lane.executor)),
+                ..told
+            })
+        }
+    }
+}
+
+/// What the job itself and the last event about it tell.
+fn told(app: &App, queued: &Queued, now: Timestamp) -> WhyFacts {
     let event = queued.event.as_ref();
-    let record = app.mirror.pools.get(&queued.pool);
     let put_off = queued.job.as_ref().ok().and_then(|job| job.not_before);
-    let now = Timestamp::now();
-    Ok(WhyFacts {
-        priority: Some(queued.lane.priority),
-        executor: Some(queued.lane.executor.clone()),
+    WhyFacts {
+        priority: Some(queued.queue.priority()),
         attempt: event.map_or(0, |event| event.attempt),
         agent: event.map(|event| spoken_of(app, event.agent_id.clone())),
         since: Some(event.map_or(queued.at, |event| event.at)),
         next_at: event.and_then(|event| event.next_at).or(put_off).filter(|at| *at > now),
         said: event.and_then(|event| event.reason.clone()),
-        paused: record.and_then(|record| record.paused.clone()),
-        queue: Some(queue(app, queued).await?),
-        agents: Some(agents(app, &queued.pool, &queued.lane.executor)),
-    })
+        ..WhyFacts::default()
+    }
 }
 
 /// An agent that told something of the job.
@@ -128,9 +144,9 @@ fn agents(app: &App, pool: &PoolName, executor: &ExecutorName) -> WhyAgents {
     found
 }
 
-/// What the broker says of a lane.
+/// What the broker says of a lane, or of the queue of one agent.
 #[derive(Debug, Default)]
-struct LaneState {
+struct QueueState {
     pending: u64,
     running: u64,
     limit: u64,
@@ -140,14 +156,14 @@ struct LaneState {
     no_share: bool,
 }
 
-async fn lane_state(app: &App, stream: &str, lane: &Lane) -> Result<LaneState, StoreError> {
-    let info = stored::call(&app.nats, ConsumerApi::Info.subject(stream, &lane.consumer()), &json!({})).await?;
-    // Without a consumer the lane is just being declared, and nobody has pulled from it.
-    let Some(info) = info else { return Ok(LaneState::default()) };
+async fn state(app: &App, stream: &str, consumer: &str) -> Result<QueueState, StoreError> {
+    let info = stored::call(&app.nats, ConsumerApi::Info.subject(stream, consumer), &json!({})).await?;
+    // Without a consumer it is just being made, and nobody has pulled from it.
+    let Some(info) = info else { return Ok(QueueState::default()) };
     let number = |pointer: &str| info.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let until = info.pointer("/config/pause_until").and_then(Value::as_str).and_then(|until| until.parse::<Timestamp>().ok());
     let paused = info.get("paused").and_then(Value::as_bool).unwrap_or(false);
-    Ok(LaneState {
+    Ok(QueueState {
         pending: number("/num_pending"),
         running: number("/num_ack_pending"),
         limit: number("/config/max_ack_pending"),
@@ -157,35 +173,33 @@ async fn lane_state(app: &App, stream: &str, lane: &Lane) -> Result<LaneState, S
     })
 }
 
-/// What is in the queue before the job. Counted by the broker: of its lane, what is not given out less what lies behind the job.
-async fn queue(app: &App, queued: &Queued) -> Result<WhyQueue, StoreError> {
-    let (stream, lane) = (topology::jobs_stream(&queued.pool), &queued.lane);
-    let filter = subjects::lane(&queued.pool, lane);
-    let own = lane_state(app, &stream, lane).await?;
-    let message = stored::last(&app.nats, &stream, &queued.subject).await?;
-    // It may have left the queue this moment: then nothing is ahead of it.
-    let given_out = message.as_ref().is_none_or(|message| message.sequence <= own.delivered);
-    let in_lane = match message.filter(|_| !given_out) {
-        Some(message) => {
-            let behind = walk::behind(&app.nats, &stream, &filter, message.sequence).await?.unwrap_or(0);
-            own.pending.saturating_sub(behind.saturating_add(1))
-        }
-        None => 0,
-    };
+/// What is in the pool's queue before the job.
+async fn queue(app: &App, queued: &Queued, lane: &Lane) -> Result<WhyQueue, StoreError> {
+    let stream = topology::jobs_stream(&queued.pool);
+    let own = ahead(app, queued, &stream, &lane.consumer(), &subjects::lane(&queued.pool, lane)).await?;
     let above = Priority::ALL.into_iter().filter(|priority| *priority < lane.priority);
     let above = above.map(|priority| Lane { priority, executor: lane.executor.clone() });
     let above = stream::iter(above.map(Ok::<_, StoreError>))
         .try_fold(0_u64, |sum, lane| {
             let stream = &stream;
-            async move { Ok(sum.saturating_add(lane_state(app, stream, &lane).await?.pending)) }
+            async move { Ok(sum.saturating_add(state(app, stream, &lane.consumer()).await?.pending)) }
         })
         .await?;
-    Ok(WhyQueue {
-        ahead: in_lane.saturating_add(above),
-        running: own.running,
-        limit: own.limit,
-        no_share: own.no_share,
-        asking: own.asking,
-        given_out,
-    })
+    Ok(WhyQueue { ahead: own.ahead.saturating_add(above), ..own })
+}
+
+/// What is before the job among what this consumer gives out. Counted by the broker: what is not given out less what lies behind the job.
+async fn ahead(app: &App, queued: &Queued, stream: &str, consumer: &str, filter: &str) -> Result<WhyQueue, StoreError> {
+    let own = state(app, stream, consumer).await?;
+    let message = stored::last(&app.nats, stream, &queued.subject).await?;
+    // It may have left the queue this moment: then nothing is ahead of it.
+    let given_out = message.as_ref().is_none_or(|message| message.sequence <= own.delivered);
+    let ahead = match message.filter(|_| !given_out) {
+        Some(message) => {
+            let behind = walk::behind(&app.nats, stream, filter, message.sequence).await?.unwrap_or(0);
+            own.pending.saturating_sub(behind.saturating_add(1))
+        }
+        None => 0,
+    };
+    Ok(WhyQueue { ahead, running: own.running, limit: own.limit, no_share: own.no_share, asking: own.asking, given_out })
 }

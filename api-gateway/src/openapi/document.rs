@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::http::{Method, StatusCode};
 use muster_schemas::{api::Problem, code::Code};
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, map::Entry};
 
 use crate::{
     endpoint::{Access, Endpoint},
@@ -143,7 +143,10 @@ fn responses(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
                 map.insert("content".into(), json!({ answer.content_type: media }));
             }
         }
-        responses.insert(answer.status.as_u16().to_string(), response);
+        match responses.entry(answer.status.as_u16().to_string()) {
+            Entry::Vacant(free) => drop(free.insert(response)),
+            Entry::Occupied(mut there) => join(there.get_mut(), response),
+        }
     }
     let problem = generator.subschema_for::<Problem>();
     for (status, codes) in problems(endpoint) {
@@ -154,6 +157,22 @@ fn responses(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         responses.entry(status.as_u16().to_string()).or_insert(response);
     }
     Value::Object(responses)
+}
+
+/// Adds another answer of the same status: it has another type of content, or another body of the same type.
+fn join(there: &mut Value, other: Value) {
+    let text = |response: &Value| response.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let description = format!("{} {}", text(there), text(&other));
+    let schema = |content: &Value, kind: &str| content.get(kind).and_then(|media| media.get("schema")).cloned();
+    let mut content = there.get("content").cloned().unwrap_or_else(|| json!({}));
+    for (kind, media) in other.get("content").and_then(Value::as_object).into_iter().flatten() {
+        let bodies: Vec<Value> = [schema(&content, kind), media.get("schema").cloned()].into_iter().flatten().collect();
+        let media = if bodies.len() > 1 { json!({"schema": {"oneOf": bodies}}) } else { media.clone() };
+        if let Some(map) = content.as_object_mut() {
+            map.insert(kind.clone(), media);
+        }
+    }
+    *there = json!({"description": description, "content": content});
 }
 
 /// Every code that the endpoint can answer, by status.
@@ -261,6 +280,16 @@ mod tests {
                 assert_eq!(declared, path.matches('{').count(), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn two_answers_of_one_status_are_both_described() {
+        let document = document(&routes::table());
+        let submit = &document["paths"]["/api/v1/jobs"]["post"]["responses"]["202"];
+        let bodies: Vec<_> = submit["content"]["application/json"]["schema"]["oneOf"].as_array().unwrap().iter().collect();
+        assert_eq!(bodies.len(), 2, "{submit}");
+        let log = &document["paths"]["/api/v1/jobs/{id}/logs"]["get"]["responses"]["200"]["content"];
+        assert!(log["application/json"]["schema"].is_object() && log["text/plain"].is_object(), "{log}");
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(
                 "pools",
                 "Remove a pool",
-                "Refused while it has jobs or agents, with what would be lost. With `force`, its jobs are cancelled (each gets its result), and only agents that are there are in the way.",
+                "Refused while it has jobs, commands to its agents or agents, with what would be lost. With `force`, its jobs and commands are cancelled (each gets its result), and only agents that are there are in the way.",
             )
             .query::<DeleteQuery>()
             .answers_other(StatusCode::NO_CONTENT, "The pool is gone.", "")

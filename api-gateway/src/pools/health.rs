@@ -55,26 +55,8 @@ mod tests {
     use super::*;
 
     fn agent(state: AgentState) -> AgentRecord {
-        AgentRecord {
-            v: V,
-            id: AgentId::generate(),
-            name: "a".parse().unwrap(),
-            pool: "p".parse().unwrap(),
-            state,
-            description: None,
-            tags: Default::default(),
-            labels: Default::default(),
-            capabilities: Default::default(),
-            version: String::new(),
-            os: String::new(),
-            arch: String::new(),
-            hostname: String::new(),
-            public_key: None,
-            key_prefix: None,
-            created_at: Timestamp::from_secs(0),
-            registered_at: None,
-            remote_ip: None,
-        }
+        let record = AgentRecord::new(AgentId::generate(), "a".parse().unwrap(), "p".parse().unwrap(), Timestamp::from_secs(0));
+        AgentRecord { state, ..record }
     }
 
     fn standing(status: Status, accepting: bool) -> Option<Standing> {

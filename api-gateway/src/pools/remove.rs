@@ -2,7 +2,8 @@
 //!
 //! First its record goes, so that gateways take no more submits for it; then its lanes are closed, so that the broker takes none either,
 //! whoever publishes; only then it counts whether the queue is empty, and the stream goes. When jobs turn up after all, everything is put
-//! back. With `force` they are cancelled instead: each gets its result.
+//! back. With `force` they are cancelled instead: each gets its result. Commands to the pool's agents wait in a stream of all pools, which stays: they
+//! are counted and cancelled as the jobs are, but one that is sent in the same moment may be left, and expires.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,7 +17,7 @@ use muster_schemas::{
     records::{AgentState, PoolRecord},
     standing::Status,
     subjects::{self, broker::StreamApi},
-    topology,
+    topology::{self, COMMANDS},
 };
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ use crate::{
     app::{App, Held, create, read},
     jobs::{cancel, view::Queued},
     problem::ApiError,
-    stored::{self, StoreError, Stored},
+    stored::{self, StoreError, Stored, walk},
 };
 
 const DOING: &str = "remove the pool";
@@ -56,22 +57,24 @@ async fn run(app: &App, pool: &PoolName, force: bool) -> Result<(), ApiError> {
 }
 
 async fn take_away(app: &App, pool: &PoolName, there: Option<Held<PoolRecord>>, jobs: u64, force: bool) -> Result<(), ApiError> {
-    let agents = agents(app, pool, force);
-    if agents > 0 || (jobs > 0 && !force) {
-        return Err(not_empty(pool, &lost(app, there.as_ref(), jobs).await?, agents, force));
+    let (agents, commands) = (agents(app, pool, force), commands(app, pool).await?);
+    if agents > 0 || (jobs + commands > 0 && !force) {
+        return Err(not_empty(pool, &lost(app, there.as_ref(), jobs).await?, commands, agents, force));
     }
     if let Some(held) = &there {
         delete_record(app, pool, held.revision).await?;
     }
     close(app, pool, there.as_ref().map(|held| &held.record)).await?;
     if force {
-        cancel_all(app, pool).await?;
+        let until = Instant::now() + CANCEL_FOR;
+        cancel_all(app, &topology::jobs_stream(pool), &subjects::jobs_of(pool), until).await?;
+        cancel_all(app, COMMANDS, &subjects::commands_of(pool), until).await?;
     }
-    let late = self::jobs(app, pool).await?.unwrap_or(0);
-    if late > 0 {
+    let (late, commands) = (self::jobs(app, pool).await?.unwrap_or(0), self::commands(app, pool).await?);
+    if late + commands > 0 {
         let lost = lost(app, there.as_ref(), late).await?;
         restore(app, pool, there).await?;
-        return Err(not_empty(pool, &lost, 0, force));
+        return Err(not_empty(pool, &lost, commands, 0, force));
     }
     provision::remove_pool(&app.nats, pool).await.map_err(|error| lanes::failed(DOING, error))
 }
@@ -85,9 +88,12 @@ async fn lost(app: &App, there: Option<&Held<PoolRecord>>, jobs: u64) -> Result<
     }
 }
 
-fn not_empty(pool: &PoolName, lost: &QueueView, agents: usize, force: bool) -> ApiError {
+fn not_empty(pool: &PoolName, lost: &QueueView, commands: u64, agents: usize, force: bool) -> ApiError {
     let QueueView { pending, running, .. } = lost;
-    let has = format!("pool `{pool}` has {pending} waiting and {running} running jobs");
+    let mut has = format!("pool `{pool}` has {pending} waiting and {running} running jobs");
+    if commands > 0 {
+        has = format!("{has}, {commands} commands for its agents");
+    }
     let detail = match force {
         true if agents > 0 => format!("{has}, and {agents} agents that are there; stop these first"),
         true => format!("{has} left; repeat the request"),
@@ -103,6 +109,12 @@ fn not_empty(pool: &PoolName, lost: &QueueView, agents: usize, force: bool) -> A
 async fn jobs(app: &App, pool: &PoolName) -> Result<Option<u64>, ApiError> {
     let state = queue::state(app, pool).await.map_err(|error| error.while_doing(DOING))?;
     Ok(state.map(|state| state.messages))
+}
+
+/// Commands to the pool's agents that have not ended.
+async fn commands(app: &App, pool: &PoolName) -> Result<u64, ApiError> {
+    let behind = walk::behind(&app.nats, COMMANDS, &subjects::commands_of(pool), 1).await;
+    Ok(behind.map_err(|error| error.while_doing(DOING))?.map_or(0, |behind| behind + 1))
 }
 
 /// Agents that keep the pool: all that are not revoked, or with `force` those that are there.
@@ -141,12 +153,10 @@ async fn restore(app: &App, pool: &PoolName, there: Option<Held<PoolRecord>>) ->
     provision::ensure_lanes(&app.nats, pool, &BTreeSet::new()).await.map(drop).map_err(|error| lanes::failed("put the pool back", error))
 }
 
-/// Gives every job in the queue a `cancelled` result and takes it out.
-async fn cancel_all(app: &App, pool: &PoolName) -> Result<(), ApiError> {
-    let until = Instant::now() + CANCEL_FOR;
-    let name = topology::jobs_stream(pool);
+/// Gives every job that a stream holds below a subject a `cancelled` result and takes it out.
+async fn cancel_all(app: &App, name: &str, filter: &str, until: Instant) -> Result<(), ApiError> {
     while Instant::now() < until {
-        let batch = match stored::from(&app.nats, &name, &subjects::jobs_of(pool), 1, AT_ONCE).await {
+        let batch = match stored::from(&app.nats, name, filter, 1, AT_ONCE).await {
             Ok(batch) => batch,
             Err(StoreError::NoStream(_)) => return Ok(()),
             Err(error) => return Err(error.while_doing(DOING)),
@@ -154,7 +164,7 @@ async fn cancel_all(app: &App, pool: &PoolName) -> Result<(), ApiError> {
         if batch.is_empty() {
             return Ok(());
         }
-        let mut cancelled = stream::iter(batch).map(|message| cancel_one(app, &name, message)).buffer_unordered(AT_ONCE);
+        let mut cancelled = stream::iter(batch).map(|message| cancel_one(app, name, message)).buffer_unordered(AT_ONCE);
         while let Some(one) = cancelled.next().await {
             one?;
         }

@@ -23,7 +23,7 @@ use crate::{
     app::App,
     endpoint::{Access, Endpoint},
     extract::{JOB_LIMIT, Json, Path, Query, Trace},
-    jobs::{order::Order, place},
+    jobs::{JOB_CODES, order::Order, place},
     page::{self, ListQuery},
     problem::ApiError,
     stored,
@@ -82,17 +82,6 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 
 /// What a path with a schedule's name can answer.
 const NAMED: &[Code] = &[Code::NameInvalid, Code::ScheduleNotFound];
-/// What can be wrong with a schedule's job.
-const JOB_CODES: &[Code] = &[
-    Code::VersionUnknown,
-    Code::NameInvalid,
-    Code::TypeUnknown,
-    Code::ParamsInvalid,
-    Code::TimeoutInvalid,
-    Code::RetryInvalid,
-    Code::LabelsInvalid,
-    Code::PoolNotFound,
-];
 
 async fn one(app: &App, record: ScheduleRecord) -> Result<axum::Json<One<ScheduleView>>, ApiError> {
     Ok(axum::Json(One { data: view::view(app, record).await? }))

@@ -71,7 +71,7 @@ impl Wanted {
             grace_s: self.grace_s,
             paused: self.put.paused,
             pool: self.order.pool.clone(),
-            priority: self.order.lane.priority,
+            priority: self.order.queue.priority(),
             job: self.job.clone(),
             description: self.put.description.clone(),
             created_at: there.map_or(now, |there| there.created_at),
@@ -90,7 +90,7 @@ pub(super) async fn find(app: &App, name: &ScheduleName) -> Result<Held<Schedule
 
 /// Makes the schedule, or puts another one in its place; answers it and whether it is new.
 pub(super) async fn put(app: &App, name: &ScheduleName, wanted: &Wanted) -> Result<(ScheduleRecord, bool), ApiError> {
-    lanes::ready(app, &wanted.order.pool, &wanted.order.lane.executor).await?;
+    lanes::ready(app, &wanted.order.pool, &wanted.order.job.job_type.executor()).await?;
     let key = keys::definition(name);
     for _ in 0..ROUNDS {
         let there = read::<ScheduleRecord>(&app.buckets.schedules, &key).await?;
@@ -227,6 +227,6 @@ mod tests {
             check(json!({"every": "60s", "job": {"pool": "p", "type": "shell.run", "priority": "low", "labels": {"a": "b"}}})).unwrap();
         let record = wanted.record(&"s".parse().unwrap(), None, at(0));
         let order = Order::check(&triggered(&record), None, at(0)).unwrap();
-        assert_eq!((order.job, order.lane), (wanted.order.job, wanted.order.lane));
+        assert_eq!((order.job, order.queue), (wanted.order.job, wanted.order.queue));
     }
 }

@@ -45,10 +45,19 @@ impl Taken {
 impl Agent {
     /// Asks a lane for one job, and waits for it at most this long.
     pub(crate) async fn pull(&self, lane: &Lane, wait: Duration) -> Option<Taken> {
+        let ask = json!({"batch": 1, "expires": u64::try_from(wait.as_nanos()).unwrap(), "group": topology::PRIORITY_GROUP, "priority": 0});
+        self.next(js::next(&topology::jobs_stream(&self.pool), &lane.consumer()), ask, wait).await
+    }
+
+    /// Takes the next command to it, and waits for one at most this long.
+    pub(crate) async fn command(&self, wait: Duration) -> Option<Taken> {
+        let ask = json!({"batch": 1, "expires": u64::try_from(wait.as_nanos()).unwrap()});
+        self.next(js::next(topology::COMMANDS, self.id.as_str()), ask, wait).await
+    }
+
+    async fn next(&self, next: String, ask: Value, wait: Duration) -> Option<Taken> {
         let inbox = self.client.new_inbox();
         let mut jobs = self.client.subscribe(inbox.clone()).await.unwrap();
-        let ask = json!({"batch": 1, "expires": u64::try_from(wait.as_nanos()).unwrap(), "group": topology::PRIORITY_GROUP, "priority": 0});
-        let next = js::next(&topology::jobs_stream(&self.pool), &lane.consumer());
         self.client.publish_with_reply(next, inbox, ask.to_string().into()).await.unwrap();
         let message = tokio::time::timeout(wait + Duration::from_secs(2), jobs.next()).await.ok()??;
         if message.status.is_some() {
@@ -76,13 +85,15 @@ impl Agent {
 
     /// The result that a well-behaved agent stores.
     pub(crate) fn result(&self, taken: &Taken, stdout: &str) -> JobResult {
-        let now = Timestamp::now();
-        let mut result = JobResult::never_ran(Outcome::Succeeded, ErrorInfo::new(Code::Internal, ""), now, now);
+        // $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>
+        let queued_at: i64 = taken.message.reply.as_ref().unwrap().rsplit('.').nth(1).unwrap().parse().unwrap();
+        let queued_at = Timestamp::from_micros(queued_at / 1000);
+        let mut result = JobResult::never_ran(Outcome::Succeeded, ErrorInfo::new(Code::Internal, ""), queued_at, Timestamp::now());
         result.error = None;
         if let Ok(job) = Job::decode(&taken.message.payload) {
             (result.job_type, result.labels) = (Some(job.job_type), job.labels);
         }
-        result.priority = subjects::parse_job(&taken.message.subject).unwrap().lane.priority;
+        result.priority = subjects::parse_job(&taken.message.subject).unwrap().queue.priority();
         (result.agent_id, result.attempt, result.stdout) = (Some(self.id.clone()), 1, Output::from(stdout.as_bytes().to_vec()));
         result
     }

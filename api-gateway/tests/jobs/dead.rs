@@ -42,10 +42,15 @@ fn attempt(agent: &Agent, number: u32, tail: Option<&str>) -> AttemptRecord {
 async fn died(agent: &Agent, id: &str, body: Value, attempts: Vec<AttemptRecord>) {
     let executor = body["type"].as_str().unwrap().split('.').next().unwrap().to_owned();
     let lane = &muster_schemas::lane::Lane::of(&executor.parse().unwrap())[0];
+    let subject = muster_schemas::subjects::job(&agent.pool, lane, &id.parse().unwrap());
+    died_at(agent, id, subject, body, attempts).await;
+}
+
+async fn died_at(agent: &Agent, id: &str, subject: String, body: Value, attempts: Vec<AttemptRecord>) {
     let id: JobId = id.parse().unwrap();
     let letter = DeadLetter {
         v: V,
-        subject: muster_schemas::subjects::job(&agent.pool, lane, &id),
+        subject,
         body: body.to_string().into_bytes(),
         queued_at: Timestamp::now(),
         died_at: Timestamp::now(),
@@ -171,6 +176,44 @@ async fn a_replay_queues_the_job_again_with_its_first_parent_and_the_letter_goes
     rest.put("/pools/other", &json!({"executors": ["shell"]})).await;
     let again = other.take_of(Priority::High).await;
     assert_eq!(Job::decode(&again.message.payload).unwrap().parent.unwrap().as_str(), "first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commands_letter_goes_to_its_agent_again_unless_a_pool_is_named() {
+    let world = World::start().await;
+    let (rest, agent, other) = (world.rest(), world.agent("default").await, world.agent("other").await);
+    for (agent, name) in [(&agent, "one"), (&other, "two")] {
+        world.enlist(agent, name, |record| record.capabilities = ["shell".parse().unwrap()].into()).await;
+    }
+    let command = |pool, to, id: &str| muster_schemas::subjects::command(pool, to, &id.parse().unwrap());
+    for id in ["first", "second", "third"] {
+        died_at(&agent, id, command(&agent.pool, &agent.id, id), shell(), vec![attempt(&agent, 1, Some("x"))]).await;
+        let letter = rest.get(&format!("/dead-letters/{id}")).await.data(200);
+        assert_eq!((&letter["target_agent"], &letter["priority"]), (&json!(agent.id), &json!("high")));
+    }
+    assert_eq!(rest.get("/dead-letters").await.data(200)[0]["target_agent"], json!(agent.id));
+    let again = replay(rest, "first", "", None).await.data(202);
+    assert_eq!((&again["target_agent"], &again["pool"]), (&json!(agent.id), &json!("default")));
+    let taken = agent.command(crate::world::SOON).await.unwrap();
+    let job = Job::decode(&taken.message.payload).unwrap();
+    assert_eq!((taken.id.as_str(), job.parent.unwrap().as_str()), (again["id"].as_str().unwrap(), "first"));
+    assert!(job.expires_at.is_some(), "it expires as any command does");
+    assert_eq!(rest.get("/dead-letters/first").await.code(404), "dead_letter_not_found");
+    let moved = replay(rest, "second", "", Some(&json!({"pool": "other"}))).await.data(202);
+    assert_eq!((moved.get("target_agent"), &moved["pool"]), (None, &json!("other")));
+    assert_eq!(other.take_of(Priority::High).await.id.as_str(), moved["id"]);
+    let shared = replay(rest, "third", "", Some(&json!({"pool": "default"}))).await.data(202);
+    assert_eq!((shared.get("target_agent"), &shared["pool"]), (None, &json!("default")));
+    assert_eq!(agent.take_of(Priority::High).await.id.as_str(), shared["id"]);
+    // An agent of one pool can't have another pool's agent run anything.
+    died_at(&agent, "forged", command(&other.pool, &other.id, "forged"), shell(), vec![]).await;
+    died_at(&agent, "nobody", command(&agent.pool, &other.id, "nobody"), shell(), vec![]).await;
+    let forged = replay(rest, "forged", "", None).await.data(202);
+    assert_eq!((forged.get("target_agent"), &forged["pool"]), (None, &json!("default")));
+    assert_eq!(replay(rest, "nobody", "", None).await.code(404), "agent_not_found");
+    assert_eq!(rest.get("/dead-letters/nobody").await.status, 200, "it stays");
+    let done = rest.post("/dead-letters/replay", &json!({"ids": ["nobody"], "to": "default"})).await.data(200);
+    assert_eq!((&done["done"], done.get("failed")), (&json!(1), None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,10 @@
 mod agent;
 mod batch;
 mod cancel;
+mod commands;
 mod dead;
 mod faults;
+mod groups;
 mod list;
 mod logs;
 mod lookup;

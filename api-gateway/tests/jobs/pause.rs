@@ -1,50 +1,15 @@
 //! Pausing pools over REST, and what a pool refuses to lose.
 
-use muster_schemas::{
-    lane::Priority,
-    records::{AgentRecord, AgentState, keys},
-    subjects::js,
-    time::Timestamp,
-    topology,
-    wire::{self, V},
-};
+use muster_schemas::{lane::Priority, time::Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    agent::Agent,
-    world::{Rest, World, eventually, pool},
-};
+use crate::world::{Rest, World, eventually, pool};
 
 async fn make_key(rest: &Rest, name: &str, role: &str) -> (String, Rest) {
     let made = rest.post("/api-keys", &json!({"name": name, "role": role})).await.data(201);
     let key = made["key"].as_str().unwrap().to_owned();
     (made["id"].as_str().unwrap().to_owned(), Rest { key, ..rest.clone() })
-}
-
-async fn enlist(world: &World, agent: &Agent) {
-    let record = AgentRecord {
-        v: V,
-        id: agent.id.clone(),
-        name: "a".parse().unwrap(),
-        pool: agent.pool.clone(),
-        state: AgentState::Active,
-        description: None,
-        tags: [].into(),
-        labels: [].into(),
-        capabilities: [].into(),
-        version: String::new(),
-        os: String::new(),
-        arch: String::new(),
-        hostname: String::new(),
-        public_key: None,
-        key_prefix: None,
-        created_at: Timestamp::now(),
-        registered_at: None,
-        remote_ip: None,
-    };
-    let core = world.core().await;
-    core.request(js::key(topology::AGENTS, &keys::agent(&agent.id)), wire::encode(&record).into()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +73,7 @@ async fn who_may_not_pause_and_what_is_no_note_is_refused() {
 async fn removing_a_pool_with_jobs_and_agents_needs_force_and_says_what_would_be_lost() {
     let world = World::start().await;
     let (rest, agent) = (world.rest(), world.agent("other").await);
-    enlist(&world, &agent).await;
+    world.enlist(&agent, "a", |_| {}).await;
     for id in ["a", "b", "c"] {
         rest.submit(json!({"pool": "other", "id": id})).await.data(202);
     }

@@ -1,7 +1,7 @@
 //! Pools over REST.
 
 use muster_schemas::{
-    records::{AgentRecord, AgentState, keys},
+    records::keys,
     standing::{Standing, Status},
     subjects::js,
     time::Timestamp,
@@ -10,7 +10,7 @@ use muster_schemas::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{World, eventually, pool};
+use crate::world::{World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_is_made_changed_listed_and_removed() {
@@ -130,7 +130,7 @@ async fn submits_while_a_pool_is_removed_are_refused_or_keep_the_pool() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_counts_the_queue_and_the_agents() {
     let world = World::start().await;
-    let (rest, agent, core) = (world.rest(), world.agent("default").await, world.core().await);
+    let (rest, agent) = (world.rest(), world.agent("default").await);
     let health = rest.get("/pools/default/health").await.data(200);
     assert_eq!((&health["status"], &health["queue"]["pending"], &health["agents"]["online"]), (&json!("stalled"), &json!(0), &json!(0)));
     for _ in 0..3 {
@@ -140,27 +140,7 @@ async fn health_counts_the_queue_and_the_agents() {
     let queue = rest.get("/pools/default/health").await.data(200)["queue"].clone();
     assert_eq!((&queue["pending"], &queue["running"]), (&json!(2), &json!(1)));
     assert!(queue["oldest_at"].is_string());
-    let record = AgentRecord {
-        v: V,
-        id: agent.id.clone(),
-        name: "a".parse().unwrap(),
-        pool: pool("default"),
-        state: AgentState::Active,
-        description: None,
-        tags: [].into(),
-        labels: [].into(),
-        capabilities: [].into(),
-        version: String::new(),
-        os: String::new(),
-        arch: String::new(),
-        hostname: String::new(),
-        public_key: None,
-        key_prefix: None,
-        created_at: Timestamp::now(),
-        registered_at: None,
-        remote_ip: None,
-    };
-    core.request(js::key(topology::AGENTS, &keys::agent(&agent.id)), wire::encode(&record).into()).await.unwrap();
+    world.enlist(&agent, "a", |_| {}).await;
     eventually("the agent is counted", async || {
         (rest.get("/pools/default/health").await.data(200)["agents"]["offline"] == 1).then_some(())
     })

@@ -73,7 +73,7 @@ async fn an_own_id_submitted_again_answers_the_first_job_queued_finished_and_on_
     let other = rest.submit(json!({"id": "invoice-7", "priority": "high"})).await.data(202);
     assert_eq!(other["priority"], "normal", "the first one");
     let taken = agent.take().await;
-    assert_eq!((taken.header(MSG_ID).as_deref(), taken.header(FRESH)), (Some("invoice-7"), None));
+    assert_eq!((taken.header(MSG_ID).as_deref(), taken.header(FRESH)), (Some("default.invoice-7"), None));
     agent.tell(&taken.id, EventKind::Started, 1).await;
     assert_eq!(rest.submit(json!({"id": "invoice-7"})).await.data(202)["state"], "running");
     assert!(agent.finish(&taken, "once").await);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_schemas::{
     event::{Event, EventKind},
     lane::{Lane, Priority},
-    records::{AgentRecord, AgentState, keys},
+    records::keys,
     standing::{Standing, Status},
     subjects::{self, About, broker, js},
     time::Timestamp,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Waits until the job waits for this reason, and answers all that is said.
-async fn why(world: &World, id: &str, reason: &str) -> Value {
+pub(crate) async fn why(world: &World, id: &str, reason: &str) -> Value {
     eventually(reason, async || {
         let why = world.rest().get(&format!("/jobs/{id}/why")).await.data(200);
         (why["reason"] == reason).then_some(why)
@@ -29,37 +29,16 @@ async fn why(world: &World, id: &str, reason: &str) -> Value {
     .await
 }
 
-fn sentence(why: &Value) -> &str {
+pub(crate) fn sentence(why: &Value) -> &str {
     why["sentence"].as_str().unwrap()
 }
 
 /// Says that the agent is registered, with these executors.
 async fn registered(world: &World, agent: &Agent, name: &str, executors: &[&str]) {
-    let record = AgentRecord {
-        v: V,
-        id: agent.id.clone(),
-        name: name.parse().unwrap(),
-        pool: agent.pool.clone(),
-        state: AgentState::Active,
-        description: None,
-        tags: [].into(),
-        labels: [].into(),
-        capabilities: executors.iter().map(|name| name.parse().unwrap()).collect(),
-        version: String::new(),
-        os: String::new(),
-        arch: String::new(),
-        hostname: String::new(),
-        public_key: None,
-        key_prefix: None,
-        created_at: Timestamp::now(),
-        registered_at: None,
-        remote_ip: None,
-    };
-    let core = world.core().await;
-    core.request(js::key(topology::AGENTS, &keys::agent(&agent.id)), wire::encode(&record).into()).await.unwrap();
+    world.enlist(agent, name, |record| record.capabilities = executors.iter().map(|name| name.parse().unwrap()).collect()).await;
 }
 
-async fn standing(world: &World, agent: &Agent, status: Status, refusal: Option<&str>) {
+pub(crate) async fn standing(world: &World, agent: &Agent, status: Status, refusal: Option<&str>) {
     let standing = Standing {
         v: V,
         score: 100.0,
@@ -78,7 +57,7 @@ async fn standing(world: &World, agent: &Agent, status: Status, refusal: Option<
     world.dispatcher().await.request(subject, wire::encode(&standing).into()).await.unwrap();
 }
 
-async fn told(agent: &Agent, id: &str, kind: EventKind, next_at: Option<Timestamp>) {
+pub(crate) async fn told(agent: &Agent, id: &str, kind: EventKind, next_at: Option<Timestamp>) {
     let event = Event {
         v: V,
         kind,

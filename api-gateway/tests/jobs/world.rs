@@ -18,8 +18,10 @@ use muster_runtime::{
 };
 use muster_schemas::{
     names::{AgentId, PoolName},
-    subjects::{self, broker},
+    records::{AgentRecord, keys},
+    subjects::{self, broker, js},
     time::Timestamp,
+    topology, wire,
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -153,6 +155,14 @@ impl World {
         let jwt = creds::mint_agent_jwt(&seed, account, &pool, &id, &user.public_key(), AGENT_JWT_LIFETIME).unwrap();
         let creds = Creds { jwt, seed: user.seed().unwrap().into() };
         Agent { client: self.connect(&creds.to_text(), &subjects::agent_inbox(&id)).await, id, pool }
+    }
+
+    /// Stores the record of an agent, as a registration does.
+    pub(crate) async fn enlist(&self, agent: &Agent, name: &str, change: impl FnOnce(&mut AgentRecord)) {
+        let mut record = AgentRecord::new(agent.id.clone(), name.parse().unwrap(), agent.pool.clone(), Timestamp::now());
+        change(&mut record);
+        let key = js::key(topology::AGENTS, &keys::agent(&agent.id));
+        self.core().await.request(key, wire::encode(&record).into()).await.unwrap();
     }
 
     fn seed(&self, account: Account) -> String {

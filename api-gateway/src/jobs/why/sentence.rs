@@ -9,6 +9,8 @@ use muster_schemas::{
     topology::ACK_WAIT,
 };
 
+use super::command;
+
 /// Agents that a sentence names; the facts have more.
 const NAMED: usize = 5;
 
@@ -16,6 +18,9 @@ const NAMED: usize = 5;
 pub(super) fn conclude(view: &JobView, facts: &WhyFacts, now: Timestamp) -> (WhyReason, String) {
     if let Some(ended) = ended(view).or_else(|| running(view, facts)) {
         return ended;
+    }
+    if let Some(target) = &facts.target {
+        return command::conclude(target, facts, || put_off(view, facts, now), now);
     }
     let (reason, mut sentence) = put_off(view, facts, now).unwrap_or_else(|| waits(view, facts));
     if let Some(paused) = facts.paused.as_ref().filter(|_| reason != WhyReason::PoolPaused) {
@@ -39,7 +44,10 @@ fn running(view: &JobView, facts: &WhyFacts) -> Option<(WhyReason, String)> {
     let mut sentence = format!("It does not wait: {who} runs attempt {} of it{since}.", facts.attempt);
     if agent.is_some_and(|agent| agent.status == Some(Status::Offline)) {
         let lease = ACK_WAIT.as_secs();
-        sentence.push_str(&format!(" That agent is offline: {lease} s after its last sign of life another one gets the job."));
+        sentence.push_str(&match facts.target {
+            Some(_) => " That agent is offline: it gets the command again when it is back.".to_owned(),
+            None => format!(" That agent is offline: {lease} s after its last sign of life another one gets the job."),
+        });
     }
     Some((WhyReason::Running, sentence))
 }
@@ -129,7 +137,7 @@ fn obstacle(agent: &WhyAgent) -> String {
     }
 }
 
-fn name(agent: &WhyAgent) -> String {
+pub(super) fn name(agent: &WhyAgent) -> String {
     match &agent.name {
         Some(name) => format!("agent `{name}`"),
         None => format!("agent {}, which is not registered any more,", agent.id),
@@ -140,11 +148,11 @@ fn since(facts: &WhyFacts) -> String {
     facts.since.map_or_else(String::new, |since| format!(" since {since}"))
 }
 
-fn count(n: u64, what: &str) -> String {
+pub(super) fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-fn capital(text: &str) -> String {
+pub(super) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
@@ -167,6 +175,7 @@ mod tests {
             queued_at: None,
             attempt: 0,
             agent_id: None,
+            target_agent: None,
             reason: None,
             next_at: None,
             result: None,
