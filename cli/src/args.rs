@@ -10,19 +10,23 @@ use muster_schemas::{
     records::Role,
 };
 
+pub(crate) mod groups;
 pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod operate;
 pub(crate) mod pools;
 pub(crate) mod schedules;
 pub(crate) mod stack;
+pub(crate) mod work;
 
+pub(crate) use groups::{GroupsCommand, RunArgs};
 pub(crate) use job::{JobCommand, PingArgs, SubmitArgs};
 pub(crate) use jobs::{DeadCommand, DeadListArgs, JobsArgs, Which};
 pub(crate) use operate::{AgentsCommand, CredsCommand, JoinTokenCommand, KeysCommand};
 pub(crate) use pools::{DefaultsArgs, PoolPutArgs, PoolsCommand};
 pub(crate) use schedules::{SchedulePutArgs, SchedulesCommand};
 pub(crate) use stack::{InitArgs, ServiceCommand, UpArgs};
+pub(crate) use work::{TimeArgs, WhatArgs, WorkArgs};
 
 const LONG_ABOUT: &str = "Muster runs jobs on agents: machines that pull work from a queue, the fittest one first.
 
@@ -77,6 +81,14 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Submit a job, wait for it and print its output
     Submit(Box<SubmitArgs>),
+    /// Run a command on every agent of a pool, or on one of them, and show how it went on each
+    Run(Box<RunArgs>),
+    /// List groups, the runs of `muster run --all`: show one, watch it, cancel it
+    #[command(visible_alias = "group")]
+    Groups {
+        #[command(subcommand)]
+        command: Option<GroupsCommand>,
+    },
     /// Look at a job, watch it, cancel it, run it again, read its output, ask why it waits
     Job {
         #[command(subcommand)]

@@ -3,6 +3,7 @@
 mod agents;
 mod creds;
 mod dead;
+mod groups;
 mod init;
 mod job;
 mod jobs;
@@ -10,8 +11,10 @@ mod keys;
 mod ping;
 mod pools;
 mod print;
+mod run;
 mod schedules;
 mod submit;
+mod work;
 
 pub(crate) use creds::issue;
 
@@ -32,6 +35,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init(args) => init::run(args, json)?,
         Command::Creds { command } => creds::run(command, json)?,
         Command::Submit(args) => return submit::run(&api()?, *args, json).await,
+        Command::Run(args) => return run::run(&api()?, *args, json).await,
+        Command::Groups { command } => return groups::run(&api()?, command, json).await,
         Command::Job { command } => return job::run(&api()?, command, json).await,
         Command::Jobs(args) => jobs::run(&api()?, *args, json).await?,
         Command::Dead { command } => return dead::run(&api()?, command, json).await,

@@ -7,6 +7,8 @@ use serde_json::json;
 
 use crate::text::safe;
 
+/// The command line is wrong, as clap has it.
+pub(crate) const EXIT_USAGE: u8 = 2;
 /// Timed out, as `timeout(1)` has it.
 pub(crate) const EXIT_TIMED_OUT: u8 = 124;
 /// Interrupted by Ctrl-C, as shells have it.
@@ -99,6 +101,8 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::JobAmbiguous => "say which with --pool",
         Code::AgentNotFound => "`muster agents` shows what there is",
         Code::KeyNotFound => "`muster keys list` shows what there is",
+        Code::GroupNotFound => "`muster groups list` shows what there is",
+        Code::NoAgentMatches => "`muster agents` shows what there is, with states and executors",
         Code::QueueFull => "wait until jobs have run, or raise the limit with `muster pools put NAME --max-queued`",
         Code::TypeUnknown => "a type is EXECUTOR.VERB, such as shell.run, http.request or probe.ping",
         Code::BrokerUnavailable | Code::RateLimited => "try again in a moment",

@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, io::Read as _, str::FromStr, time::Duration};
 
 use anyhow::{Context as _, bail};
-use muster_runtime::config::Period;
-use muster_schemas::{job, records::Role, time::Timestamp};
+use muster_runtime::config::{ParseQuantityError, Period};
+use muster_schemas::{job, records::Role, time::Timestamp, topology::RESULT_AGE_MAX};
 use serde_json::Value;
+
+/// The longest line of output that is shown in a line with other things, in characters.
+const LINE_MAX: usize = 120;
 
 /// A word that an enumeration of the interface knows.
 pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
@@ -46,6 +49,14 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as key=value".to_owned()),
     }
+}
+
+/// How long a result is kept.
+pub(crate) fn result_ttl(text: &str) -> Result<Period, String> {
+    let period: Period = text.parse().map_err(|error: ParseQuantityError| error.to_string())?;
+    // A fraction of a second is rounded up.
+    let fits = !period.get().is_zero() && period.get() <= RESULT_AGE_MAX;
+    if fits { Ok(period) } else { Err("it takes 1s to 30d".to_owned()) }
 }
 
 /// A role by its word.
@@ -111,6 +122,16 @@ pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration(Duration::from_secs(now.since(at).as_secs().max(1))))
 }
 
+/// How long until then: at least a second, as [`ago`].
+pub(crate) fn until(at: Timestamp, now: Timestamp) -> String {
+    duration(Duration::from_secs(at.since(now).as_secs().max(1)))
+}
+
+/// A time to the second: nobody reads more of one to come.
+pub(crate) fn second(at: Timestamp) -> Timestamp {
+    Timestamp::from_secs(at.secs())
+}
+
 /// Bytes: `512 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -130,6 +151,15 @@ pub(crate) fn bytes(bytes: u64) -> String {
 /// Labels in one cell.
 pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The last line of an output with anything on it, cut after 120 characters.
+pub(crate) fn last_line(output: &str) -> Option<String> {
+    let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    Some(match line.char_indices().nth(LINE_MAX) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
+    })
 }
 
 /// A text from outside, safe for a terminal: control characters shown, not obeyed.
@@ -158,6 +188,16 @@ mod tests {
         assert_eq!([at("1h30m"), at("90"), at("2027-01-15T08:00:07Z")], [Ok(-5400), Ok(-90), Ok(7)]);
         for wrong in ["", "yesterday", "1w", "2027-01-15"] {
             assert!(at(wrong).unwrap_err().contains("1h"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_result_is_kept_for_a_second_to_thirty_days() {
+        for fits in ["1s", "1", "90m", "30d"] {
+            assert!(result_ttl(fits).is_ok(), "{fits}");
+        }
+        for wrong in ["0", "0s", "31d", "a week", "-1"] {
+            assert!(result_ttl(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -200,6 +240,13 @@ mod tests {
     #[test]
     fn sizes_are_whole_numbers_of_a_fitting_unit() {
         assert_eq!([bytes(0), bytes(9_999), bytes(10_240), bytes(3 << 30)], ["0 B", "9999 B", "10 KiB", "3072 MiB"]);
+    }
+
+    #[test]
+    fn the_last_line_is_one_with_something_on_it_and_not_too_long() {
+        assert_eq!(last_line("one\n two \n\n").as_deref(), Some("two"));
+        assert_eq!(last_line(" \n"), None);
+        assert_eq!(last_line(&"ä".repeat(500)).unwrap().chars().count(), LINE_MAX + 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muster_schemas::time::Timestamp;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -183,6 +184,7 @@ fn one_command_starts_a_stack_that_runs_jobs_and_goes_on_where_it_stopped() {
 fn jobs_are_operated(home: &Home) {
     dead_letters_are_found_and_replayed(home);
     a_paused_pool_says_why_a_job_waits(home);
+    a_job_runs_in_its_time_or_not_at_all(home);
     events_go_on_where_a_lost_gateway_left_them(home);
     let of = |line: &[&str]| {
         let jobs = home.json(line.iter().copied());
@@ -279,6 +281,22 @@ fn a_paused_pool_says_why_a_job_waits(home: &Home) {
     let put = home.json(["pools", "put", "default", "--default-retry", "1", "--default-backoff", "2s", "--json"]);
     assert_eq!(put["defaults"], serde_json::json!({"timeout_s": 3600, "retry": {"max_attempts": 1, "initial_ms": 2000}}));
     assert_eq!(home.json(["pools", "put", "default", "--no-defaults", "--json"])["defaults"], Value::Null);
+}
+
+fn a_job_runs_in_its_time_or_not_at_all(home: &Home) {
+    let done = home.run(["submit", "--id", "later-1", "--in", "2s", "--result-ttl", "1h", "--", "echo", "its time has come"]);
+    let said = text(&done.stderr);
+    assert_eq!((done.status.code(), text(&done.stdout).as_str()), (Some(0), "its time has come\n"), "{said}");
+    assert!(said.contains("later-1 is put off until"), "{said}");
+    let result = &home.json(["job", "get", "later-1", "--json"])["result"];
+    let at = |field: &str| result[field].as_str().unwrap().parse::<Timestamp>().unwrap();
+    assert!(at("started_at").since(at("queued_at")) >= Duration::from_millis(1900), "{result}");
+
+    let done = home.run(["submit", "--expires-at", "2020-01-01T00:00:00Z", "--", "echo", "too late"]);
+    let said = text(&done.stderr);
+    assert!(done.status.code() == Some(1) && done.stdout.is_empty() && said.contains("expired before it could start"), "{said}");
+    let done = home.run(["submit", "--in", "10m", "--expires-in", "5m", "--", "true"]);
+    assert_eq!(done.status.code(), Some(2), "{}", text(&done.stderr));
 }
 
 #[test]

@@ -10,6 +10,17 @@ const SUBMIT_HELP: &str = "Examples:
   muster submit --type probe.echo --params @params.json
   echo '{\"text\": \"hi\"}' | muster submit --type probe.echo --params -
   muster submit --detach -- sleep 60
+  muster submit --detach --at 2027-01-01T06:00:00+01:00 -- ./report.sh
+  muster submit --in 10m --expires-in 1h --result-ttl 7d -- ./sync.sh
+
+TIME is written as RFC 3339 has it, in UTC or with an offset: 2027-01-01T06:00:00Z, 2027-01-01T07:00:00+01:00.
+DURATION is 90s, 10m, 1h30m or 7d, and plain numbers are seconds. --in and --expires-in count from now, by this machine's
+clock, which is taken to agree with the broker's.
+--at and --in say from when on an agent may take the job, once; a time that has passed puts nothing off. Such a job is
+queued at once: submit waits for it unless --detach is given, and `muster job cancel ID` takes it back. For jobs that come
+again and again there is `muster schedules`.
+--expires-at and --expires-in bound the start, that of a retry as well; --timeout bounds the run. An agent that gets the
+job too late ends it as `expired`.
 
 The output of the job is printed as it comes. Ctrl-C stops the printing, not the job: `muster job cancel ID` does that.
 Exit codes:
@@ -24,44 +35,20 @@ Exit codes:
 /// `muster submit`.
 #[derive(Debug, Args)]
 #[command(after_long_help = SUBMIT_HELP, after_help = "More with --help")]
-#[command(group(clap::ArgGroup::new("work").required(true).args(["job_type", "command", "argv"])))]
 pub(crate) struct SubmitArgs {
-    /// The pool that runs it
-    #[arg(long, default_value = "default")]
-    pub(crate) pool: PoolName,
-    /// high, normal or low
-    #[arg(long, default_value_t)]
-    pub(crate) priority: Priority,
-    /// How long an attempt may run, such as 90s or 10m [default: that of the pool, or 5m]
-    #[arg(long)]
-    pub(crate) timeout: Option<Period>,
-    /// A label to find the job by; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::text::label)]
-    pub(crate) labels: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+    #[command(flatten)]
+    pub(crate) times: TimeArgs,
     /// An id of your own: submitting it again answers the first job
     #[arg(long)]
     pub(crate) id: Option<JobId>,
-    /// Attempts in all when the job fails or times out [default: that of the pool, or 1]
-    #[arg(long, value_name = "ATTEMPTS")]
-    pub(crate) retry: Option<i64>,
     /// Print the id and return at once
     #[arg(long, short)]
     pub(crate) detach: bool,
     /// Stop waiting after this; the job goes on [default: wait until it ends]
     #[arg(long, value_name = "DURATION", conflicts_with = "detach")]
     pub(crate) wait: Option<Period>,
-    /// The type of the job, when it is no command
-    #[arg(long = "type", value_name = "TYPE", conflicts_with_all = ["command", "argv"])]
-    pub(crate) job_type: Option<String>,
-    /// What the type takes: a JSON object, @FILE, or - for standard input
-    #[arg(long, value_name = "JSON", requires = "job_type", conflicts_with_all = ["command", "argv"])]
-    pub(crate) params: Option<String>,
-    /// A line for the agent's shell
-    #[arg(long, value_name = "LINE", conflicts_with = "argv")]
-    pub(crate) command: Option<String>,
-    /// A program and its arguments, run without a shell
-    #[arg(last = true, value_name = "COMMAND")]
-    pub(crate) argv: Vec<String>,
 }
 
 const EVENTS_HELP: &str = "Examples:

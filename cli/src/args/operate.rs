@@ -21,7 +21,20 @@ pub(crate) enum AgentsCommand {
         /// Its name or id
         agent: String,
     },
+    /// List what an agent was told to do by name: its last 100 commands, newest first
+    #[command(after_help = COMMANDS_HELP)]
+    Commands {
+        /// Its name or id
+        agent: String,
+    },
 }
+
+const COMMANDS_HELP: &str = "Examples:
+  muster agents commands web-3
+  muster run --agent web-3 -- uptime
+
+Each with the last line that it wrote. The jobs of `muster run --all` are among them; jobs of a pool that the agent took are not,
+they are in `muster jobs --agent web-3`.";
 
 const CREDS_HELP: &str = "Example:
   muster creds issue --publish default --name billing --out billing.creds

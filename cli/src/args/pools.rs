@@ -79,7 +79,7 @@ pub(crate) struct PoolPutArgs {
     /// Jobs that may wait
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_queued: Option<i64>,
-    /// Jobs that may run at once; from 10000 on, in each lane
+    /// Jobs that may run at once; from 10000 on there is no limit but agents' slots
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_running: Option<i64>,
     #[command(flatten)]

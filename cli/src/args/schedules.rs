@@ -49,7 +49,6 @@ pub(crate) enum SchedulesCommand {
 /// `muster schedules put`.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("when").required(true).args(["cron", "every", "at"])))]
-#[command(group(clap::ArgGroup::new("work").required(true).args(["job_type", "command", "argv"])))]
 pub(crate) struct SchedulePutArgs {
     /// The schedule
     pub(crate) name: ScheduleName,
@@ -80,31 +79,6 @@ pub(crate) struct SchedulePutArgs {
     /// A note for people
     #[arg(long)]
     pub(crate) description: Option<String>,
-    /// The pool that runs its jobs
-    #[arg(long, default_value = "default")]
-    pub(crate) pool: PoolName,
-    /// high, normal or low
-    #[arg(long, default_value_t)]
-    pub(crate) priority: Priority,
-    /// How long an attempt may run, such as 90s or 10m [default: 5m]
-    #[arg(long)]
-    pub(crate) timeout: Option<Period>,
-    /// A label to find its jobs by; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::text::label)]
-    pub(crate) labels: Vec<(String, String)>,
-    /// Attempts in all when a job fails or times out
-    #[arg(long, value_name = "ATTEMPTS")]
-    pub(crate) retry: Option<i64>,
-    /// The type of its jobs, when they are no command
-    #[arg(long = "type", value_name = "TYPE", conflicts_with_all = ["command", "argv"])]
-    pub(crate) job_type: Option<String>,
-    /// What the type takes: a JSON object, @FILE, or - for standard input
-    #[arg(long, value_name = "JSON", requires = "job_type", conflicts_with_all = ["command", "argv"])]
-    pub(crate) params: Option<String>,
-    /// A line for the agent's shell
-    #[arg(long, value_name = "LINE", conflicts_with = "argv")]
-    pub(crate) command: Option<String>,
-    /// A program and its arguments, run without a shell
-    #[arg(last = true, value_name = "COMMAND")]
-    pub(crate) argv: Vec<String>,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
 }

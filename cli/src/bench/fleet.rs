@@ -24,7 +24,7 @@ use muster_schemas::{
     heartbeat::{Heartbeat, Load, Slots},
     lane::Lane,
     names::{AgentId, ExecutorName, JobId, PoolName},
-    records::{AgentRecord, AgentState, keys},
+    records::{AgentRecord, keys},
     result::{ErrorInfo, JobResult, Outcome},
     standing::Standing,
     subjects::{self, About, js},
@@ -165,24 +165,10 @@ impl Fleet {
 fn record(id: &AgentId, pool: &PoolName, number: usize) -> Result<AgentRecord> {
     let now = Timestamp::now();
     Ok(AgentRecord {
-        v: V,
-        id: id.clone(),
-        name: format!("idle-{number}").parse()?,
-        pool: pool.clone(),
-        state: AgentState::Active,
-        description: None,
-        tags: Default::default(),
-        labels: Default::default(),
         capabilities: [probe()?].into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        os: String::new(),
-        arch: String::new(),
-        hostname: String::new(),
-        public_key: None,
-        key_prefix: None,
-        created_at: now,
         registered_at: Some(now),
-        remote_ip: None,
+        ..AgentRecord::new(id.clone(), format!("idle-{number}").parse()?, pool.clone(), now)
     })
 }
 

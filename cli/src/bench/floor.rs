@@ -67,7 +67,7 @@ impl Floor {
         }
         let jobs = topology::Stream { republish: None, ..topology::jobs(&pool, [&lane.executor], topology::QUEUED_DEFAULT) };
         provision::ensure_stream(&core, &jobs).await?;
-        provision::ensure_consumer(&core, &jobs.name, &topology::lane_consumer(&pool, &lane, topology::RUNNING_DEFAULT)).await?;
+        provision::ensure_consumer(&core, &jobs.name, &topology::lane_consumer(&pool, &lane, topology::OUT_MAX)).await?;
         let seed = std::fs::read_to_string(deployment.layout.signing_key(Account::Fleet))?;
         let pullers = Group::new("floor");
         for _ in 0..agents {

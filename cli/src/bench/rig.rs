@@ -119,7 +119,11 @@ impl Rig {
         Ok(status)
     }
 
-    async fn call(&self, method: reqwest::Method, path: &str, body: &Value) -> Result<Value> {
+    /// A request with a JSON body, or none; gives back the answer's.
+    ///
+    /// # Errors
+    /// When no answer comes, or one that is no success.
+    pub(super) async fn call(&self, method: reqwest::Method, path: &str, body: &Value) -> Result<Value> {
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key);
         if !body.is_null() {
             request = request.json(body);

@@ -1,13 +1,17 @@
-//! `muster agents list|get|health`.
+//! `muster agents list|get|health|commands`.
 
 use muster_schemas::{
-    api::{AgentHealth, AgentStatus, AgentView},
+    api::{AgentHealth, AgentStatus, AgentView, CommandView},
     names::{AgentId, PoolName},
     standing::Standing,
     time::Timestamp,
 };
 
+use super::jobs;
 use crate::{api::Api, args::AgentsCommand, failure::Failure, output, text};
+
+/// How many commands of an agent are listed.
+const COMMANDS: u32 = 100;
 
 pub(crate) async fn run(api: &Api, command: Option<AgentsCommand>, json: bool) -> anyhow::Result<()> {
     match command.unwrap_or(AgentsCommand::List { pool: None }) {
@@ -24,6 +28,11 @@ pub(crate) async fn run(api: &Api, command: Option<AgentsCommand>, json: bool) -
             let id = id(api, &agent).await?;
             let health = health(api, &id).await?;
             if json { output::json(&health)? } else { output::line(&show_health(&health, Timestamp::now()))? }
+        }
+        AgentsCommand::Commands { agent } => {
+            let id = id(api, &agent).await?;
+            let commands: Vec<CommandView> = api.first(&format!("/agents/{id}/commands"), &[], COMMANDS).await?;
+            if json { output::json(&commands)? } else { output::line(&commands_table(&commands, Timestamp::now()))? }
         }
     }
     Ok(())
@@ -85,6 +94,22 @@ fn table(agents: &[AgentView]) -> String {
         agents.iter().map(row).collect(),
         "There are no agents. `muster join-token create` makes a token with which one joins.",
     )
+}
+
+fn commands_table(commands: &[CommandView], now: Timestamp) -> String {
+    let row = |command: &CommandView| {
+        let job = &command.job;
+        [
+            job.id.to_string(),
+            job.job_type.as_ref().map(ToString::to_string).unwrap_or_default(),
+            jobs::state(job, now),
+            text::ago(job.queued_at, now),
+            jobs::took(job, now).map(text::duration).unwrap_or_default(),
+            command.output.as_ref().and_then(|output| text::last_line(&output.to_text())).unwrap_or_default(),
+        ]
+    };
+    let head = ["id", "type", "state", "queued", "took", "output"];
+    output::table(head, commands.iter().map(row).collect(), "The agent was told nothing by name. `muster run --agent NAME` does that.")
 }
 
 fn show(agent: &AgentView, now: Timestamp) -> String {
@@ -177,6 +202,19 @@ mod tests {
         assert_eq!(text.lines().count(), 2);
         assert!(table(&[]).contains("join-token create"));
         assert!(show(&agent, at()).contains("h (linux x86_64)"));
+    }
+
+    #[test]
+    fn a_command_is_a_row_with_the_last_line_that_it_wrote() {
+        let commands: Vec<CommandView> = serde_json::from_value(serde_json::json!([
+            {"id": "c1", "pool": "p", "type": "shell.run", "priority": "high", "state": "failed", "queued_at": at(), "exit_code": 3,
+             "output": muster_schemas::result::Output::from(b"one\ntwo\n".to_vec())},
+            {"id": "c2", "pool": "p", "priority": "high", "state": "pending", "queued_at": at()},
+        ]))
+        .unwrap();
+        let shown = commands_table(&commands, at());
+        assert!(shown.contains("failed, exit 3") && shown.contains("two") && !shown.contains("one") && shown.contains("c2"), "{shown}");
+        assert!(commands_table(&[], at()).contains("muster run --agent"));
     }
 
     #[test]

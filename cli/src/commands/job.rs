@@ -151,6 +151,7 @@ mod tests {
             queued_at: Some(at),
             attempt: 1,
             agent_id: None,
+            target_agent: None,
             reason: None,
             next_at: None,
             result: Some(result),

@@ -126,12 +126,12 @@ impl Names {
 }
 
 /// How long the last attempt took, or has taken until now.
-fn took(row: &JobRow, now: Timestamp) -> Option<Duration> {
+pub(super) fn took(row: &JobRow, now: Timestamp) -> Option<Duration> {
     let until = row.finished_at.or((row.state == JobState::Running).then_some(now))?;
     Some(until.since(row.started_at?))
 }
 
-fn state(row: &JobRow, now: Timestamp) -> String {
+pub(super) fn state(row: &JobRow, now: Timestamp) -> String {
     match (row.exit_code.filter(|code| *code != 0), row.next_at.filter(|at| *at > now)) {
         (Some(code), _) => format!("{}, exit {code}", row.state.as_str()),
         (None, Some(at)) => format!("{}, in {}", row.state.as_str(), text::duration(at.since(now))),

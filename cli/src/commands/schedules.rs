@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use muster_schemas::{
-    api::{JobView, PutSchedule, ScheduleView, Submit},
-    job::DraftRetry,
+    api::{JobView, PutSchedule, ScheduleView},
     names::ScheduleName,
     schedule::{Became, Missed, Overlap},
     time::Timestamp,
@@ -12,7 +11,7 @@ use muster_schemas::{
 use reqwest::Method;
 use serde_json::json;
 
-use super::submit::{whole_seconds, work};
+use super::work::{self, whole_seconds};
 use crate::{
     api::Api,
     args::{SchedulePutArgs, SchedulesCommand},
@@ -46,23 +45,12 @@ pub(crate) async fn run(api: &Api, command: Option<SchedulesCommand>, json: bool
 }
 
 fn request(args: SchedulePutArgs) -> anyhow::Result<PutSchedule> {
-    let (job_type, params) = work(args.job_type, args.params, args.command, args.argv)?;
-    let job = Submit {
-        pool: args.pool.to_string(),
-        job_type,
-        params,
-        priority: Some(args.priority.to_string()),
-        timeout_s: args.timeout.map(whole_seconds),
-        retry: args.retry.map(|max_attempts| DraftRetry { max_attempts, ..DraftRetry::default() }),
-        labels: args.labels.into_iter().collect(),
-        ..Submit::default()
-    };
     Ok(PutSchedule {
         cron: args.cron,
         time_zone: args.time_zone,
         every: args.every,
         at: args.at,
-        job,
+        job: work::submit(args.work)?,
         overlap: args.overlap,
         missed: args.missed,
         grace_s: args.grace.map(whole_seconds),

@@ -5,13 +5,15 @@ use std::{process::ExitCode, time::Duration};
 use muster_runtime::config::Period;
 use muster_schemas::{
     api::{JobState, JobView, Submit},
-    job::DraftRetry,
     result::Outcome,
+    time::Timestamp,
 };
 use reqwest::Method;
-use serde_json::{Value, json};
 
-use super::print::{self, Printed};
+use super::{
+    print::{self, Printed},
+    work,
+};
 use crate::{
     api::Api,
     args::SubmitArgs,
@@ -24,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(api: &Api, args: SubmitArgs, json: bool) -> anyhow::Result<ExitCode> {
     let (detach, wait) = (args.detach, args.wait);
-    let submit = request(args)?;
+    let submit = request(args, Timestamp::now())?;
     let job: JobView = api.send(Method::POST, "/jobs", &submit, Duration::ZERO).await?;
     if detach {
         if json {
@@ -34,6 +36,11 @@ pub(crate) async fn run(api: &Api, args: SubmitArgs, json: bool) -> anyhow::Resu
         }
         return Ok(ExitCode::SUCCESS);
     }
+    see_through(api, job, wait, json).await
+}
+
+/// Waits for the end of a job with its output printed meanwhile, and ends as it ends; or until Ctrl-C.
+pub(super) async fn see_through(api: &Api, job: JobView, wait: Option<Period>, json: bool) -> anyhow::Result<ExitCode> {
     let id = job.id.clone();
     tokio::select! {
         code = follow(api, job, wait, json) => code,
@@ -45,38 +52,9 @@ pub(crate) async fn run(api: &Api, args: SubmitArgs, json: bool) -> anyhow::Resu
     }
 }
 
-fn request(args: SubmitArgs) -> anyhow::Result<Submit> {
-    let (job_type, params) = work(args.job_type, args.params, args.command, args.argv)?;
-    Ok(Submit {
-        pool: args.pool.to_string(),
-        job_type,
-        params,
-        priority: Some(args.priority.to_string()),
-        timeout_s: args.timeout.map(whole_seconds),
-        retry: args.retry.map(|max_attempts| DraftRetry { max_attempts, ..DraftRetry::default() }),
-        labels: args.labels.into_iter().collect(),
-        id: args.id.map(|id| id.to_string()),
-        ..Submit::default()
-    })
-}
-
-/// Type and params: what was named, or a command.
-pub(super) fn work(
-    job_type: Option<String>,
-    params: Option<String>,
-    command: Option<String>,
-    argv: Vec<String>,
-) -> anyhow::Result<(String, Value)> {
-    Ok(match (job_type, command) {
-        (Some(job_type), _) => (job_type, params.as_deref().map_or(Ok(json!({})), text::params)?),
-        (None, Some(line)) => ("shell.run".into(), json!({"command": line})),
-        (None, None) => ("shell.run".into(), json!({"argv": argv})),
-    })
-}
-
-pub(super) fn whole_seconds(period: Period) -> i64 {
-    let up = u64::from(period.get().subsec_nanos() > 0);
-    i64::try_from(period.get().as_secs().saturating_add(up)).unwrap_or(i64::MAX)
+fn request(args: SubmitArgs, now: Timestamp) -> anyhow::Result<Submit> {
+    let job = Submit { id: args.id.map(|id| id.to_string()), ..work::submit(args.work)? };
+    Ok(work::timed(job, args.times, now)?)
 }
 
 /// Waits for the end of a job, with its output printed meanwhile.
@@ -104,17 +82,46 @@ async fn follow(api: &Api, job: JobView, wait: Option<Period>, json: bool) -> an
     Ok(exit_code(&job))
 }
 
-/// Says, once, that the job has not started: whoever watches a silent terminal wonders. Never returns.
+/// Says that the job has not started, at once when it is put off: whoever watches a silent terminal wonders. Never returns.
 async fn mention_waiting(api: &Api, job: &JobView) {
+    if job.state == JobState::Scheduled {
+        mention(job);
+        let now = Timestamp::now();
+        tokio::time::sleep(job.next_at.map_or(Duration::ZERO, |at| at.since(now))).await;
+    }
     tokio::time::sleep(SILENCE).await;
     let now: anyhow::Result<JobView> = api.get(&format!("/jobs/{}", job.id), &[("pool", job.pool.to_string())]).await;
-    if let Ok(JobView { id, pool, state: JobState::Pending, job_type, .. }) = now {
-        let executor = job_type.as_deref().and_then(|kind| kind.split_once('.')).map_or("its", |(executor, _)| executor);
-        output::warn(&format!(
-            "job {id} waits for an agent with room and the executor {executor}; `muster pools health {pool}` shows how pool {pool} is"
-        ));
+    if let Ok(job) = now {
+        mention(&job);
     }
     std::future::pending().await
+}
+
+fn mention(job: &JobView) {
+    if let Some(remark) = waits(job, Timestamp::now()) {
+        output::warn(&remark);
+    }
+}
+
+/// What a job waits for that has not started.
+fn waits(job: &JobView, now: Timestamp) -> Option<String> {
+    let JobView { id, pool, job_type, next_at, target_agent, .. } = job;
+    match job.state {
+        JobState::Scheduled => {
+            let until = next_at.map(|at| format!(" until {}, in {}", text::second(at), text::until(at, now)));
+            Some(format!("job {id} is put off{}; `muster job cancel {id}` takes it back", until.unwrap_or_default()))
+        }
+        JobState::Pending if let Some(agent) = target_agent => Some(format!(
+            "job {id} waits for agent {agent}; `muster job why {id}` says what that does, `muster job cancel {id}` takes the job back"
+        )),
+        JobState::Pending => {
+            let executor = job_type.as_deref().and_then(|kind| kind.split_once('.')).map_or("its", |(executor, _)| executor);
+            Some(format!(
+                "job {id} waits for an agent with room and the executor {executor}; `muster pools health {pool}` shows how pool {pool} is"
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// Says why it did not succeed, beside its output.
@@ -149,15 +156,21 @@ fn exit_code(job: &JobView) -> ExitCode {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use clap::Parser as _;
-    use muster_schemas::{code::Code, names::JobId, result::ErrorInfo, result::JobResult, time::Timestamp};
+    use muster_schemas::{code::Code, names::JobId, result::ErrorInfo, result::JobResult};
+    use serde_json::json;
 
     use super::*;
     use crate::args::{Cli, Command};
 
+    /// 2027-01-15T08:00:00Z.
+    fn now() -> Timestamp {
+        Timestamp::from_secs(1_800_000_000)
+    }
+
     fn parsed(line: &[&str]) -> Submit {
         let cli = Cli::try_parse_from(["muster", "submit"].iter().chain(line)).unwrap();
         let Command::Submit(args) = cli.command else { unreachable!("the command is submit") };
-        request(*args).unwrap()
+        request(*args, now()).unwrap()
     }
 
     fn refused(line: &[&str]) -> String {
@@ -196,6 +209,20 @@ mod tests {
         assert!(refused(&["--priority", "urgent", "--", "true"]).contains("high, normal or low"));
     }
 
+    #[test]
+    fn a_job_that_is_put_off_says_until_when_and_one_that_waits_says_for_what() {
+        let job = |state: &str, next_at: Option<&str>| -> JobView {
+            let job = json!({"id": "j1", "pool": "p", "type": "shell.run", "priority": "normal", "state": state, "next_at": next_at});
+            serde_json::from_value(job).unwrap()
+        };
+        let off = waits(&job("scheduled", Some("2027-01-15T10:05:00Z")), now()).unwrap();
+        assert_eq!(off, "job j1 is put off until 2027-01-15T10:05:00Z, in 2 h 5 min; `muster job cancel j1` takes it back");
+        assert!(waits(&job("scheduled", None), now()).unwrap().contains("is put off; "));
+        let pending = waits(&job("pending", None), now()).unwrap();
+        assert!(pending.contains("the executor shell") && pending.contains("pools health p"), "{pending}");
+        assert_eq!(waits(&job("running", None), now()), None);
+    }
+
     fn ended(outcome: Outcome, exit: Option<i32>) -> String {
         let at = Timestamp::from_secs(1_800_000_000);
         let mut result = JobResult::never_ran(outcome, ErrorInfo::new(Code::ExitNonzero, "x"), at, at);
@@ -211,6 +238,7 @@ mod tests {
             queued_at: None,
             attempt: 1,
             agent_id: None,
+            target_agent: None,
             reason: None,
             next_at: None,
             result: Some(result),

@@ -105,6 +105,11 @@ mod tests {
         fs::write(folder.pid("broker"), ours.id().to_string()).unwrap();
         fs::write(folder.pid("agent-1"), stranger.id().to_string()).unwrap();
         fs::write(folder.pid("agent-2"), "nonsense").unwrap();
+        // A process that has only just begun has no command line yet.
+        let pid = i32::try_from(ours.id()).unwrap();
+        while !is_ours(pid, folder.root()) {
+            tokio::time::sleep(LOOK).await; // poll
+        }
         // Reaped in the background, or it would stay a zombie of this process.
         let reaper = std::thread::spawn(move || ours.wait().unwrap());
         stop_all(&folder).await.unwrap();

@@ -8,7 +8,7 @@ use muster_schemas::{api::PoolView, code::Code, job::DraftRetry, names::PoolName
 use crate::{
     api::Api,
     args::DefaultsArgs,
-    commands::submit::whole_seconds,
+    commands::work::whole_seconds,
     failure::{Failure, Refused},
     text,
 };
