@@ -24,7 +24,7 @@ mod pool;
 mod shares;
 mod stream;
 
-pub use commands::{ensure_commands, remove_commands};
+pub use commands::{agents_with_commands, ensure_commands, remove_commands};
 pub use divider::Divider;
 pub use error::Error;
 pub use pool::{ensure_lanes, ensure_pool, remove_pool};

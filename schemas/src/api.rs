@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 mod agents;
+mod commands;
 mod dead;
 mod groups;
 mod history;
@@ -15,6 +16,7 @@ mod watch;
 mod why;
 
 pub use agents::*;
+pub use commands::*;
 pub use dead::*;
 pub use groups::*;
 pub use history::*;

@@ -49,7 +49,7 @@ codes! {
     WaitInvalid "wait_invalid" "The wait is malformed or longer than allowed."
     LabelsInvalid "labels_invalid" "The labels are too many, too long or malformed."
     PoolNotFound "pool_not_found" "There is no pool of that name."
-    PoolNotEmpty "pool_not_empty" "The pool still has jobs, agents or both."
+    PoolNotEmpty "pool_not_empty" "The pool still has jobs or agents, or schedules name it."
     QueueFull "queue_full" "The queue has reached its limit."
     JobNotFound "job_not_found" "No job of that id is known, or it is older than results are kept."
     JobFinished "job_finished" "The job has already ended."

@@ -25,7 +25,8 @@ fn shared() -> Vec<String> {
         StreamApi::Update.any(),
         StreamApi::Info.any(),
         StreamApi::MessageGet.any(),
-        // A cancelled or lost job leaves its queue. Shared streams are excepted by `protected`.
+        // A job that was cancelled, or that nobody took, leaves its queue; a queue is emptied. Shared streams are excepted by `protected`.
+        StreamApi::MessageDelete.any(),
         StreamApi::Purge.any(),
         ConsumerApi::Create.any("*"),
         broker::consumer_create_unnamed("*"),
@@ -40,25 +41,25 @@ fn shared() -> Vec<String> {
     publish
 }
 
-/// The streams that exist whatever pools there are, buckets included, without the queue of commands.
-fn shared_streams() -> Vec<String> {
-    let fixed = topology::fixed_streams().into_iter().map(|stream| stream.name).filter(|name| name != topology::COMMANDS);
-    fixed.chain(BUCKETS.iter().map(|bucket| bucket_stream(bucket.name))).collect()
+/// The streams that exist whatever pools there are, without buckets and the queue of commands.
+fn fixed_streams() -> impl Iterator<Item = String> {
+    topology::fixed_streams().into_iter().map(|stream| stream.name).filter(|name| name != topology::COMMANDS)
 }
 
-/// No removing and no emptying of the shared streams, whatever a bug or a stolen credential asks for.
-fn protected() -> Vec<String> {
-    let mut not = vec![StreamApi::Delete.subject(topology::COMMANDS)];
-    for stream in shared_streams() {
-        not.extend([StreamApi::Delete, StreamApi::Purge].map(|api| api.subject(&stream)));
-    }
-    not
+/// No emptying of the shared streams, and no message out of them, whatever a bug or a stolen credential asks for; but this.
+fn protected(but: (StreamApi, &str)) -> Vec<String> {
+    let but = but.0.subject(but.1);
+    let fixed = fixed_streams().flat_map(|stream| [StreamApi::Purge, StreamApi::MessageDelete].map(|api| api.subject(&stream)));
+    // Buckets let no single message be deleted, whoever asks.
+    let buckets = BUCKETS.iter().map(|bucket| StreamApi::Purge.subject(&bucket_stream(bucket.name)));
+    fixed.chain(buckets).filter(|subject| *subject != but).collect()
 }
 
-/// Of a dispatcher: timers of schedules are cancelled by purging their subjects.
-fn protected_but_timers() -> Vec<String> {
-    let timers = StreamApi::Purge.subject(topology::SCHEDULES);
-    protected().into_iter().filter(|subject| *subject != timers).collect()
+/// No removing of the shared streams.
+fn kept() -> impl Iterator<Item = String> {
+    let shared =
+        topology::fixed_streams().into_iter().map(|stream| stream.name).chain(BUCKETS.iter().map(|bucket| bucket_stream(bucket.name)));
+    shared.map(|stream| StreamApi::Delete.subject(&stream))
 }
 
 fn buckets<'a>(names: &'a [&str]) -> impl Iterator<Item = String> + 'a {
@@ -76,10 +77,10 @@ pub(super) fn gateway() -> Permissions {
         broker::CONTROLS.to_owned(),
         broker::RPCS.to_owned(),
         broker::HISTORY.to_owned(),
+        // Which agents have a queue of commands.
+        broker::consumer_names(topology::COMMANDS),
         // Answers, and results forwarded to where a job's header asks for them.
         broker::INBOXES.to_owned(),
-        // A dead letter that was replayed or is thrown away.
-        StreamApi::MessageDelete.subject(topology::DEAD),
         // The streams of pools, when a pool is removed.
         StreamApi::Delete.any(),
     ]);
@@ -94,7 +95,10 @@ pub(super) fn gateway() -> Permissions {
     let mut subscribe = vec![broker::GATEWAY_INBOXES.to_owned(), subjects::renewals()];
     subscribe.extend(Query::ALL.map(Query::all));
     subscribe.extend([About::Done, About::Event, About::Log].map(About::all));
-    Permissions { publish, publish_not: protected(), subscribe, responses: Some(RESPONSES) }
+    // A dead letter that was replayed or is thrown away.
+    let mut not = protected((StreamApi::MessageDelete, topology::DEAD));
+    not.extend(kept());
+    Permissions { publish, publish_not: not, subscribe, responses: Some(RESPONSES) }
 }
 
 pub(super) fn dispatcher() -> Permissions {
@@ -115,5 +119,7 @@ pub(super) fn dispatcher() -> Permissions {
     // Hints that a schedule, or a group, has changed.
     subscribe.push(js::key(topology::SCHEDULES_BUCKET, schedule::keys::DEFINITIONS));
     subscribe.push(broker::keys_of(topology::GROUPS));
-    Permissions { publish, publish_not: protected_but_timers(), subscribe, responses: None }
+    // Timers of schedules are cancelled by purging their subjects.
+    let not = protected((StreamApi::Purge, topology::SCHEDULES));
+    Permissions { publish, publish_not: not, subscribe, responses: None }
 }

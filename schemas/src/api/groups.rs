@@ -1,19 +1,19 @@
-//! Groups and commands over REST: one job for each of many agents, and jobs for one agent alone.
+//! Groups over REST: one job for each of many agents.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{
     group::{GroupStatus, Share},
-    job::DraftRetry,
     names::{AgentId, AgentName, GroupId, JobId, PoolName},
-    result::Output,
     time::Timestamp,
 };
 
-use super::{JobRow, JobView};
+use super::JobRow;
+
+/// The word for members whose job has not been sent, beside the states of jobs.
+pub const NOT_SENT: &str = "not_sent";
 
 /// Whom a job is for, where that is not whichever agent of a pool is next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -73,7 +73,7 @@ pub struct GroupView {
     /// After so many failures no further wave is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after: Option<u32>,
-    /// Members by where their jobs are (the states of jobs), and `not_sent`; those that no member is in are left out. Empty in a list, and where
+    /// Members by where their jobs are (the states of jobs), and [`NOT_SENT`]; those that no member is in are left out. Empty in a list, and where
     /// no dispatcher counts.
     pub counts: BTreeMap<String, u64>,
     /// When it was asked for.
@@ -97,63 +97,4 @@ pub struct GroupMember {
     /// Its job; absent when it has not been sent, or is not in the history yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRow>,
-}
-
-/// A command to one agent, to submit. Names are texts here, so that a wrong one is refused by its own code.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// What to run, `<executor>.<verb>`; without a verb it is `<executor>.run`.
-    #[serde(rename = "type")]
-    pub job_type: String,
-    /// What the type takes. A number `timeout` beside a `command` is taken as `timeout_s`, where that is absent.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub params: Value,
-    /// Seconds that an attempt may run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_s: Option<i64>,
-    /// What happens after a failed attempt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<DraftRetry>,
-    /// Labels to find it by.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// It does not start before this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_before: Option<Timestamp>,
-    /// It does not start after this; absent is 24 hours after it could first start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// Seconds that the result is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result_ttl_s: Option<i64>,
-    /// The caller's own id: a second command with it to the same agent answers the first one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-}
-
-/// A command as it was accepted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct CommandAccepted {
-    /// Its id: that of a job like any other.
-    pub command_id: JobId,
-    /// `queued`; or the job's state where the same one was submitted before.
-    pub status: String,
-    /// When it expires unless it has begun.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// The job; only in the answer to a request that waited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobView>,
-}
-
-/// A command in an agent's list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct CommandView {
-    /// The job.
-    #[serde(flatten)]
-    pub job: JobRow,
-    /// The end of what it wrote, while its result is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<Output>,
 }

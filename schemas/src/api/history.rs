@@ -79,7 +79,7 @@ pub struct PoolStats {
     pub oldest_pending_s: Option<f64>,
     /// Jobs that ended within the last hour.
     pub finished_last_hour: u64,
-    /// Seconds from being queued to the start of the last attempt, of those that ran.
+    /// Seconds from when they could start to the start of the last attempt, of those that ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_s: Option<Percentiles>,
     /// Seconds that the last attempt took, of those that ran.

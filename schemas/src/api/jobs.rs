@@ -178,6 +178,9 @@ pub struct JobView {
     /// The one agent that it is for; absent for a job of a lane, and once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_agent: Option<AgentId>,
+    /// The job that it runs again: the first one of them all. Absent once it has ended, and for one that runs for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<JobId>,
     /// What the last state change said, such as why an attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

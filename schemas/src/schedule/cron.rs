@@ -66,7 +66,7 @@ const KINDS: [Kind; 6] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
     /// Neither five nor six fields.
-    #[error("it takes five fields, or six with seconds first, and has {0}")]
+    #[error("it takes five fields, or six with seconds first, and has {0}; an interval such as `@every 5m` goes into the field `every`")]
     Fields(usize),
     /// A field breaks its rule.
     #[error("the {field} takes {least} to {most} as N, N-M, *, each with /STEP, joined by commas; `{given}` is none of these")]

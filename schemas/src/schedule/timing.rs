@@ -73,7 +73,13 @@ pub enum TimingError {
     /// The point in time.
     #[error("field `at`: {0}")]
     At(#[from] TimeError),
+    /// A point in time that the broker cannot count to in nanoseconds fires at once.
+    #[error("field `at`: it takes a time before the year 2200, and got {0}")]
+    Far(Timestamp),
 }
+
+/// The year 2200, in seconds since 1970.
+const FAR: i64 = 7_258_118_400;
 
 impl TryFrom<When> for Timing {
     type Error = TimingError;
@@ -93,7 +99,8 @@ impl TryFrom<When> for Timing {
             }
             (None, None, Some(at)) => {
                 out_of_place()?;
-                Ok(Self::At(at.parse()?))
+                let at: Timestamp = at.parse()?;
+                if at < Timestamp::from_secs(FAR) { Ok(Self::At(at)) } else { Err(TimingError::Far(at)) }
             }
             _ => Err(TimingError::Which),
         }
@@ -145,7 +152,9 @@ impl Zone {
     /// # Errors
     /// [`TimingError::Zone`] when there is none.
     pub fn named(name: &str) -> Result<Self, TimingError> {
-        let rules = jiff::tz::db().get(name).map_err(|_| TimingError::Zone(shown(name)))?;
+        let none = || TimingError::Zone(shown(name));
+        // The library takes `Etc/Unknown`, which stands for no zone, and the broker does not.
+        let rules = jiff::tz::db().get(name).ok().filter(|rules| !rules.is_unknown()).ok_or_else(none)?;
         // The broker looks for a file of that name, so its case matters.
         let name = rules.iana_name().unwrap_or(name).to_owned();
         Ok(Self { name, rules })

@@ -43,11 +43,16 @@ fn exactly_one_of_cron_every_and_at_is_taken() {
 
 #[test]
 fn what_is_no_time_zone_interval_or_date_is_refused() {
-    for zone in ["Mars/Olympus", "+02:00", "../etc/passwd", "Local", "CET+1"] {
+    for zone in ["Mars/Olympus", "Etc/Unknown", "+02:00", "../etc/passwd", "Local", "CET+1"] {
         assert!(matches!(Timing::try_from(when("* * * * *", zone)).unwrap_err(), TimingError::Zone(_)), "{zone}");
     }
     for text in ["", "10", "s", "0s", "-1s", "1.5h", "366d", "10w", "1s ", "99999999999999999999s", "9999999999999999999d", "1é"] {
         assert!(matches!(every(text).unwrap_err(), TimingError::Every(_)), "{text}");
+    }
+
+    for (text, fits) in [("2199-12-31T23:59:59Z", true), ("2200-01-01T00:00:00Z", false), ("9999-01-01T00:00:00Z", false)] {
+        let at = Timing::try_from(When { at: Some(text.into()), ..When::default() });
+        assert_eq!(at.is_ok(), fits, "{text}: {at:?}");
     }
     for text in ["0 0 30 2 *", "0 0 0 31 4,6,9,11 *"] {
         assert_eq!(Timing::try_from(when(text, "")).unwrap_err(), TimingError::Never, "{text}");

@@ -150,6 +150,11 @@ pub fn consumer_create_unnamed(stream: &str) -> String {
     format!("$JS.API.CONSUMER.CREATE.{stream}")
 }
 
+/// Lists the names of a stream's consumers, from an `offset` in the body on.
+pub fn consumer_names(stream: &str) -> String {
+    format!("$JS.API.CONSUMER.NAMES.{stream}")
+}
+
 /// All pull requests to the consumers of a stream.
 pub fn pulls_of(stream: &str) -> String {
     ConsumerApi::Next.any(stream)
