@@ -24,7 +24,7 @@ use muster_schemas::{
     event::{self, Event},
     headers,
     job::Job,
-    names::JobId,
+    names::{GroupId, JobId},
     queue::Queue,
     result::{JobResult, Outcome},
     subjects::{self, About},
@@ -168,10 +168,6 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
             (substitute, Verdict::End(Outcome::Rejected, error, None))
         }
     };
-    if core.live.was_cancelled(&id, Instant::now()) {
-        tracing::debug!("cancelled just before; dropped");
-        return Step::Forget;
-    }
     if core.spool.holds(&id) {
         // Its result is on its way, and acks the job; running it again would be for nothing.
         return Step::Abandon;
@@ -227,10 +223,20 @@ fn is_announced(job: &Job) -> bool {
     job.retry.is_some_and(|retry| retry.max_attempts == 1)
 }
 
+/// Whether the copy by which the history learns of a queued job may lie over what an agent told of it: of a batch that copy comes after the
+/// job, and only that of an id made for it goes nowhere where there is an event already.
+fn may_be_covered(message: &Message, id: &JobId) -> bool {
+    let batched = message.headers.as_ref().is_some_and(|headers| headers.get(headers::BATCH_ID).is_some());
+    batched && !is_fresh(message) && GroupId::of(id).is_none()
+}
+
 /// Looks up what happened to a job before, as far as this delivery needs it. `None` when the broker does not say.
 async fn past(core: &Core, id: &JobId, arrived: &Arrived, announced: bool) -> Option<Seen> {
     let stored_at = arrived.delivery.stored_at;
-    if arrived.delivery.delivered == 1 && is_fresh(&arrived.message) && core.link.borrow().saw_stored(stored_at) {
+    let announced = announced && !may_be_covered(&arrived.message, id);
+    // One that was cancelled just before has a result, unless it is another job of the same id by now.
+    let is_new = is_fresh(&arrived.message) && !core.live.was_cancelled(id, Instant::now());
+    if arrived.delivery.delivered == 1 && is_new && core.link.borrow().saw_stored(stored_at) {
         return Some(Seen::Now(Past::default()));
     }
     let until = Instant::now() + LOOKUP_PATIENCE;

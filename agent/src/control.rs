@@ -50,6 +50,8 @@ pub(crate) async fn run(
     let mut newest: Option<Timestamp> = None;
     loop {
         let standing = tokio::select! {
+            // Orders go before requests: who gets an answer knows that what was ordered before has been done.
+            biased;
             () = shutdown.requested() => return Ok(()),
             Some(order) = orders.next() => { obey(&core, &order); None }
             Some(request) = requests.next() => { answer(&core, &request).await; None }

@@ -6,7 +6,6 @@ use muster_schemas::{
     queue::Queue,
     result::{ErrorInfo, Outcome},
     time::Timestamp,
-    topology::COMMAND_EXPIRES,
 };
 
 use super::defaults::Defaults;
@@ -31,14 +30,6 @@ pub(crate) struct Place<'a> {
     pub(crate) stored_at: Timestamp,
 }
 
-impl Place<'_> {
-    /// When a job from here is not started any more. A command that does not say so itself is not run by an agent that was away for long.
-    fn end_of(self, job: &Job) -> Option<Timestamp> {
-        let own = || self.queue.agent().map(|_| job.not_before.unwrap_or(self.stored_at).max(self.stored_at) + COMMAND_EXPIRES);
-        job.expires_at.or_else(own)
-    }
-}
-
 /// Checks a body that came through a lane, or to this agent alone: then the type alone says which executor runs it.
 pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults: &Defaults, now: Timestamp) -> Verdict {
     let job = match defaults.decode(body) {
@@ -60,7 +51,7 @@ pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults
         Ok(prepared) => prepared,
         Err(rejection) => return Verdict::End(Outcome::Rejected, rejection.into(), Some(job)),
     };
-    if let Some(end) = place.end_of(&job)
+    if let Some(end) = place.queue.expires_at(job.expires_at, job.not_before, place.stored_at)
         && end <= now
     {
         return Verdict::End(Outcome::Expired, ErrorInfo::new(Code::Expired, format!("it was to start before {end}")), Some(job));

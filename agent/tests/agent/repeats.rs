@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use muster_schemas::{
     code::Code,
     control::{Order, Pong, What},
     event::{DeadLetter, EventKind},
+    headers::{BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, REPUBLISHED_SUBJECT},
     lane::Priority,
     result::{JobResult, Outcome},
     subjects::{self, About},
@@ -82,6 +84,32 @@ async fn deliveries_that_nobody_saw_use_up_no_attempt() {
     let _agent = bench.agent(1).await;
     let result = bench.result(&once).await;
     assert_eq!((result.outcome, result.attempt), (Outcome::Succeeded, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_one_attempt_of_a_job_is_not_repeated_though_the_copy_of_its_batch_covers_its_announcement() {
+    let bench = Bench::start().await;
+    let (agent_id, client) = bench.fake_agent().await;
+    let id = "invoice-8".parse().unwrap();
+    let (subject, events) = (bench.subject(Priority::Normal, "probe", &id), About::Event.job(&bench.pool, &id));
+    let body = json!({"type": "probe.ping", "retry": {"max_attempts": 1}}).to_string().into_bytes();
+    let headers = |pairs: &[(&str, &str)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, *value);
+        }
+        Some(headers)
+    };
+    bench.publish(subject.clone(), headers(&[(BATCH_ID, "b"), (BATCH_SEQUENCE, "1"), (BATCH_COMMIT, "1")]), body.clone()).await;
+    let taken = bench.take(&client, Priority::Normal, "probe").await;
+    let started = json!({"kind": "started", "at": "2026-01-01T00:00:00Z", "agent_id": agent_id, "attempt": 1});
+    client.request(events.clone(), started.to_string().into()).await.unwrap();
+    bench.publish(events, headers(&[(REPUBLISHED_SUBJECT, &subject)]), body).await;
+    // Its lease runs out.
+    client.publish(taken.reply.unwrap(), "-NAK".into()).await.unwrap();
+    let _agent = bench.agent(1).await;
+    let result = bench.result(&id).await;
+    assert_eq!((result.outcome, result.attempt, result.error.unwrap().code), (Outcome::Failed, 1, Code::AgentLost));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
