@@ -11,12 +11,13 @@ use async_nats::{Client, HeaderMap, Request, RequestErrorKind, StatusCode, heade
 use bytes::Bytes;
 use muster_schemas::{
     headers,
+    names::PoolName,
     subjects::{
         broker::{self, ConsumerApi, StreamApi},
         js,
     },
     time::Timestamp,
-    topology::{Nanos, bucket_stream},
+    topology::{Nanos, POOLS, bucket_stream},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -131,7 +132,7 @@ struct Wanted<'a> {
 }
 
 /// The broker's code for every limit of a stream; only the text tells which.
-pub(crate) const LIMIT_REACHED: u64 = 10077;
+const LIMIT_REACHED: u64 = 10077;
 
 /// What became of a write that named a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +154,32 @@ pub(crate) struct Entry {
 /// Asks what a stream holds. Missing is an error.
 pub(crate) async fn stream_info(client: &Client, stream: &str) -> Result<StreamInfo, BrokerError> {
     api(client, StreamApi::Info.subject(stream), Bytes::new(), stream).await
+}
+
+/// The broker's clock, by which what it stores is dated.
+pub(crate) async fn clock(client: &Client, stream: &str) -> Result<Timestamp, BrokerError> {
+    Ok(stream_info(client, stream).await?.ts.unwrap_or_else(Timestamp::now))
+}
+
+/// Takes one message out of a stream. A stream that does not exist has none.
+pub(crate) async fn delete(client: &Client, stream: &str, sequence: u64) -> Result<(), BrokerError> {
+    let subject = StreamApi::MessageDelete.subject(stream);
+    // Without overwriting it on disk, which costs a flush: nothing in a queue is a secret.
+    let body = serde_json::json!({ "seq": sequence, "no_erase": true }).to_string();
+    let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
+    let answer = client.send_request(subject.clone(), request).await;
+    let answer = answer.map_err(|source| BrokerError::Silent { what: subject.clone(), source })?;
+    match answered::<serde_json::Value>(&answer.payload, &subject)? {
+        Answer::Error { error } if error.err_code != STREAM_NOT_FOUND => {
+            Err(BrokerError::Refused { what: subject, why: error.description })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a pool exists. When it is deleted its record goes first, then its stream.
+pub(crate) async fn pool_exists(client: &Client, pool: &PoolName) -> Result<bool, BrokerError> {
+    Ok(entry(client, POOLS, pool.as_str(), PATIENCE).await?.is_some_and(|entry| entry.value.is_some()))
 }
 
 /// The subjects of a stream that match a filter. Missing is an error.
@@ -284,21 +311,6 @@ pub(crate) async fn store(client: &Client, subject: String, headers: HeaderMap, 
     }
 }
 
-/// Whether a stream holds a message on a subject, which may have wildcards. A missing stream is an error.
-pub(crate) async fn holds(client: &Client, stream: &str, subject: &str) -> Result<bool, BrokerError> {
-    let body = serde_json::json!({ "last_by_subj": subject }).to_string();
-    let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
-    let message = client.send_request(js::direct_get_by_request(stream), request).await.map_err(|source| unanswered(stream, source))?;
-    match message.status {
-        None | Some(StatusCode::OK) => Ok(true),
-        Some(StatusCode::NOT_FOUND) => Ok(false),
-        Some(status) => {
-            let why = format!("{status} {}", message.description.as_deref().unwrap_or_default());
-            Err(BrokerError::Refused { what: stream.to_owned(), why })
-        }
-    }
-}
-
 /// Where a message stands in its stream, from the subject that its acknowledgement would go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -355,7 +367,7 @@ fn answered<T: DeserializeOwned>(payload: &[u8], what: &str) -> Result<Answer<T>
 }
 
 /// Nobody listens on a key's subject, or on a stream's direct gets, when the stream does not exist.
-fn unanswered(what: &str, source: async_nats::RequestError) -> BrokerError {
+pub(crate) fn unanswered(what: &str, source: async_nats::RequestError) -> BrokerError {
     match source.kind() {
         RequestErrorKind::NoResponders => BrokerError::Missing(what.to_owned()),
         _ => BrokerError::Silent { what: what.to_owned(), source },

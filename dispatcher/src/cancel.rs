@@ -5,22 +5,23 @@
 
 use std::collections::BTreeSet;
 
-use async_nats::{Client, HeaderMap, Request};
+use async_nats::{Client, HeaderMap};
 use muster_schemas::{
     code::Code,
     control::{Order, What},
-    event::{Event, EventKind},
-    headers::{CONTENT_TYPE, MSGPACK, REPLY_TO, TTL},
+    event::{self, Event, EventKind},
+    headers::{CONTENT_TYPE, MSGPACK, REPLY_TO, REPUBLISHED_SUBJECT, TTL},
     job::Job,
     names::{AgentId, JobId, PoolName},
     queue::{self, Queue},
+    records::keys,
     result::{ErrorInfo, JobResult, Outcome},
-    subjects::{self, About, broker::StreamApi, js},
+    standing::{Standing, Status},
+    subjects::{self, About, js},
     time::Timestamp,
-    topology::{COMMAND_EXPIRES, EVENTS, RESULT_TTL, STANDINGS, bucket_stream},
+    topology::{EVENTS, RESULT_TTL, RESULTS, STANDINGS, bucket_stream},
     wire::{self, V},
 };
-use serde_json::json;
 
 use crate::{
     broker::{self, BrokerError, PATIENCE, Stored},
@@ -67,13 +68,18 @@ pub(crate) async fn find_in(client: &Client, pool: &PoolName, id: &JobId, queue:
 }
 
 async fn find_at(client: &Client, pool: &PoolName, id: &JobId, stream: String, filter: &str) -> Result<Option<Waiting>, BrokerError> {
-    let Some(message) = held::last(client, &stream, filter).await? else { return Ok(None) };
+    let Some(message) = held::last_queued(client, pool, &stream, filter).await? else { return Ok(None) };
     let Some(queue) = subjects::parse_job(&message.subject).map(|address| address.queue) else { return Ok(None) };
     let event = held::last(client, EVENTS, &About::Event.job(pool, id)).await?;
-    // The broker's own event of a queued job is no body of an agent's.
-    let told = event.and_then(|held| wire::decode::<Event>(&held.payload).ok());
+    let told = event.filter(|event| is_told_of(event, &message)).and_then(|event| wire::decode(&event.payload).ok());
     let job = Job::decode(&message.payload).ok();
     Ok(Some(Waiting { pool: pool.clone(), id: id.clone(), queue, stream, message, job, told }))
+}
+
+/// Whether the last event under a job's id is an agent's, and of this very job: not the broker's own copy of it, nor of an earlier one.
+fn is_told_of(event: &Held, message: &Held) -> bool {
+    let subjects = event.headers.get_all(REPUBLISHED_SUBJECT).map(|subject| subject.as_str());
+    !event::is_queued(subjects) && event.stored_at() >= message.stored_at()
 }
 
 /// Cancels a job, wherever it waits. Nothing happens when it has ended.
@@ -85,6 +91,11 @@ pub(crate) async fn cancel(client: &Client, pool: &PoolName, id: &JobId, why: &s
 }
 
 impl Waiting {
+    /// Where it waits.
+    pub(crate) fn subject(&self) -> &str {
+        &self.message.subject
+    }
+
     /// When the broker stored it.
     fn queued_at(&self) -> Timestamp {
         self.message.stored_at().unwrap_or_else(Timestamp::now)
@@ -92,26 +103,61 @@ impl Waiting {
 
     /// When it is too late to start it, as agents have it.
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
-        let at = self.queued_at();
-        let not_before = self.job.as_ref().and_then(|job| job.not_before);
-        let own = self.queue.agent().map(|_| not_before.unwrap_or(at).max(at) + COMMAND_EXPIRES);
-        self.job.as_ref().and_then(|job| job.expires_at).or(own)
+        let (own, not_before) = self.job.as_ref().map_or((None, None), |job| (job.expires_at, job.not_before));
+        self.queue.expires_at(own, not_before, self.queued_at())
     }
 
-    /// Whether an agent has told that it ran it.
-    pub(crate) fn is_begun(&self) -> bool {
-        self.told.as_ref().is_some_and(|event| event.kind != EventKind::Released || event.attempt > 0)
+    /// Whether an agent may be running it: one has told that it began, and nothing since, and it is not known to be away. Between two attempts
+    /// nobody runs it.
+    pub(crate) async fn may_run(&self, client: &Client) -> Result<bool, BrokerError> {
+        let Some(told) = self.told.as_ref().filter(|event| !matches!(event.kind, EventKind::Released | EventKind::Retrying)) else {
+            return Ok(false);
+        };
+        let key = keys::standing(&self.pool, &told.agent_id);
+        let standing = broker::entry(client, STANDINGS, &key, PATIENCE).await?.and_then(|entry| entry.value);
+        let standing = standing.and_then(|value| wire::decode::<Standing>(&value).ok());
+        Ok(standing.is_none_or(|standing| standing.status != Status::Offline))
     }
 
     /// Cancels it: it never starts, or is stopped.
     pub(crate) async fn cancel(&self, client: &Client, why: &str) -> Result<Cancelled, BrokerError> {
         let stored = self.end(client, Outcome::Cancelled, ErrorInfo::new(Code::Cancelled, why)).await?;
+        self.stop(client).await?;
+        Ok(if stored == Stored::Now { Cancelled::Now } else { Cancelled::Ended })
+    }
+
+    /// Does what is left of an end that was begun: when its result is stored, takes it out of its queue and stops it. Answers whether it was.
+    pub(crate) async fn finish(&self, client: &Client) -> Result<bool, BrokerError> {
+        let result = held::last(client, RESULTS, &About::Result.job(&self.pool, &self.id)).await?;
+        // One from before it was queued is of an earlier job of the same id.
+        if result.is_none_or(|result| result.stored_at() < self.message.stored_at()) {
+            return Ok(false);
+        }
+        self.take_out(client).await?;
+        self.stop(client).await?;
+        Ok(true)
+    }
+
+    /// Takes it out of its queue. By its sequence: see `docs/decisions/0033-no-purge-of-a-queue.md`.
+    async fn take_out(&self, client: &Client) -> Result<(), BrokerError> {
+        match broker::delete(client, &self.stream, self.message.sequence).await {
+            // The broker has several words for a message that is gone, so the stream itself is asked.
+            Err(refused @ BrokerError::Refused { .. }) => {
+                let there = held::last_queued(client, &self.pool, &self.stream, &self.message.subject).await?;
+                if there.is_some_and(|there| there.sequence == self.message.sequence) { Err(refused) } else { Ok(()) }
+            }
+            other => other,
+        }
+    }
+
+    /// Has it stopped by whoever may run it.
+    async fn stop(&self, client: &Client) -> Result<(), BrokerError> {
         let order = wire::encode(&Order { v: V, what: What::Cancel { job_id: self.id.clone() } });
         for agent in self.agents(client).await? {
             let told = client.publish(subjects::control(&agent), order.clone().into()).await;
             told.map_err(|error| BrokerError::Interrupted { what: format!("orders to {agent}"), why: error.to_string() })?;
         }
-        Ok(if stored == Stored::Now { Cancelled::Now } else { Cancelled::Ended })
+        Ok(())
     }
 
     /// Stores how it ended, unless that is known already, and takes it out of its queue.
@@ -126,7 +172,7 @@ impl Waiting {
         }
         // Refused when the job has just ended otherwise: that is as good, and nobody is given it any more.
         let stored = broker::store(client, About::Result.job(&self.pool, &self.id), headers, wire::encode(&result)).await?;
-        purge(client, &self.stream, &self.message.subject).await?;
+        self.take_out(client).await?;
         Ok(stored)
     }
 
@@ -142,7 +188,8 @@ impl Waiting {
             // A result has no room for the output of earlier attempts.
             result.history.iter_mut().for_each(|record| record.tail = None);
             result.agent_id = (event.attempt > 0).then(|| event.agent_id.clone());
-            result.started_at = (event.kind == EventKind::Started).then_some(event.at);
+            // One that expired did not run to its end.
+            result.started_at = (event.kind == EventKind::Started && outcome == Outcome::Cancelled).then_some(event.at);
         }
         result
     }
@@ -159,12 +206,4 @@ impl Waiting {
         }
         Ok(agents)
     }
-}
-
-/// Takes jobs out of a queue. A stream that is not there has none.
-pub(crate) async fn purge(client: &Client, stream: &str, filter: &str) -> Result<(), BrokerError> {
-    let subject = StreamApi::Purge.subject(stream);
-    let request = Request::new().payload(json!({"filter": filter}).to_string().into()).timeout(Some(PATIENCE));
-    let answer = client.send_request(subject.clone(), request).await;
-    answer.map(drop).map_err(|source| BrokerError::Silent { what: subject, source })
 }

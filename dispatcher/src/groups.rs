@@ -8,11 +8,13 @@
 //! |---|---|
 //! | what is to be done next | [`decide`] |
 //! | doing it: sending, cancelling, looking for jobs | `desk` |
+//! | one group: what is known of it, and its next step | `open` |
 //! | when, and for which groups | `driver` |
 
 mod decide;
 mod desk;
 mod driver;
+mod open;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +34,7 @@ pub(crate) fn start(
     figures: Figures,
     expire_after: Duration,
 ) {
-    let desk = Desk { broker: broker.clone(), leadership: leadership.clone() };
-    let driver = Driver::new(desk, leadership.clone(), Arc::clone(fixed), past, figures, expire_after);
+    let desk = Desk { broker: broker.clone(), leadership: leadership.clone(), figures, expire_after };
+    let driver = Driver::new(desk, Arc::clone(fixed), past);
     tasks.essential("groups", driver.run(tasks.shutdown().clone()));
 }

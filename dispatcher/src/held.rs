@@ -1,19 +1,20 @@
 //! Messages that the broker holds, read by direct get: the last one on a subject, or all that a filter lets through.
 
-use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, StatusCode};
+use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_schemas::{
     headers::{REPUBLISHED_SUBJECT, SEQUENCE, STORED_AT},
+    names::PoolName,
     subjects::js,
     time::Timestamp,
-    topology::bucket_stream,
+    topology::{bucket_stream, jobs_stream},
     wire::{self, Body},
 };
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::{BrokerError, KV_OPERATION, PATIENCE};
+use crate::broker::{self, BrokerError, KV_OPERATION, PATIENCE};
 
 /// Messages that one request asks for.
 const PAGE: usize = 256;
@@ -43,18 +44,24 @@ impl Held {
     }
 }
 
-/// The newest message of a stream on a subject, which may hold wildcards. A stream that is not there holds none.
+/// The newest message of a stream on a subject, which may hold wildcards. A missing stream is an error.
 pub(crate) async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<Held>, BrokerError> {
     let body = json!({"last_by_subj": subject}).to_string();
     let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
-    match client.send_request(js::direct_get_by_request(stream), request).await {
-        Ok(message) => match message.status {
-            None => Ok(Held::read(message)),
-            Some(StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(refused(subject, status, &message)),
-        },
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(None),
-        Err(source) => Err(BrokerError::Silent { what: subject.to_owned(), source }),
+    let answer = client.send_request(js::direct_get_by_request(stream), request).await;
+    let message = answer.map_err(|source| broker::unanswered(stream, source))?;
+    match message.status {
+        None => Ok(Held::read(message)),
+        Some(StatusCode::NOT_FOUND) => Ok(None),
+        Some(status) => Err(refused(subject, status, &message)),
+    }
+}
+
+/// As [`last`], of a stream in which jobs of a pool wait. The pool's own is gone for good, and holds nothing, when the pool was deleted.
+pub(crate) async fn last_queued(client: &Client, pool: &PoolName, stream: &str, subject: &str) -> Result<Option<Held>, BrokerError> {
+    match last(client, stream, subject).await {
+        Err(BrokerError::Missing(_)) if stream == jobs_stream(pool) && !broker::pool_exists(client, pool).await? => Ok(None),
+        other => other,
     }
 }
 
@@ -99,19 +106,46 @@ async fn page(client: &Client, stream: &str, filter: &str, from: u64) -> Result<
     }
 }
 
-/// A record of a bucket, with the revision to name when it is written again; 0 when it was never written.
-pub(crate) async fn record<T: Body>(client: &Client, bucket: &str, key: &str) -> Result<(Option<T>, u64), BrokerError> {
-    let Some(held) = last(client, &bucket_stream(bucket), &js::key(bucket, key)).await? else {
-        return Ok((None, 0));
-    };
-    Ok((decoded(&held), held.sequence))
+/// What an entry of a bucket holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Record<T> {
+    /// It was never written, or was deleted.
+    Absent,
+    /// Something else, which the log tells: perhaps of another version. It must not be taken for absent and written over.
+    Unreadable,
+    /// This.
+    Value(T),
 }
 
-/// What an entry of a bucket holds. `None` when it was deleted, or can't be read; then the log says so.
-pub(crate) fn decoded<T: Body>(held: &Held) -> Option<T> {
-    if held.headers.get(KV_OPERATION).is_some() {
-        return None;
+impl<T> Record<T> {
+    /// What is there and can be read.
+    pub(crate) fn readable(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Unreadable => None,
+        }
     }
-    let decoded = wire::decode(&held.payload);
-    decoded.inspect_err(|error| tracing::warn!(key = held.subject, %error, "a record can't be read")).ok()
 }
+
+/// A record of a bucket, with the revision to name when it is written again; 0 when it was never written.
+pub(crate) async fn record<T: Body>(client: &Client, bucket: &str, key: &str) -> Result<(Record<T>, u64), BrokerError> {
+    let held = last(client, &bucket_stream(bucket), &js::key(bucket, key)).await?;
+    Ok(held.map_or((Record::Absent, 0), |held| (decoded(&held), held.sequence)))
+}
+
+/// What an entry of a bucket holds.
+pub(crate) fn decoded<T: Body>(held: &Held) -> Record<T> {
+    if held.headers.get(KV_OPERATION).is_some() {
+        return Record::Absent;
+    }
+    wire::decode(&held.payload).map_or_else(
+        |error| {
+            tracing::warn!(key = held.subject, %error, "a record can't be read");
+            Record::Unreadable
+        },
+        Record::Value,
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ use projection::Projection;
 use store::{HistoryError, Limits, Store};
 
 pub(crate) use catalogue::Spot;
-pub(crate) use members::Fate;
+pub(crate) use members::{Fate, Followed};
 pub(crate) use past::{Late, Past};
 
 /// The folder within the dispatcher's data folder.

@@ -17,7 +17,7 @@ const LINGER: Duration = Duration::from_secs(60);
 pub(super) enum Step {
     /// Nothing now.
     Wait,
-    /// Nothing ever again.
+    /// Nothing more, unless somebody changes its state.
     Close,
     /// Find out how it stands with these jobs, which were sent and of which the history knows nothing, and ask again.
     Look(Vec<usize>),
@@ -27,6 +27,15 @@ pub(super) enum Step {
     Cancel(Vec<usize>, Option<GroupState>),
     /// Write this down.
     Record(GroupState),
+}
+
+/// Whether nothing is to be done for a group unless somebody changes its state.
+pub(super) fn is_over(state: &GroupState, now: Timestamp) -> bool {
+    match state.status {
+        GroupStatus::Running | GroupStatus::Cancelling => false,
+        GroupStatus::Finished | GroupStatus::Stopped => true,
+        GroupStatus::Cancelled => state.changed_at.is_none_or(|at| now.since(at) >= LINGER),
+    }
 }
 
 /// Decides on a group, by how it stands with the job of each member.
@@ -40,14 +49,10 @@ pub(super) fn decide(record: &GroupRecord, state: &GroupState, fates: &[Fate], n
     };
     let become_ = |status, reason| GroupState { status, reason, changed_at: Some(now), ..state.clone() };
     match state.status {
-        GroupStatus::Finished | GroupStatus::Stopped => Step::Close,
-        GroupStatus::Cancelled => {
+        _ if is_over(state, now) => Step::Close,
+        GroupStatus::Finished | GroupStatus::Stopped | GroupStatus::Cancelled => {
             let left = places(&|_, fate| fate == Fate::Open);
-            match state.changed_at {
-                Some(at) if now.since(at) < LINGER && left.is_empty() => Step::Wait,
-                Some(at) if now.since(at) < LINGER => Step::Cancel(left, None),
-                _ => Step::Close,
-            }
+            if left.is_empty() { Step::Wait } else { Step::Cancel(left, None) }
         }
         GroupStatus::Cancelling => {
             // Of the wave that comes next, a dispatcher that died may have stored a part of which nothing is known yet.

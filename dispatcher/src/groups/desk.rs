@@ -2,6 +2,8 @@
 //!
 //! All of it may be repeated: a job is refused where it is, and is not sent where its result is.
 
+use std::time::Duration;
+
 use async_nats::{Client, HeaderMap};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use muster_client::atomic::{self, Outgoing, Refusal};
@@ -14,7 +16,6 @@ use muster_schemas::{
     queue::Queue,
     result::{JobResult, Outcome},
     subjects::About,
-    time::Timestamp,
     topology::{COMMANDS, GROUPS, RESULTS},
     wire,
 };
@@ -22,6 +23,7 @@ use muster_schemas::{
 use crate::{
     broker::{self, BrokerError, PATIENCE, Write},
     cancel, expiry,
+    figures::Figures,
     held::{self, Held},
     history::Fate,
     lease::keeper::Leadership,
@@ -39,6 +41,9 @@ const CANCELS: usize = 32;
 pub(super) struct Desk {
     pub(super) broker: Broker,
     pub(super) leadership: Leadership,
+    pub(super) figures: Figures,
+    /// How long after its expiry a job is ended that no agent began.
+    pub(super) expire_after: Duration,
 }
 
 /// What became of a wave.
@@ -51,7 +56,7 @@ pub(super) enum Sent {
 }
 
 impl Desk {
-    fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         self.broker.client()
     }
 
@@ -65,6 +70,11 @@ impl Desk {
     pub(super) async fn write(&self, record: &GroupRecord, state: &GroupState, revision: u64) -> Result<Write, BrokerError> {
         self.still_active()?;
         broker::write(self.client(), GROUPS, &keys::state(&record.id), Some(wire::encode(state)), revision, PATIENCE).await
+    }
+
+    /// Whether there is a pool to send to.
+    pub(super) async fn pool_exists(&self, record: &GroupRecord) -> Result<bool, BrokerError> {
+        broker::pool_exists(self.client(), &record.pool).await
     }
 
     /// Sends the jobs of members.
@@ -107,13 +117,14 @@ impl Desk {
     }
 
     /// Looks for jobs that were sent. One that is neither queued nor has a result was lost, or its result is not kept any longer.
-    /// One that expired before `late` is ended: the history, which knows nothing of it, will not see to that.
-    pub(super) async fn look(&self, record: &GroupRecord, places: &[usize], late: Timestamp) -> Result<Vec<Fate>, BrokerError> {
+    /// One that has expired is ended: the history, which knows nothing of it, will not see to that.
+    pub(super) async fn look(&self, record: &GroupRecord, places: &[usize]) -> Result<Vec<Fate>, BrokerError> {
+        let late = broker::clock(self.client(), COMMANDS).await? - self.expire_after;
         let look = |id: JobId, queue: Queue| async move {
             // In this order: a result is stored before its job leaves the queue.
             if let Some(waiting) = cancel::find_in(self.client(), &record.pool, &id, &queue).await? {
                 self.still_active()?;
-                let ended = expiry::end(self.client(), &waiting, late).await?;
+                let ended = expiry::end(self.client(), &waiting, late, &self.figures).await?;
                 return Ok(if ended.is_some() { Fate::Ended(false) } else { Fate::Open });
             }
             let result = self.result(record, &id).await?;

@@ -1,6 +1,7 @@
 //! Drives all groups that are not over. Only the active dispatcher does.
 //!
-//! A reconciler: a change of the bucket is only a hint to look now, and what fails is done at the next look.
+//! A reconciler: a change of the bucket is only a hint to look now, and what fails is done at the next look. A look asks the history once
+//! about all groups. Then those for which something is to be done are worked on, beside each other and beside the next looks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,221 +9,236 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::Client;
-use futures_util::{FutureExt as _, StreamExt as _, stream};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use muster_runtime::shutdown::Shutdown;
 use muster_schemas::{
-    group::{GroupRecord, GroupState, GroupStatus, keys},
+    group::{GroupState, keys},
     names::GroupId,
     subjects::{broker::keys_of, js},
     time::Timestamp,
     topology::{GROUPS, bucket_stream},
 };
+use tokio::sync::Semaphore;
 
-use super::{
-    decide::{Step, decide},
-    desk::{Desk, Sent},
-};
+use super::{decide::is_over, desk::Desk, open::Open};
 use crate::{
-    broker::{self, BrokerError, Write},
-    figures::Figures,
+    broker::{self, BrokerError},
     fixed::Fixed,
-    held,
-    history::{Fate, Past},
-    lease::keeper::Leadership,
+    held::{self, Record},
+    history::{Fate, Followed, Past},
 };
 
 /// How often open groups are looked at: so long the next wave may have to wait for its turn.
 const EVERY: Duration = Duration::from_millis(250);
-/// After looks that took long, the next one begins after so many times as long: at most a fifth of the time is spent looking.
+/// After the history took long to answer, it is asked again after so many times as long: at most a fifth of the time is spent asking.
 const REST: u32 = 4;
+/// The longest such rest.
+const REST_MOST: Duration = Duration::from_secs(2);
 /// How often all groups are listed, beside the hints.
 const LIST_EVERY: Duration = Duration::from_secs(15);
-/// How long to wait before a wave that the queue did not take is tried again.
+/// How long to wait before a list that failed is made again.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// How long the history has to learn of jobs before they are looked for on the broker, and the time between two such looks.
-const LOOK_AFTER: Duration = Duration::from_secs(3);
-/// Jobs that are looked for at a time.
-const LOOK_MOST: usize = 500;
-/// Jobs that are cancelled at a time, some 2 s: other groups wait so long.
-const CANCEL_MOST: usize = 1000;
-/// Groups that are worked on at once, so that a large one does not keep others waiting.
-const AT_ONCE: usize = 4;
+/// Groups that are read at once.
+const LOADS: usize = 16;
+/// Groups that are worked on at once; a large wave takes seconds.
+const AT_ONCE: usize = 8;
 
 /// The task that drives groups.
 pub(super) struct Driver {
     desk: Desk,
-    leadership: Leadership,
     fixed: Arc<Fixed>,
     past: Past,
-    figures: Figures,
-    /// How long after its expiry a job is ended that no agent began.
-    expire_after: Duration,
-    open: BTreeMap<GroupId, Open>,
-    over: BTreeSet<GroupId>,
-}
-
-/// A group that is not over.
-struct Open {
-    record: GroupRecord,
-    /// How it ended with jobs of which the history knows nothing, or nothing yet.
-    found: HashMap<usize, Fate>,
-    look_at: Instant,
-    send_at: Instant,
-    over: bool,
+    /// Groups that are not over; none where one is just being worked on.
+    open: BTreeMap<GroupId, Option<Open>>,
+    followed: Arc<Followed>,
+    /// How many were opened.
+    opened: u64,
+    permits: Arc<Semaphore>,
+    busy: FuturesUnordered<BoxFuture<'static, (Open, Result<(), BrokerError>)>>,
 }
 
 impl Driver {
-    pub(super) fn new(desk: Desk, leadership: Leadership, fixed: Arc<Fixed>, past: Past, figures: Figures, expire_after: Duration) -> Self {
-        Self { desk, leadership, fixed, past, figures, expire_after, open: BTreeMap::new(), over: BTreeSet::new() }
+    pub(super) fn new(desk: Desk, fixed: Arc<Fixed>, past: Past) -> Self {
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Self { desk, fixed, past, open: BTreeMap::new(), followed: Arc::default(), opened: 0, permits, busy: FuturesUnordered::new() }
     }
 
     /// Runs until the shutdown.
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let client = self.desk.broker.client().clone();
-        let mut hints = client.subscribe(keys_of(GROUPS)).await?;
-        let (mut leads, mut look_at, mut list_at) = (false, Instant::now(), Instant::now());
+        let mut leadership = self.desk.leadership.clone();
+        let mut hints = self.desk.client().subscribe(keys_of(GROUPS)).await?;
+        let mut hinted = BTreeSet::new();
+        let (mut leads, mut rested_at, mut look_at, mut list_at) = (false, Instant::now(), Instant::now(), Instant::now());
         loop {
-            let mut hinted = BTreeSet::new();
             tokio::select! {
                 () = shutdown.requested() => return Ok(()),
-                Some(hint) = hints.next() => hinted.extend(group(&hint.subject)),
+                Some(hint) = hints.next() => {
+                    hinted.extend(group(&hint.subject));
+                    look_at = look_at.min(rested_at);
+                }
+                Some((open, done)) = self.busy.next() => {
+                    self.done(open, done).await;
+                    look_at = look_at.min(rested_at);
+                }
                 () = tokio::time::sleep_until(look_at.into()) => {}
-                () = self.leadership.changed() => if self.leadership.is_mine() == leads {
-                    continue;
+                () = leadership.changed() => if leadership.is_mine() != leads {
+                    look_at = Instant::now();
                 },
+            }
+            if Instant::now() < look_at {
+                continue;
             }
             while let Some(Some(hint)) = hints.next().now_or_never() {
                 hinted.extend(group(&hint.subject));
             }
-            leads = self.leadership.is_mine();
+            leads = leadership.is_mine();
             if !leads {
-                (self.open, self.over) = (BTreeMap::new(), BTreeSet::new());
-                self.figures.groups(0);
+                (self.open, self.followed, self.busy) = (BTreeMap::new(), Arc::default(), FuturesUnordered::new());
+                hinted.clear();
+                self.desk.figures.groups(0);
                 (look_at, list_at) = (Instant::now() + LIST_EVERY, Instant::now());
                 continue;
             }
-            let began = Instant::now();
-            let list = began >= list_at;
             let looked = tokio::select! {
-                looked = self.look(&client, hinted, list) => looked,
+                looked = self.look(std::mem::take(&mut hinted), &mut list_at) => looked,
                 () = shutdown.requested() => return Ok(()),
             };
-            match looked {
-                Ok(()) if list => list_at = Instant::now() + LIST_EVERY,
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "could not look after all groups; trying again");
-                    if matches!(error, BrokerError::Missing(_)) {
-                        self.fixed.ensure(&self.desk.broker).await;
-                    }
-                    list_at = Instant::now();
-                }
-            }
-            self.figures.groups(self.open.len());
-            let rest = EVERY.max(began.elapsed() * REST);
-            look_at = Instant::now() + if self.open.is_empty() && list_at > Instant::now() { LIST_EVERY.max(rest) } else { rest };
+            self.desk.figures.groups(self.open.len());
+            rested_at = Instant::now() + (looked * REST).min(REST_MOST);
+            look_at = if self.open.is_empty() { list_at } else { Instant::now() + EVERY }.max(rested_at);
         }
     }
 
-    /// Looks at all groups that are not over; what one of them is about keeps the others from nothing.
-    async fn look(&mut self, client: &Client, hinted: BTreeSet<GroupId>, list: bool) -> Result<(), BrokerError> {
+    /// Looks at all groups that are not over, and sets about what is next for each. Answers how long the history took.
+    async fn look(&mut self, hinted: BTreeSet<GroupId>, list_at: &mut Instant) -> Duration {
         let mut wanted = hinted;
-        // What was over is no longer, where somebody has changed it.
-        self.over.retain(|id| !wanted.contains(id));
-        if list {
-            let stream = bucket_stream(GROUPS);
-            let names = broker::subjects(client, &stream, &js::key(GROUPS, keys::DEFINITIONS)).await?;
-            let all: BTreeSet<GroupId> = names.iter().filter_map(|subject| group(subject)).collect();
-            self.over.retain(|id| all.contains(id));
-            self.open.retain(|id, _| all.contains(id));
-            wanted.extend(all);
+        if Instant::now() >= *list_at {
+            *list_at = Instant::now() + LIST_EVERY;
+            match self.list().await {
+                Ok(listed) => wanted.extend(listed),
+                Err(error) => {
+                    *list_at = Instant::now() + AGAIN_AFTER;
+                    self.failed(error, "could not list all groups; trying again").await;
+                }
+            }
         }
+        if !self.load(wanted).await {
+            *list_at = (*list_at).min(Instant::now() + AGAIN_AFTER);
+        }
+        let began = Instant::now();
+        let Some(seen) = self.past.fates(Arc::clone(&self.followed)).await else { return Duration::ZERO };
+        let took = began.elapsed();
+        let mut told = HashMap::<u64, Vec<(usize, Fate, bool)>>::new();
+        for ((number, place), fate, for_good) in seen {
+            told.entry(number).or_default().push((place, fate, for_good));
+        }
+        let followed = Arc::make_mut(&mut self.followed);
+        for room in self.open.values_mut() {
+            let Some(open) = room else { continue };
+            let fates = open.learn(&told.remove(&open.number).unwrap_or_default(), followed);
+            if let Some(mut open) = if open.waits(&fates) { None } else { room.take() } {
+                let (desk, permits) = (self.desk.clone(), Arc::clone(&self.permits));
+                let work = async move {
+                    // Refused only when it is closed, and nobody does that.
+                    let _permit = permits.acquire().await;
+                    let done = open.drive(&desk, &fates).await;
+                    (open, done)
+                };
+                self.busy.push(work.boxed());
+            }
+        }
+        took
+    }
+
+    /// Lists groups that are not over, whatever was heard of them before. What is held of those that are open is brought up to date.
+    async fn list(&mut self) -> Result<BTreeSet<GroupId>, BrokerError> {
+        let (client, stream) = (self.desk.client().clone(), bucket_stream(GROUPS));
+        let names = broker::subjects(&client, &stream, &js::key(GROUPS, keys::DEFINITIONS)).await?;
+        let mut all: BTreeSet<GroupId> = names.iter().filter_map(|subject| group(subject)).collect();
+        let gone: Vec<GroupId> = self.open.keys().filter(|id| !all.contains(*id)).cloned().collect();
+        gone.iter().for_each(|id| self.close(id, None));
+        let now = Timestamp::now();
+        for held in held::all(&client, &stream, &js::key(GROUPS, keys::STATES)).await? {
+            let Some(id) = group(&held.subject) else { continue };
+            match (self.open.get_mut(&id), held::decoded::<GroupState>(&held)) {
+                (Some(Some(open)), Record::Value(state)) if open.state.as_ref() == Some(&state) => {
+                    all.remove(&id);
+                }
+                (None, Record::Value(state)) if is_over(&state, now) => {
+                    all.remove(&id);
+                }
+                (None, Record::Unreadable) => {
+                    all.remove(&id);
+                }
+                _ => {}
+            }
+        }
+        Ok(all)
+    }
+
+    /// Reads groups that are new or were changed. Answers whether all could be read; one that could not keeps the others from nothing.
+    async fn load(&mut self, wanted: BTreeSet<GroupId>) -> bool {
+        let (client, mut new) = (self.desk.client().clone(), Vec::new());
         for id in wanted {
-            if !self.open.contains_key(&id) && !self.over.contains(&id) {
-                match load(client, &id).await? {
-                    Some(open) => drop(self.open.insert(id, open)),
-                    None => drop(self.over.insert(id)),
+            match self.open.get_mut(&id) {
+                Some(Some(open)) => open.changed(),
+                // It is read again once it has been worked on.
+                Some(None) => {}
+                None => {
+                    self.opened += 1;
+                    new.push((id, self.opened));
                 }
             }
         }
-        let mut open = std::mem::take(&mut self.open);
-        stream::iter(open.values_mut())
-            .for_each_concurrent(AT_ONCE, |open| async {
-                if let Err(error) = self.drive(client, open).await {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(group = %open.record.id, error, "could not do what is next for a group; trying again");
+        let load = |(id, number)| {
+            let client = client.clone();
+            async move { (Open::load(&client, &id, number).await, id) }
+        };
+        let loaded: Vec<_> = stream::iter(new.into_iter().map(load)).buffer_unordered(LOADS).collect().await;
+        let mut all = true;
+        for (open, id) in loaded {
+            match open {
+                Ok(Some(open)) => {
+                    open.follow(Arc::make_mut(&mut self.followed));
+                    self.open.insert(id, Some(open));
                 }
-            })
-            .await;
-        for (id, group) in open {
-            if group.over {
-                self.over.insert(id);
-            } else {
-                self.open.insert(id, group);
+                Ok(None) => {}
+                Err(error) => {
+                    all = false;
+                    self.failed(error, &format!("could not read group {id}; trying again")).await;
+                }
             }
         }
-        Ok(())
+        all
     }
 
-    /// Does what is next for a group.
-    async fn drive(&self, client: &Client, open: &mut Open) -> Result<(), BrokerError> {
-        let (state, revision) = held::record::<GroupState>(client, GROUPS, &keys::state(&open.record.id)).await?;
-        let (state, record) = (state.unwrap_or_default(), &open.record);
-        let Some(mut fates) = self.past.fates(&record.pool, &record.id, record.members.len()).await else { return Ok(()) };
-        for (place, fate) in fates.iter_mut().enumerate().filter(|(_, fate)| **fate == Fate::Unknown) {
-            *fate = open.found.get(&place).copied().unwrap_or(Fate::Unknown);
+    /// A group was worked on.
+    async fn done(&mut self, mut open: Open, done: Result<(), BrokerError>) {
+        let id = open.record.id.clone();
+        if let Err(error) = done {
+            open.failed();
+            self.failed(error, &format!("could not do what is next for group {id}; trying again")).await;
         }
-        match decide(record, &state, &fates, Timestamp::now()) {
-            Step::Wait => {}
-            Step::Close => open.over = true,
-            Step::Look(places) => {
-                if Instant::now() >= open.look_at {
-                    let places: Vec<usize> = places.into_iter().take(LOOK_MOST).collect();
-                    let found = self.desk.look(record, &places, Timestamp::now() - self.expire_after).await?;
-                    open.found.extend(places.into_iter().zip(found).filter(|(_, fate)| *fate != Fate::Open));
-                    open.look_at = Instant::now() + LOOK_AFTER;
-                }
-            }
-            Step::Send(places, then) => {
-                if Instant::now() >= open.send_at {
-                    open.look_at = Instant::now() + LOOK_AFTER;
-                    match self.desk.send(record, &places).await? {
-                        Sent::All => {
-                            if let Write::Stored(_) = self.desk.write(record, &then, revision).await? {
-                                self.figures.wave_sent();
-                                tracing::info!(group = %record.id, sent = then.sent, of = record.members.len(), "a wave of a group is sent");
-                            }
-                        }
-                        Sent::Not(why) => {
-                            open.send_at = Instant::now() + AGAIN_AFTER;
-                            if state.reason.as_ref() != Some(&why) {
-                                tracing::warn!(group = %record.id, why, "the queue does not take a wave of a group; trying again");
-                                let told = GroupState { reason: Some(why), changed_at: Some(Timestamp::now()), ..state };
-                                self.desk.write(record, &told, revision).await?;
-                            }
-                        }
-                    }
-                }
-            }
-            Step::Cancel(places, then) => {
-                let (now, later) = places.split_at(places.len().min(CANCEL_MOST));
-                self.desk.cancel(record, now).await?;
-                open.found.extend(now.iter().map(|place| (*place, Fate::Ended(false))));
-                if let Some(then) = then.filter(|_| later.is_empty()) {
-                    self.record(record, &then, revision).await?;
-                }
-            }
-            Step::Record(then) => self.record(record, &then, revision).await?,
+        match self.open.get_mut(&id) {
+            Some(room) if !open.over => *room = Some(open),
+            _ => self.close(&id, Some(open)),
         }
-        Ok(())
     }
 
-    async fn record(&self, record: &GroupRecord, then: &GroupState, revision: u64) -> Result<(), BrokerError> {
-        if let Write::Stored(_) = self.desk.write(record, then, revision).await? {
-            tracing::info!(group = %record.id, status = then.status.as_str(), reason = then.reason, sent = then.sent, "a group is over");
+    fn close(&mut self, id: &GroupId, open: Option<Open>) {
+        let held = self.open.remove(id).flatten();
+        open.or(held).into_iter().for_each(|open| open.forget(Arc::make_mut(&mut self.followed)));
+    }
+
+    async fn failed(&mut self, error: BrokerError, what: &str) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "{what}");
+        if matches!(error, BrokerError::Missing(_)) {
+            self.fixed.ensure(&self.desk.broker).await;
         }
-        Ok(())
     }
 }
 
@@ -230,16 +246,4 @@ impl Driver {
 fn group(subject: &str) -> Option<GroupId> {
     let key = subject.strip_prefix(&js::key(GROUPS, ""))?;
     keys::parse_definition(key).or_else(|| keys::parse_state(key))
-}
-
-/// Reads a group. `None` when it is over, is no more, or can't be read.
-async fn load(client: &Client, id: &GroupId) -> Result<Option<Open>, BrokerError> {
-    // The record may be large, and of most groups there is nothing more to do.
-    let (state, _) = held::record::<GroupState>(client, GROUPS, &keys::state(id)).await?;
-    if state.is_some_and(|state| matches!(state.status, GroupStatus::Finished | GroupStatus::Stopped)) {
-        return Ok(None);
-    }
-    let (record, _) = held::record::<GroupRecord>(client, GROUPS, &keys::definition(id)).await?;
-    let now = Instant::now();
-    Ok(record.map(|record| Open { record, found: HashMap::new(), look_at: now, send_at: now, over: false }))
 }

@@ -18,10 +18,12 @@ use super::{
     row::{Missing, Row},
     store::{HistoryError, Store},
 };
-use crate::broker::{self, BrokerError};
+use crate::{broker::BrokerError, held};
 
 /// The longest time between two rounds.
 const EVERY: Duration = Duration::from_secs(10);
+/// The time between two rounds while jobs are found to be nowhere: a history that was built anew may be full of them.
+const SOON: Duration = Duration::from_millis(100);
 /// Jobs looked after in a round: at most three requests each.
 const ROUND: usize = 200;
 
@@ -40,34 +42,42 @@ impl Audit {
     pub(crate) async fn run(self, mut caught_up: watch::Receiver<bool>) {
         // Refused only when the projection has ended, and then this is dropped.
         let _ = caught_up.wait_for(|done| *done).await;
-        let mut ticks = tokio::time::interval(EVERY.min(self.after));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut from = None;
         loop {
-            ticks.tick().await;
+            let mut wait = EVERY.min(self.after);
             match self.round(from).await {
-                Ok(next) => from = next,
+                Ok((next, nowhere)) => {
+                    from = next;
+                    if next.is_some() && nowhere > 0 {
+                        wait = SOON;
+                    }
+                }
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot look after old jobs"),
             }
+            tokio::time::sleep(wait).await;
         }
     }
 
-    /// Looks after the next jobs. Answers where the round after begins.
-    async fn round(&self, from: Option<Spot>) -> Result<Option<Spot>, HistoryError> {
+    /// Looks after the next jobs. Answers where the round after begins, and how many were nowhere.
+    async fn round(&self, from: Option<Spot>) -> Result<(Option<Spot>, usize), HistoryError> {
         let (store, before) = (Arc::clone(&self.store), Timestamp::now() - self.after);
         let (rows, next) = blocking(move || quiet(&store, from, before)).await?;
+        let mut nowhere = 0;
         for row in rows {
             match self.is_somewhere(&row).await {
                 Ok(true) => {}
-                Ok(false) => self.missing(&row).await?,
+                Ok(false) => {
+                    self.missing(&row).await?;
+                    nowhere += 1;
+                }
                 // No answer is no sign of anything.
                 Err(error) => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "cannot tell where a job is");
-                    return Ok(from);
+                    return Ok((from, 0));
                 }
             }
         }
-        Ok(next)
+        Ok((next, nowhere))
     }
 
     async fn is_somewhere(&self, row: &Row) -> Result<bool, BrokerError> {
@@ -78,15 +88,12 @@ impl Audit {
             places.reverse();
         }
         for (stream, filter) in places {
-            match broker::holds(client, &stream, &filter).await {
-                Ok(true) => return Ok(true),
-                // The pool was removed.
-                Ok(false) | Err(BrokerError::Missing(_)) => {}
-                Err(error) => return Err(error),
+            if held::last_queued(client, &row.pool, &stream, &filter).await?.is_some() {
+                return Ok(true);
             }
         }
         // In this order: a result is stored before its job leaves the queue.
-        broker::holds(client, topology::RESULTS, &About::Result.job(&row.pool, &row.id)).await
+        Ok(held::last(client, topology::RESULTS, &About::Result.job(&row.pool, &row.id)).await?.is_some())
     }
 
     async fn missing(&self, row: &Row) -> Result<(), HistoryError> {

@@ -17,6 +17,9 @@ pub(crate) const NONE: u32 = 0;
 /// A moment that is not there.
 pub(crate) const NEVER: u32 = 0;
 
+/// How long a job waited that never ran.
+pub(crate) const NEVER_RAN: u32 = u32::MAX;
+
 /// Where an entry is in the list: when it was queued, in microseconds, then its key.
 pub(crate) type Spot = (i64, RowKey);
 
@@ -34,9 +37,9 @@ pub(crate) struct Entry {
     pub(crate) job_type: u32,
     /// Of a job that has ended when it did, of another one when it may start; in seconds since 1970.
     pub(crate) at_s: u32,
-    /// When it is too late to start it, in seconds since 1970; [`NEVER`] also for one that an agent has begun.
+    /// When it is too late to start it, in seconds since 1970; [`NEVER`] also for one that has ended.
     pub(crate) expires_s: u32,
-    /// From being queued to the start, in milliseconds; `u32::MAX` when it never ran.
+    /// From when it could start to its start, in milliseconds; or [`NEVER_RAN`].
     pub(crate) waited_ms: u32,
     /// How long it ran, in milliseconds.
     pub(crate) ran_ms: u32,
@@ -90,7 +93,7 @@ impl Hashes {
             job_type: name(row.job_type().map(muster_schemas::names::JobType::as_str)),
             at_s: finished.or(row.not_before()).map_or(NEVER, seconds),
             expires_s: row.expires_at().map_or(NEVER, seconds),
-            waited_ms: started.map_or(u32::MAX, |started| ms(queued_at, started)),
+            waited_ms: started.map_or(NEVER_RAN, |started| ms(row.not_before().map_or(queued_at, |at| at.max(queued_at)), started)),
             ran_ms: started.zip(finished).map_or(0, |(started, finished)| ms(started, finished)),
             phase: row.phase(),
             missing: row.is_missing(),

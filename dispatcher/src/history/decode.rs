@@ -43,11 +43,8 @@ pub(crate) fn event(message: &Message) -> Decoded {
     let stored_at = message.headers.get(headers::STORED_AT).and_then(|at| at.as_str().parse::<Timestamp>().ok());
     // The time in its queue, which results name too. It cannot be after this copy of it was stored.
     let at = stored_at.map_or(message.stored, |at| at.min(message.stored));
-    let to = address.queue.agent().cloned();
     let not_before = job.as_ref().and_then(|job| job.not_before);
-    // As agents have it.
-    let own = to.as_ref().map(|_| not_before.unwrap_or(at).max(at) + topology::COMMAND_EXPIRES);
-    let expires_at = job.as_ref().and_then(|job| job.expires_at).or(own);
+    let expires_at = address.queue.expires_at(job.as_ref().and_then(|job| job.expires_at), not_before, at);
     let queued = Queued {
         place: place(message),
         at: at.micros(),
@@ -55,7 +52,7 @@ pub(crate) fn event(message: &Message) -> Decoded {
         job_type: job.as_ref().map(|job| job.job_type.clone()),
         not_before: not_before.map(Timestamp::micros),
         expires_at: expires_at.map(Timestamp::micros),
-        to,
+        to: address.queue.agent().cloned(),
         ttl_s: job.as_ref().map_or(topology::RESULT_TTL, Job::result_ttl).as_secs(),
         parent: job.as_ref().and_then(|job| job.parent.clone()),
         labels: job.map(|job| job.labels).unwrap_or_default(),

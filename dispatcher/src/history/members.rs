@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use muster_schemas::{
     api::{JobRow, JobState},
     history::{GroupAnswer, GroupQuestion, ROWS_BYTES_MAX, ROWS_MAX},
-    names::{GroupId, PoolName},
+    names::{GroupId, JobId, PoolName},
     time::Timestamp,
     topology::GROUP_MEMBERS_MAX,
     wire::V,
@@ -19,6 +19,9 @@ use super::{
     page::size,
     row::Row,
 };
+
+/// Servers of one broker may differ by so much in their clocks, in microseconds, by which groups and jobs are dated.
+const SKEW: i64 = 60_000_000;
 
 /// How it stands with a member's job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +59,35 @@ fn entries(catalogue: &Catalogue, hashes: &Hashes, pool: &PoolName, group: &Grou
     entries
 }
 
-/// How it stands with the jobs of a group's members, by their places.
-pub(crate) fn fates(catalogue: &Catalogue, hashes: &Hashes, pool: &PoolName, group: &GroupId, members: usize) -> Vec<Fate> {
-    let entries = entries(catalogue, hashes, pool, group, members);
-    entries.iter().map(|entry| entry.as_ref().map_or(Fate::Unknown, Fate::of)).collect()
+/// A member of a group, by a number that is the group's while it is followed, and its place.
+pub(crate) type Member = (u64, usize);
+
+/// Jobs of groups that are followed until they end. However many groups there are, it takes one pass over what was queued since the first
+/// of them began.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Followed {
+    /// By their keys, with when the group began. Of a group with a member that is away for days only that one stays.
+    jobs: HashMap<RowKey, (Member, i64)>,
+}
+
+impl Followed {
+    /// Follows a member's job. The broker stored its group at `since`, in microseconds.
+    pub(crate) fn follow(&mut self, pool: &PoolName, id: &JobId, member: Member, since: i64) {
+        self.jobs.extend(RowKey::of(pool, id).map(|key| (key, (member, since))));
+    }
+
+    /// Follows a job no longer.
+    pub(crate) fn forget(&mut self, pool: &PoolName, id: &JobId) {
+        RowKey::of(pool, id).and_then(|key| self.jobs.remove(&key));
+    }
+
+    /// How it stands with those that are known, and whether that is for good.
+    pub(crate) fn fates(&self, catalogue: &Catalogue) -> Vec<(Member, Fate, bool)> {
+        let Some(since) = self.jobs.values().map(|(_, since)| *since).min() else { return Vec::new() };
+        let entries = catalogue.behind((since.saturating_sub(SKEW), RowKey([0; 16]))).filter(|entry| entry.key.is_of_chosen_id());
+        let known = entries.filter_map(|entry| self.jobs.get(&entry.key).map(|(member, _)| (*member, entry)));
+        known.map(|(member, entry)| (member, Fate::of(entry), entry.phase.is_final())).collect()
+    }
 }
 
 /// Answers a question about a group. `load` answers the row of a key.
@@ -76,7 +104,8 @@ pub(crate) fn answer<E>(
     let members = usize::try_from(question.members).unwrap_or(usize::MAX);
     let entries = entries(catalogue, hashes, &question.pool, &question.group, members);
     let mut counts = BTreeMap::<String, u64>::new();
-    for entry in entries.iter().flatten() {
+    // One that is nowhere is as good as forgotten.
+    for entry in entries.iter().flatten().filter(|entry| !entry.missing) {
         *counts.entry(entry.state(now).as_str().to_owned()).or_default() += 1;
     }
     let limit = question.limit.min(ROWS_MAX) as usize;

@@ -65,6 +65,8 @@ impl Sieve {
             && same(self.job_type, entry.job_type)
             && entry.labels & self.labels == self.labels
             && state
+            // Of one that is nowhere it is not known where it is.
+            && (self.state.is_none() || !entry.missing)
     }
 }
 

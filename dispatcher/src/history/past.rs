@@ -3,16 +3,17 @@
 use std::sync::{Arc, Weak};
 
 use muster_schemas::{
-    names::{GroupId, JobId, PoolName},
+    api::JobState,
+    names::{JobId, PoolName},
     time::Timestamp,
 };
 use tokio::sync::watch;
 
 use super::{
     blocking,
-    catalogue::{Entry, NEVER, Spot, seconds},
+    catalogue::{Entry, NEVER, NEVER_RAN, Spot, seconds},
     key::RowKey,
-    members::{self, Fate},
+    members::{Fate, Followed, Member},
     store::{HistoryError, Store},
 };
 
@@ -44,29 +45,30 @@ impl Past {
         asked.inspect_err(|error| tracing::warn!(error = error as &dyn std::error::Error, "cannot read the history of jobs")).ok()
     }
 
-    /// How it stands with the jobs of a group's members. `None` while there is no history to ask.
-    pub(crate) async fn fates(&self, pool: &PoolName, group: &GroupId, members: usize) -> Option<Vec<Fate>> {
-        let (pool, group) = (pool.clone(), group.clone());
-        self.ask(move |store| Ok(members::fates(&store.catalogue(), store.hashes(), &pool, &group, members))).await
+    /// How it stands with jobs that are followed, as [`Followed::fates`]. `None` while there is no history to ask.
+    pub(crate) async fn fates(&self, followed: Arc<Followed>) -> Option<Vec<(Member, Fate, bool)>> {
+        self.ask(move |store| Ok(followed.fates(&store.catalogue()))).await
     }
 
-    /// Jobs that no agent has begun, as far as is known, and that were to begin before `limit`: at most `most`, from `from` on. Answers where
+    /// Jobs that have not ended, as far as is known, and that were to begin before `limit`: at most `most`, from `from` on. Answers where
     /// to go on, which is the beginning once the end is reached.
     pub(crate) async fn overdue(&self, limit: Timestamp, from: Option<Spot>, most: usize) -> Option<(Vec<Late>, Option<Spot>)> {
         let limit_s = seconds(limit.micros());
-        let (late, next) = self
-            .found(from, most, move |entry| {
-                !entry.phase.is_final() && !entry.missing && entry.expires_s != NEVER && entry.expires_s < limit_s
-            })
-            .await?;
-        Some((late, next))
+        let overdue =
+            move |entry: &Entry| !entry.phase.is_final() && !entry.missing && entry.expires_s != NEVER && entry.expires_s < limit_s;
+        self.found(from, most, overdue).await
     }
 
-    /// Jobs that ended as expired since `since` and that no agent ran.
-    pub(crate) async fn expired(&self, since: Timestamp, most: usize) -> Option<Vec<Late>> {
+    /// Jobs that were ended since `since` without their agents, by a gateway or a dispatcher: cancelled, or expired before they ran. In
+    /// pages, as [`Past::overdue`].
+    pub(crate) async fn put_to_an_end(&self, since: Timestamp, from: Option<Spot>, most: usize) -> Option<(Vec<Late>, Option<Spot>)> {
         let since_s = seconds(since.micros());
-        let expired = muster_schemas::api::JobState::Expired;
-        Some(self.found(None, most, move |entry| entry.phase == expired && entry.at_s >= since_s).await?.0)
+        let ended = move |entry: &Entry| match entry.phase {
+            JobState::Cancelled => entry.at_s >= since_s,
+            JobState::Expired => entry.at_s >= since_s && entry.waited_ms == NEVER_RAN,
+            _ => false,
+        };
+        self.found(from, most, ended).await
     }
 
     async fn found(

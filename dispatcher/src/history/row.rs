@@ -181,10 +181,9 @@ impl Row {
         self.queued.as_ref().and_then(|part| part.not_before)
     }
 
-    /// When it is too late to start it; of a job that no agent has begun, as far as is known.
+    /// When it is too late to start it, unless it has ended.
     pub(crate) fn expires_at(&self) -> Option<i64> {
-        let untouched = self.ended.is_none() && self.told.as_ref().is_none_or(|told| told.kind == EventKind::Released && told.attempt == 0);
-        self.queued.as_ref().and_then(|part| part.expires_at).filter(|_| untouched)
+        self.queued.as_ref().and_then(|part| part.expires_at).filter(|_| self.ended.is_none())
     }
 
     /// The one agent that it is for.

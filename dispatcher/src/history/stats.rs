@@ -19,7 +19,8 @@ pub(crate) fn of(catalogue: &Catalogue, hashes: &Hashes, pool: &PoolName, now: T
     let mut counts = BTreeMap::<String, u64>::new();
     let (mut finished, mut oldest) = (0, None::<i64>);
     let (mut waited, mut ran) = (Vec::new(), Vec::new());
-    for entry in catalogue.oldest_first().filter(|entry| entry.pool == hash) {
+    // Of one that is nowhere it is not known how it ended.
+    for entry in catalogue.oldest_first().filter(|entry| entry.pool == hash && !entry.missing) {
         let state = entry.state(now);
         match counts.get_mut(state.as_str()) {
             Some(count) => *count += 1,

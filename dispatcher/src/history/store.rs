@@ -199,7 +199,9 @@ impl Store {
         let limit = seconds((now - self.limits.age).micros());
         let mut catalogue = self.write();
         // Jobs still under way stay, however long ago they were queued: a job may be put off for a year.
-        let old = |entry: &&Entry| entry.phase.is_final() && entry.at_s < limit;
+        let ended = |entry: &Entry| entry.phase.is_final() && entry.at_s < limit;
+        let nowhere = |entry: &Entry| entry.missing && seconds(entry.queued_at) < limit;
+        let old = |entry: &&Entry| ended(entry) || nowhere(entry);
         let old: Vec<Spot> = catalogue.oldest_first().filter(old).map(Entry::spot).collect();
         let count = old.len();
         self.remove(&mut catalogue, old)?;

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use async_nats::{HeaderMap, Request, RequestErrorKind};
+use async_nats::HeaderMap;
 use muster_broker_config::provision;
+use muster_client::atomic::{self, Outgoing, Refusal};
 use muster_runtime::nats::Broker;
 use muster_schemas::{
     headers::{CONTENT_TYPE, MSG_ID, MSGPACK, msg_id},
@@ -19,14 +20,13 @@ use muster_schemas::{
     topology::{RESULTS, SCHEDULES, SCHEDULES_BUCKET, jobs_stream},
     wire,
 };
-use serde::Deserialize;
 
 use super::decide::{Firing, Step, decide};
 use crate::{
-    broker::{self, BrokerError, LIMIT_REACHED, PATIENCE, Write},
+    broker::{self, BrokerError, PATIENCE, Write},
     cancel,
     figures::{self, Figures},
-    held,
+    held::{self, Record},
 };
 
 /// How often to decide anew when others write down what became of the same schedule.
@@ -39,31 +39,6 @@ pub(super) struct Desk {
     pub(super) figures: Figures,
 }
 
-/// The broker's answer to a job.
-#[derive(Debug, Deserialize)]
-struct Answer {
-    #[serde(default)]
-    error: Option<Refusal>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-/// What the broker made of a job.
-enum Kept {
-    /// It is there, or was before.
-    There,
-    /// No stream takes it.
-    Nowhere,
-    /// It is not taken, for this reason.
-    Not(String),
-}
-
 impl Desk {
     /// Settles a firing of a schedule; `of` tells it by the schedule's record.
     ///
@@ -72,11 +47,15 @@ impl Desk {
     pub(super) async fn settle(&self, name: &ScheduleName, of: impl Fn(&ScheduleRecord) -> Firing) -> Result<(), BrokerError> {
         let client = self.broker.client();
         for _ in 0..ROUNDS {
-            let (Some(record), _) = held::record::<ScheduleRecord>(client, SCHEDULES_BUCKET, &keys::definition(name)).await? else {
-                tracing::debug!(schedule = %name, "a firing of a schedule that was deleted");
+            let (Record::Value(record), _) = held::record::<ScheduleRecord>(client, SCHEDULES_BUCKET, &keys::definition(name)).await?
+            else {
+                tracing::debug!(schedule = %name, "a firing of a schedule that was deleted, or can't be read");
                 return Ok(());
             };
             let (state, revision) = held::record::<ScheduleState>(client, SCHEDULES_BUCKET, &keys::state(name)).await?;
+            // Firings wait for each other, of all schedules: one that can't be read must not stop them. A job of this firing that is
+            // there already is not made again, by its id.
+            let state = state.readable();
             let (firing, now) = (of(&record), self.now().await?);
             let mut step = decide(Some(&record), state.as_ref(), &firing, None, now);
             if let Step::Look(job) = &step {
@@ -103,7 +82,7 @@ impl Desk {
 
     /// The broker's time: the only clock that firings are measured by.
     pub(super) async fn now(&self) -> Result<Timestamp, BrokerError> {
-        Ok(broker::stream_info(self.broker.client(), SCHEDULES).await?.ts.unwrap_or_else(Timestamp::now))
+        broker::clock(self.broker.client(), SCHEDULES).await
     }
 
     async fn write(&self, name: &ScheduleName, state: &ScheduleState, revision: u64) -> Result<Write, BrokerError> {
@@ -114,7 +93,7 @@ impl Desk {
     async fn is_alive(&self, job: &FiredJob) -> Result<bool, BrokerError> {
         Ok(!self.has_result(job).await? && {
             let queued = subjects::job_in_any_lane(&job.pool, &job.id);
-            held::last(self.broker.client(), &jobs_stream(&job.pool), &queued).await?.is_some()
+            held::last_queued(self.broker.client(), &job.pool, &jobs_stream(&job.pool), &queued).await?.is_some()
         })
     }
 
@@ -170,13 +149,22 @@ impl Desk {
         let executor = body.job_type.executor();
         let lane = Lane { priority: record.priority, executor: executor.clone() };
         let (subject, body) = (subjects::job(&job.pool, &lane, &job.id), wire::encode(&body));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, MSGPACK);
+        // So that a second one is refused although an agent has taken, run and forgotten the first.
+        headers.insert(MSG_ID, msg_id(&job.pool, &job.id));
+        let message = Outgoing { subject, headers, payload: body.into() };
         let mut declared = false;
         loop {
-            match self.publish(&subject, job, body.clone()).await? {
-                Kept::There => return Ok(None),
-                Kept::Not(why) => return Ok(Some(why)),
-                Kept::Nowhere if declared => return Ok(Some(format!("pool {} has no lane for it", job.pool))),
-                Kept::Nowhere => {
+            match atomic::publish(self.broker.client(), &message).await {
+                Ok(_) | Err(Refusal::Taken) => return Ok(None),
+                Err(Refusal::Full) => return Ok(Some(format!("the queue of pool {} is full", job.pool))),
+                Err(Refusal::Refused { reason, .. }) => return Ok(Some(reason)),
+                Err(error @ (Refusal::NotSent | Refusal::Unknown(_))) => {
+                    return Err(BrokerError::Interrupted { what: format!("job {}", job.id), why: error.to_string() });
+                }
+                Err(Refusal::Nowhere) if declared => return Ok(Some(format!("pool {} has no lane for it", job.pool))),
+                Err(Refusal::Nowhere) => {
                     if let Some(why) = self.declare(&job.pool, executor.clone()).await? {
                         return Ok(Some(why));
                     }
@@ -184,27 +172,6 @@ impl Desk {
                 }
             }
         }
-    }
-
-    async fn publish(&self, subject: &str, job: &FiredJob, body: Vec<u8>) -> Result<Kept, BrokerError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, MSGPACK);
-        // So that a second one is refused although an agent has taken, run and forgotten the first.
-        headers.insert(MSG_ID, msg_id(&job.pool, &job.id));
-        let request = Request::new().headers(headers).payload(body.into()).timeout(Some(PATIENCE));
-        let answer = match self.broker.client().send_request(subject.to_owned(), request).await {
-            Ok(answer) => answer,
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => return Ok(Kept::Nowhere),
-            Err(source) => return Err(BrokerError::Silent { what: format!("job {}", job.id), source }),
-        };
-        let answer: Answer = serde_json::from_slice(&answer.payload)
-            .map_err(|error| BrokerError::Malformed { what: format!("job {}", job.id), problem: error.to_string() })?;
-        Ok(match answer.error {
-            None => Kept::There,
-            Some(error) if error.err_code == LIMIT_REACHED && error.description.contains("per subject") => Kept::There,
-            Some(error) if error.err_code == LIMIT_REACHED => Kept::Not(format!("the queue of pool {} is full", job.pool)),
-            Some(error) => Kept::Not(error.description),
-        })
     }
 
     /// Declares the lanes of an executor. Answers why not, where there is no pool for them.

@@ -16,8 +16,6 @@ use crate::{broker::place, fixed::Fixed};
 
 /// How long a pull waits in the broker.
 const EXPIRES: Duration = Duration::from_secs(30);
-/// How often the broker shows that it still knows of the pull.
-const IDLE_HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long to wait before trying again after an error.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// How long one firing may take. Below the time after which the broker gives it to somebody else.
@@ -47,12 +45,18 @@ async fn work(desk: &Desk, shutdown: &Shutdown) -> anyhow::Result<()> {
     desk.broker.connected().await;
     let context = jetstream::new(desk.broker.client().clone());
     let consumer: jetstream::consumer::Consumer<pull::Config> = context.get_consumer_from_stream(DUE_CONSUMER, SCHEDULES).await?;
+    let connects = desk.broker.status().connects;
     loop {
-        let pull = consumer.batch().max_messages(1).expires(EXPIRES).heartbeat(IDLE_HEARTBEAT);
-        let mut messages = pull.messages().await?;
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(anyhow::Error::from_boxed)?;
-            settle(desk, &message).await?;
+        // Without the broker's idle heartbeats: after one of them the library's stream does not wake again before its own end (async-nats 0.51).
+        let mut messages = consumer.batch().max_messages(1).expires(EXPIRES).messages().await?;
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => message,
+                // A pull is forgotten by a broker that was away.
+                _ = desk.broker.wait_for(|status| status.connects != connects) => return Ok(()),
+            };
+            let Some(message) = message else { break };
+            settle(desk, &message.map_err(anyhow::Error::from_boxed)?).await?;
             if shutdown.is_requested() {
                 return Ok(());
             }

@@ -13,20 +13,20 @@ use muster_schemas::{
 use super::plan::Timer;
 use crate::{
     broker::BrokerError,
-    held::{all, decoded},
+    held::{Record, all, decoded},
 };
 
 /// All schedules, and what became of their last firings.
 pub(super) async fn schedules(
     client: &Client,
-) -> Result<(BTreeMap<ScheduleName, ScheduleRecord>, BTreeMap<ScheduleName, ScheduleState>), BrokerError> {
+) -> Result<(BTreeMap<ScheduleName, ScheduleRecord>, BTreeMap<ScheduleName, Record<ScheduleState>>), BrokerError> {
     let (mut records, mut states) = (BTreeMap::new(), BTreeMap::new());
     for held in all(client, &bucket_stream(SCHEDULES_BUCKET), &broker::keys_of(SCHEDULES_BUCKET)).await? {
         let key = held.subject.strip_prefix(&js::key(SCHEDULES_BUCKET, "")).unwrap_or_default();
         if let Some(name) = keys::parse_definition(key) {
-            records.extend(decoded(&held).map(|record| (name, record)));
+            records.extend(decoded(&held).readable().map(|record| (name, record)));
         } else if let Some(name) = keys::parse_state(key) {
-            states.extend(decoded(&held).map(|state| (name, state)));
+            states.insert(name, decoded(&held));
         }
     }
     Ok((records, states))

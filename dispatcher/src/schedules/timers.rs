@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     broker::{self, BrokerError, PATIENCE},
+    held::Record,
     lease::keeper::Leadership,
 };
 
@@ -93,7 +94,13 @@ impl Timers {
         let consumer = broker::consumer_info(client, SCHEDULES, DUE_CONSUMER).await?;
         if make_up && consumer.num_pending == 0 && consumer.num_ack_pending == 0 {
             for (name, record) in &records {
-                self.make_up(name, record, states.get(name)).await?;
+                let state = match states.get(name) {
+                    None | Some(Record::Absent) => None,
+                    Some(Record::Value(state)) => Some(state),
+                    // What it fired last is not known, and firing that again could run a job of long ago twice.
+                    Some(Record::Unreadable) => continue,
+                };
+                self.make_up(name, record, state).await?;
             }
         }
         Ok(())

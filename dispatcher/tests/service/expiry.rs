@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use muster_schemas::{
     code::Code,
+    control::{Order, What},
     names::AgentId,
     result::{ErrorInfo, JobResult, Outcome},
-    subjects::About,
+    subjects::{self, About},
     time::Timestamp,
     topology::COMMANDS,
     wire,
@@ -27,7 +29,8 @@ fn body(expires_at: Timestamp) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_nobody_took_expires_and_one_that_runs_or_has_time_does_not() {
     let (stack, folder) = (Stack::start().await, tempfile::tempdir().unwrap());
-    let agent = stack.agent(POOL).await;
+    let (mut agent, gone) = (stack.agent(POOL).await, stack.agent(POOL).await);
+    agent.beats(|_| {}).await;
     let (past, future) = (Timestamp::now() - Duration::from_secs(5), Timestamp::now() + Duration::from_secs(3600));
     for (id, at) in [("late", past), ("runs", past), ("has-time", future)] {
         stack.queue("high.probe", id, &body(at)).await;
@@ -36,6 +39,9 @@ async fn a_job_that_nobody_took_expires_and_one_that_runs_or_has_time_does_not()
     stack.command(&away, "command", &body(past)).await;
     stack.command(&away, "waits", r#"{"type":"probe.echo"}"#).await;
     starts(&agent, "runs").await;
+    // Begun by an agent of which nothing is heard.
+    stack.queue("high.probe", "left", &body(past)).await;
+    starts(&gone, "left").await;
     let dispatcher = dispatcher_in(&stack, folder.path(), &[("expire_after", "1s".into())]).await;
     for id in ["late", "command"] {
         let result = eventually(&format!("{id} expires"), SOON, async || stack.result(id).await).await;
@@ -45,6 +51,8 @@ async fn a_job_that_nobody_took_expires_and_one_that_runs_or_has_time_does_not()
         assert!(error.message.contains(&past.to_string()), "{}", error.message);
         eventually("it is counted", SOON, async || (stack.row(id, |_| true).await.state.is_final()).then_some(())).await;
     }
+    let left = eventually("the one that was begun expires", SOON, async || stack.result("left").await).await;
+    assert_eq!((left.outcome, left.attempt, left.agent_id, left.started_at), (Outcome::Expired, 1, Some(gone.id), None));
     eventually("they have left their queues", SOON, async || {
         let waiting = [stack.subjects("JOBS_default").await.into_keys(), stack.subjects(COMMANDS).await.into_keys()];
         let ids: Vec<String> = waiting.into_iter().flatten().filter_map(|subject| Some(subject.rsplit('.').next()?.to_owned())).collect();
@@ -57,7 +65,50 @@ async fn a_job_that_nobody_took_expires_and_one_that_runs_or_has_time_does_not()
     for id in ["runs", "has-time", "waits"] {
         assert_eq!(stack.result(id).await, None, "{id}");
     }
-    eventually("all are counted", SOON, async || (dispatcher.figure(EXPIRED).await == 3.0).then_some(())).await;
+    eventually("all are counted", SOON, async || (dispatcher.figure(EXPIRED).await == 4.0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_cancelled_leaves_its_queue_although_a_gateway_died_before_it_saw_to_that() {
+    let (stack, folder) = (Stack::start().await, tempfile::tempdir().unwrap());
+    let agent = stack.agent(POOL).await;
+    let mut orders = agent.client.subscribe(subjects::control(&agent.id)).await.unwrap();
+    agent.client.flush().await.unwrap();
+    let fence = async |id: &str, outcome| {
+        let (now, code) = (Timestamp::now(), Code::Cancelled);
+        let result = JobResult::never_ran(outcome, ErrorInfo::new(code, "x"), now, now);
+        stack.gateway.request(About::Result.job(&pool(), &id.parse().unwrap()), wire::encode(&result).into()).await.unwrap();
+    };
+    let left = async |wanted: &[&str]| {
+        eventually(&format!("only {wanted:?} wait"), SOON, async || {
+            let waiting = [stack.subjects("JOBS_default").await.into_keys(), stack.subjects(COMMANDS).await.into_keys()];
+            let ids = waiting.into_iter().flatten().filter_map(|subject| Some(subject.rsplit('.').next()?.to_owned()));
+            (ids.collect::<Vec<_>>() == wanted).then_some(())
+        })
+        .await;
+    };
+    let body = r#"{"type":"probe.echo"}"#;
+    for id in ["before", "ended", "later", "waits"] {
+        stack.queue("low.probe", id, body).await;
+    }
+    stack.command(&agent.id, "command", body).await;
+    fence("before", Outcome::Cancelled).await;
+    // An agent's own; it takes it out itself.
+    fence("ended", Outcome::Succeeded).await;
+    let _dispatcher = dispatcher_in(&stack, folder.path(), &[("expire_after", "1s".into())]).await;
+    left(&["ended", "later", "waits", "command"]).await;
+    // While it is active.
+    fence("later", Outcome::Cancelled).await;
+    fence("command", Outcome::Cancelled).await;
+    left(&["ended", "waits"]).await;
+    // Who runs it is told to stop it.
+    loop {
+        let order = tokio::time::timeout(SOON, orders.next()).await.expect("an order").unwrap();
+        let What::Cancel { job_id } = wire::decode::<Order>(&order.payload).unwrap().what;
+        if job_id.as_str() == "command" {
+            break;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

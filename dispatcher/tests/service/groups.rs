@@ -15,9 +15,9 @@ use muster_schemas::{
     names::{AgentId, GroupId},
     queue::Queue,
     result::{ErrorInfo, JobResult, Outcome},
-    subjects::{self, About, History, broker::StreamApi},
+    subjects::{self, About, History, broker::StreamApi, js},
     time::Timestamp,
-    topology::{COMMANDS, EVENTS, GROUPS},
+    topology::{COMMANDS, EVENTS, GROUPS, bucket_stream},
     wire::{self, V},
 };
 use serde_json::{Value, json};
@@ -181,6 +181,66 @@ async fn after_so_many_failures_no_further_wave_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_of_a_stopped_group_is_seen_although_the_hint_is_lost() {
+    let stack = Stack::start().await;
+    let dispatcher = stack.dispatcher().await;
+    let group = stack.group(&[2, 1], |record| record.stop_after = Some(1)).await;
+    stack.has_sent(&group, 2).await;
+    stack.ends(&group, 0, Outcome::Failed).await;
+    stack.becomes(&group, GroupStatus::Stopped).await;
+    // It has dealt with its own hint, too.
+    eventually("it is closed", SOON, async || (dispatcher.figure("muster_groups_open").await == 0.0).then_some(())).await;
+    stack.all_are_looked_at().await;
+    // What is published elsewhere and stored as the state: nobody who listens to the bucket hears of it.
+    let (stream, aside) = (bucket_stream(GROUPS), subjects::control(&AgentId::generate()));
+    let answer = stack.gateway.request(StreamApi::Info.subject(&stream), "".into()).await.unwrap();
+    let mut config = serde_json::from_slice::<Value>(&answer.payload).unwrap()["config"].take();
+    config["subjects"].as_array_mut().unwrap().push(aside.as_str().into());
+    config["subject_transform"] = json!({"src": aside, "dest": js::key(GROUPS, &keys::state(&group.id))});
+    let changed = stack.gateway.request(StreamApi::Update.subject(&stream), config.to_string().into()).await.unwrap();
+    assert!(!String::from_utf8_lossy(&changed.payload).contains("error"), "{changed:?}");
+    let state = GroupState { status: GroupStatus::Cancelling, ..stack.group_state(&group).await };
+    stack.gateway.request(aside, wire::encode(&state).into()).await.unwrap();
+    assert_eq!(stack.group_state(&group).await, state);
+    stack.becomes(&group, GroupStatus::Cancelled).await;
+    assert_eq!(stack.result(group.id.job(1).as_str()).await.unwrap().outcome, Outcome::Cancelled);
+    assert!(stack.waiting(&group).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_left_alone_and_keeps_no_other_group_waiting() {
+    let stack = Stack::start().await;
+    let (odd, older) = (GroupId::generate(), stack.group(&[1, 1], |_| {}).await);
+    let bucket = stack.bucket(GROUPS).await;
+    bucket.put(keys::definition(&odd), "no record".into()).await.unwrap();
+    bucket.put(keys::state(&older.id), "of another version".into()).await.unwrap();
+    let _dispatcher = stack.dispatcher().await;
+    stack.all_are_looked_at().await;
+    let running = stack.group(&[1, 1], |_| {}).await;
+    stack.has_sent(&running, 1).await;
+    bucket.put(keys::state(&running.id), "damaged".into()).await.unwrap();
+    stack.ends(&running, 0, Outcome::Succeeded).await;
+    stack.all_are_looked_at().await;
+    for (group, text) in [(&older, "of another version"), (&running, "damaged")] {
+        assert_eq!(bucket.get(keys::state(&group.id)).await.unwrap().unwrap(), text);
+        assert!(stack.waiting(group).await.is_empty());
+    }
+    // Once it can be read again, it goes on.
+    bucket.put(keys::state(&running.id), wire::encode(&GroupState { sent: 1, ..GroupState::default() }).into()).await.unwrap();
+    stack.has_sent(&running, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_pool_was_deleted_is_stopped() {
+    let stack = Stack::start().await;
+    let _dispatcher = stack.dispatcher().await;
+    let group = stack.group(&[1], |record| record.pool = "gone".parse().unwrap()).await;
+    let state = stack.becomes(&group, GroupStatus::Stopped).await;
+    assert_eq!((state.sent, state.reason.as_deref()), (0, Some("pool gone was deleted")));
+    assert_eq!(stack.commands().await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_reaches_members_that_wait_and_run_and_sends_no_further_wave() {
     let stack = Stack::start().await;
     let _dispatcher = stack.dispatcher().await;
@@ -226,18 +286,19 @@ async fn with_one_dispatcher_killed_in_the_middle_of_a_wave_each_member_gets_one
     let first = stack.dispatcher().await;
     first.becomes_active().await;
     let second = stack.dispatcher().await;
-    let group = stack.group(&[4000], |_| {}).await;
-    let begun = eventually("it has begun", LONG, async || Some(stack.commands().await.1).filter(|count| *count > 0)).await;
+    let group = stack.group(&[10_000], |_| {}).await;
+    eventually("it has begun", LONG, async || (stack.commands().await.1 > 0).then_some(())).await;
     first.kill();
-    assert!(begun < 4000, "in the middle of it: {begun}");
+    let (begun, state) = (stack.commands().await.1, stack.group_state(&group).await);
+    assert!(begun < 10_000 && state.sent == 0, "in the middle of it: {begun}, {state:?}");
     // Some have run to their end before anybody goes on.
     for place in 0..20 {
         stack.ends(&group, place, Outcome::Succeeded).await;
     }
     second.becomes_active().await;
-    stack.has_sent(&group, 4000).await;
-    assert_eq!(stack.commands().await, (3980, 4000), "none twice");
-    assert_eq!(stack.waiting(&group).await, (20..4000).collect::<Vec<_>>(), "none left out");
+    stack.has_sent(&group, 10_000).await;
+    assert_eq!(stack.commands().await, (9_980, 10_000), "none twice");
+    assert_eq!(stack.waiting(&group).await, (20..10_000).collect::<Vec<_>>(), "none left out");
 }
 
 #[tokio::test(flavor = "multi_thread")]

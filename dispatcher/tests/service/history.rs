@@ -220,7 +220,7 @@ async fn a_restart_goes_on_from_its_position_and_a_deleted_folder_is_built_anew(
     let (stack, folder) = (Stack::start().await, tempfile::tempdir().unwrap());
     let agent = stack.agent(POOL).await;
     let dispatcher = dispatcher_in(&stack, folder.path(), &[]).await;
-    stack.queue("normal.probe", "short", r#"{"type":"probe.ok"}"#).await;
+    stack.queue("normal.probe", "short", r#"{"type":"probe.ok","result_ttl_s":1}"#).await;
     // The broker forgets this result, and the history does not.
     ends(&agent, "short", Outcome::Succeeded, Some("1s")).await;
     stack.queue("normal.probe", "long", r#"{"type":"probe.ok"}"#).await;
@@ -243,11 +243,17 @@ async fn a_restart_goes_on_from_its_position_and_a_deleted_folder_is_built_anew(
     dispatcher.stop().await;
 
     std::fs::remove_dir_all(folder.path().join("history")).unwrap();
-    let _dispatcher = dispatcher_in(&stack, folder.path(), &[]).await;
+    // Its agent has acked it.
+    let queue = async_nats::jetstream::new(stack.gateway.clone()).get_stream("JOBS_default").await.unwrap();
+    queue.purge().filter(subjects::job_in_any_lane(&pool(), &"short".parse().unwrap())).await.unwrap();
+    let _dispatcher = dispatcher_in(&stack, folder.path(), &[("ledger_after", "1s".into())]).await;
     let built = stack.when_there_are(3).await;
     assert_eq!(built[..2], rows[..2]);
     // What the broker no longer has cannot come back.
     assert_eq!((built[2].id.as_str(), built[2].state), ("short", JobState::Pending));
+    stack.row("short", |row| row.reason.as_deref().is_some_and(|reason| reason.contains("its result was gone"))).await;
+    // It is not taken for one that waits.
+    assert_eq!(ids(&stack.rows(JobsQuestion { state: Some(JobState::Pending), ..all() }).await), ["while-away"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

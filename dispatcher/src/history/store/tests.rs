@@ -128,3 +128,40 @@ fn a_history_of_another_form_is_begun_anew() {
     let store = Store::open(dir.path(), LIMITS).unwrap();
     assert_eq!((store.catalogue().len(), store.reached("EVENTS").unwrap()), (0, None));
 }
+
+#[tokio::test]
+async fn jobs_that_were_put_to_an_end_come_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let (now, store) = (Timestamp::now(), Store::open(dir.path(), LIMITS).unwrap());
+    let with = |number: u32, outcome, started: bool, at: Timestamp| {
+        let (pool, id, Change::Ended(part)) = ended(number, at) else { panic!() };
+        (pool, id, Change::Ended(Ended { outcome, started_at: started.then(|| at.micros()), ..part }))
+    };
+    let at = |secs| now + Duration::from_secs(secs);
+    let old = now - Duration::from_secs(60);
+    let changes = vec![
+        with(1, Outcome::Cancelled, false, at(1)),
+        with(2, Outcome::Cancelled, true, at(2)),
+        with(3, Outcome::Expired, false, at(3)),
+        with(4, Outcome::Cancelled, false, at(4)),
+        with(5, Outcome::Cancelled, false, at(5)),
+        // An agent ran it, it ended otherwise, or before that.
+        with(6, Outcome::Expired, true, at(6)),
+        with(7, Outcome::Succeeded, true, at(7)),
+        with(8, Outcome::Cancelled, false, old),
+    ];
+    store.commit(&step(changes, 1)).unwrap();
+    let (sender, past) = crate::history::Past::new();
+    let store = std::sync::Arc::new(store);
+    sender.send_replace(std::sync::Arc::downgrade(&store));
+    let (mut pages, mut from) = (Vec::new(), None);
+    loop {
+        let (page, next) = past.put_to_an_end(now, from, 2).await.unwrap();
+        pages.push(page.into_iter().map(|late| late.id.to_string()).collect::<Vec<_>>());
+        from = next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [vec!["j1", "j2"], vec!["j3", "j4"], vec!["j5"]]);
+}
