@@ -2,7 +2,7 @@
 
 pub(crate) mod commands;
 mod filter;
-mod ping;
+pub(crate) mod ping;
 mod register;
 mod store;
 mod view;

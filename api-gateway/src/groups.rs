@@ -8,7 +8,7 @@
 //! | writing the record, and what answers a repeated submit | [`create`] |
 //! | how a group and its members are shown | [`view`], [`members`] |
 //! | the list of groups | [`list`] |
-//! | cancelling | [`cancel`] |
+//! | cancelling, also with the pool | [`cancel`] |
 //!
 //! A gateway decides who is in a group, and writes that down once. Sending the jobs, wave after wave, is the active dispatcher's part; where
 //! they are is in a dispatcher's history.
@@ -22,4 +22,5 @@ mod members;
 mod order;
 mod view;
 
+pub(crate) use cancel::{cancel_with_pool, running_in};
 pub(crate) use handlers::{endpoints, submit};

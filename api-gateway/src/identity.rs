@@ -16,13 +16,13 @@ use muster_schemas::{
     code::Code,
     control::{RenewAnswer, RenewRequest},
     names::{AgentId, PoolName},
-    records::AgentState,
+    records::{AgentRecord, AgentState},
     result::ErrorInfo,
     subjects,
     wire::{self, V},
 };
 
-use crate::{app::App, config::Files, problem::ApiError};
+use crate::{agents::commands, app::App, config::Files, problem::ApiError};
 
 /// The gateways share the work.
 const QUEUE: &str = "identity";
@@ -84,19 +84,26 @@ pub(crate) async fn run(app: App) -> anyhow::Result<()> {
 async fn answer(app: &App, request: Message) {
     // An answer to any other subject would be sent with the gateway's rights instead of the agent's.
     let Some(reply) = request.reply.clone().filter(|reply| subjects::is_inbox(reply)) else { return };
-    let answer = match renew(app, &request).await {
-        Ok(jwt) => RenewAnswer { v: V, jwt: Some(jwt), error: None },
+    let (agent, answer) = match renew(app, &request).await {
+        Ok((agent, jwt)) => (Some(agent), RenewAnswer { v: V, jwt: Some(jwt), error: None }),
         Err(error) => {
             tracing::warn!(subject = %request.subject, code = %error.code, detail = error.detail, "an agent's identity was not renewed");
-            RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo::new(error.code, error.detail)) }
+            (None, RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo::new(error.code, error.detail)) })
         }
     };
     if let Err(error) = app.nats.publish(reply, wire::encode(&answer).into()).await {
         tracing::warn!(%error, "cannot answer a request for renewal");
     }
+    // One that was enrolled before there were commands never registers again. Its renewal must not hang on this.
+    if let Some(agent) = agent
+        && let Err(error) = commands::ensure(app, &agent.pool, &agent.id).await
+    {
+        tracing::warn!(agent = %agent.id, code = %error.code, detail = error.detail, "the queue of an agent's commands could not be made");
+    }
 }
 
-async fn renew(app: &App, request: &Message) -> Result<String, ApiError> {
+/// The agent that asks, and its fresh JWT.
+async fn renew(app: &App, request: &Message) -> Result<(AgentRecord, String), ApiError> {
     let id = subjects::parse_renew(&request.subject).ok_or_else(|| ApiError::new(Code::NameInvalid, "the subject names no agent"))?;
     let RenewRequest { public_key, .. } = wire::decode(&request.payload)?;
     let held = app.buckets.agent(&id).await?;
@@ -110,5 +117,6 @@ async fn renew(app: &App, request: &Message) -> Result<String, ApiError> {
     if record.public_key.as_deref() != Some(public_key.as_str()) {
         return Err(ApiError::new(Code::Forbidden, "the public key is not the one that the agent registered last; register again"));
     }
-    app.minter.mint(&record.pool, &id, &public_key)
+    let jwt = app.minter.mint(&record.pool, &id, &public_key)?;
+    Ok((record, jwt))
 }

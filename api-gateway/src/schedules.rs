@@ -13,4 +13,4 @@ mod handlers;
 mod put;
 mod view;
 
-pub(crate) use handlers::endpoints;
+pub(crate) use handlers::{endpoints, naming};

@@ -11,11 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_client::atomic::{self, Outgoing, Refusal};
 use muster_runtime::nats::Broker;
-use muster_schemas::{
-    headers,
-    subjects::{broker::StreamApi, js},
-    time::Timestamp,
-};
+use muster_schemas::{headers, subjects::js, time::Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -195,11 +191,6 @@ pub(crate) fn kept(answer: atomic::Answer) -> Result<Kept, StoreError> {
         Err(Refusal::NotSent) => Err(StoreError::NotSent),
         Err(refusal) => Err(StoreError::Refused(refusal)),
     }
-}
-
-/// Removes what `stream` holds on `subject`. A stream that is gone holds nothing any more.
-pub(crate) async fn purge(client: &Client, stream: &str, subject: &str) -> Result<(), StoreError> {
-    call(client, StreamApi::Purge.subject(stream), &json!({"filter": subject})).await.map(drop)
 }
 
 /// A request of the broker's own interface. `None` when what it is about does not exist.

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use futures_util::future::join_all;
-use muster_broker_config::jwt;
+use muster_broker_config::{jwt, provision};
 use muster_schemas::{
     control::{RenewAnswer, RenewRequest},
     heartbeat::{Heartbeat, Load, Slots},
@@ -256,6 +256,14 @@ async fn a_revoked_agent_is_refused_at_every_door() {
         let answer = client.request(subjects::renew(&id), bytes.into()).await.unwrap();
         assert!(wire::decode::<RenewAnswer>(&answer.payload).unwrap().error.is_some());
     }
+    // One that was enrolled before agents had a queue of commands gets it now.
+    let core = stack.broker().await;
+    provision::remove_commands(&core, &id).await.unwrap();
+    assert!(renew(key).await.jwt.is_some());
+    eventually("it has a queue of commands", Duration::from_secs(10), async || {
+        provision::agents_with_commands(&core).await.unwrap().contains(&id).then_some(())
+    })
+    .await;
     // One that takes no jobs keeps its identity; a revoked one does not.
     decide(&stack, &id, AgentState::Disabled).await;
     assert!(renew(key).await.jwt.is_some());

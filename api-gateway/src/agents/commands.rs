@@ -12,6 +12,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::{StreamExt as _, stream};
 use muster_broker_config::provision;
 use muster_schemas::{
     api::{Command, CommandAccepted, CommandView, IDEMPOTENCY_HEADER, Many, One},
@@ -32,6 +33,9 @@ use crate::{
     jobs::{self, order, place, wait},
     problem::ApiError,
 };
+
+/// Consumers made side by side.
+const AT_ONCE: usize = 16;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -122,8 +126,27 @@ pub(crate) async fn ready(app: &App, pool: &PoolName, agent: &AgentId, job_type:
     ensure(app, pool, agent).await
 }
 
+/// Makes the consumers that are missing among those of these agents: one that was enrolled before there were commands, and has not renewed its
+/// identity since, has none. Failures are logged only: commands wait, and the consumer is made when the agent renews, or is sent one.
+pub(crate) async fn ensure_missing(app: &App, pool: &PoolName, agents: &[AgentId]) {
+    let there = match provision::agents_with_commands(&app.nats).await {
+        Ok(there) => there,
+        Err(error) => return tracing::warn!(%error, "which agents of a group have a queue of commands is not known"),
+    };
+    let missing: Vec<_> = agents.iter().filter(|agent| !there.contains(*agent)).cloned().collect();
+    let make = |agent: AgentId| async move { (ensure(app, pool, &agent).await, agent) };
+    let mut made = stream::iter(missing.into_iter().map(make)).buffer_unordered(AT_ONCE);
+    while let Some((made, agent)) = made.next().await {
+        let Err(error) = made else { continue };
+        tracing::warn!(%agent, code = %error.code, detail = error.detail, "the queue of commands of a group's member could not be made");
+        if error.code == Code::BrokerUnavailable {
+            return;
+        }
+    }
+}
+
 /// Makes the consumer with which the agent gets its commands.
-pub(super) async fn ensure(app: &App, pool: &PoolName, agent: &AgentId) -> Result<(), ApiError> {
+pub(crate) async fn ensure(app: &App, pool: &PoolName, agent: &AgentId) -> Result<(), ApiError> {
     let made = provision::ensure_commands(&app.nats, pool, agent).await;
     made.map_err(|error| match error.is_transient() {
         true => ApiError::broker("make the agent's queue of commands", error),

@@ -16,6 +16,7 @@ use super::{
     view,
 };
 use crate::{
+    agents::commands,
     app::{self, App},
     problem::ApiError,
     stored,
@@ -40,7 +41,11 @@ pub(super) async fn create(app: &App, order: &Order, key: Option<&str>, by: &str
     }
     let record = record(app, order, id, by, now).await?;
     if app::create(&app.buckets.groups, &keys::definition(&record.id), &record).await?.is_some() {
-        return Ok(Made { view: view::show(&record, &view::begun(), Some(&Default::default())), repeated: false });
+        let view = view::show(&record, &view::begun(), Some(&Default::default()));
+        let task = app.clone();
+        // Not waited for: their commands wait, and thousands of queues take minutes to make.
+        app.desk.group().spawn(async move { commands::ensure_missing(&task, &record.pool, &record.members).await });
+        return Ok(Made { view, repeated: false });
     }
     match view::find(app, &record.id).await? {
         Some(first) if key.is_some() => repeated(app, first, order).await,

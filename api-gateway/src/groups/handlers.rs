@@ -29,7 +29,7 @@ use crate::{
     auth::Caller,
     endpoint::{Access, Endpoint},
     extract::{Path, Query},
-    jobs::order::idempotency_key,
+    jobs::{order::idempotency_key, place},
     page,
     problem::ApiError,
 };
@@ -109,12 +109,7 @@ pub(crate) async fn submit(
     by: &Caller,
 ) -> Result<Response, ApiError> {
     let made = make(app, submit, target, waits, headers, by).await;
-    let outcome = match &made {
-        Ok(made) if made.repeated => "repeated",
-        Ok(_) => "accepted",
-        Err(error) => error.code.as_str(),
-    };
-    app.desk.submits.with([outcome]).inc();
+    place::count(app, &made, |made| made.repeated);
     let data = made?.view;
     let place = HeaderValue::try_from(format!("{BASE}/groups/{}", data.id));
     let place = place.map_err(|error| ApiError::internal("name the group's place", error))?;

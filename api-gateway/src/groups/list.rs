@@ -1,12 +1,13 @@
-//! The list of groups, newest first: a walk backwards through their records. Its work is bounded: after [`LOOKED_MAX`] records a page ends
-//! with what it has, and a cursor.
+//! The list of groups, newest first: a walk backwards through their records. Its work is bounded: after [`LOOKED_MAX`] records, or
+//! [`BYTES_MAX`], a page ends with what it has, and a cursor.
 //!
 //! No dispatcher is asked for counts: for each group that is a pass over the whole history.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use muster_schemas::{
     api::{GroupView, Many, Meta, Page},
-    group::{GroupRecord, GroupState, GroupStatus, keys},
+    code::Code,
+    group::{GroupRecord, GroupStatus, keys},
     names::PoolName,
     subjects::js,
     topology::{GROUPS, bucket_stream},
@@ -19,16 +20,18 @@ use crate::{
     page::Cursor,
     problem::ApiError,
     stored::{
-        self, StoreError,
+        self, StoreError, Stored,
         walk::{self, Backwards},
     },
 };
 
 /// Records that one page looks at.
 const LOOKED_MAX: usize = 1000;
-/// Requests that one page makes, whatever they find.
-const STEPS_MAX: usize = 64;
-/// States read at once.
+/// Bytes of records that one page reads. What is shown of them is less, so this bounds the page as well.
+const BYTES_MAX: usize = 16 << 20;
+/// Requests for records that one page makes, whatever they find.
+const STEPS_MAX: usize = 256;
+/// Records read at once, and states. A record has up to 700 KiB.
 const AT_ONCE: usize = 8;
 
 /// Which groups a page shows.
@@ -41,32 +44,25 @@ pub(super) struct Filter {
 /// One page, from below the sequence `before` on.
 pub(super) async fn page(app: &App, filter: &Filter, limit: u32, before: Option<u64>) -> Result<Many<GroupView>, ApiError> {
     stored::reachable(&app.broker).await.map_err(|error| error.while_doing("read the groups"))?;
-    let (found, before) = walk(app, filter, limit as usize, before).await?;
-    let data = found.iter().map(|(record, state)| view::show(record, state, None)).collect();
+    let (data, before) = walk(app, filter, limit as usize, before).await?;
     let cursor = before.map(|before| Cursor::encode(&before.to_string()));
     Ok(Many { data, meta: Meta { page: Page { limit, cursor } } })
 }
 
 /// The groups of a page, and below which sequence the next one begins.
-async fn walk(
-    app: &App,
-    filter: &Filter,
-    limit: usize,
-    before: Option<u64>,
-) -> Result<(Vec<(GroupRecord, GroupState)>, Option<u64>), ApiError> {
+pub(super) async fn walk(app: &App, filter: &Filter, limit: usize, before: Option<u64>) -> Result<(Vec<GroupView>, Option<u64>), ApiError> {
     let failed = |error: StoreError| error.while_doing("read the groups");
     let (stream, subject) = (bucket_stream(GROUPS), js::key(GROUPS, keys::DEFINITIONS));
-    let mut walk = Backwards::new(walk::ends(&app.nats, &stream).await.map_err(failed)?, before);
-    let (mut data, mut looked) = (Vec::new(), 0);
+    let mut walk = Backwards::in_windows(walk::ends(&app.nats, &stream).await.map_err(failed)?, before, AT_ONCE);
+    let (mut data, mut looked, mut bytes) = (Vec::new(), 0, 0);
     for _ in 0..STEPS_MAX {
         let window = walk.step(&app.nats, &stream, &subject).await.map_err(failed)?;
-        let mut groups =
-            stream::iter(window).map(async |stored| Ok::<_, ApiError>((stored.sequence, group(app, filter, &stored.payload).await?)));
-        let mut groups = std::pin::pin!(groups.by_ref().buffered(AT_ONCE));
-        while let Some((sequence, group)) = groups.try_next().await? {
+        let mut groups = stream::iter(window).map(|stored| group(app, filter, stored)).buffered(AT_ONCE);
+        while let Some(Looked { sequence, size, group }) = groups.try_next().await? {
             looked += 1;
+            bytes += size;
             data.extend(group);
-            if data.len() == limit || looked == LOOKED_MAX {
+            if data.len() == limit || looked == LOOKED_MAX || bytes >= BYTES_MAX {
                 return Ok((data, Some(sequence)));
             }
         }
@@ -77,8 +73,21 @@ async fn walk(
     Ok((data, Some(walk.before())))
 }
 
-/// A record with how far its group is, if both match. One that can't be read is left out, and the log says so.
-async fn group(app: &App, filter: &Filter, body: &[u8]) -> Result<Option<(GroupRecord, GroupState)>, ApiError> {
+/// A record that was looked at.
+struct Looked {
+    sequence: u64,
+    /// Bytes.
+    size: usize,
+    /// Its group, if it matches.
+    group: Option<GroupView>,
+}
+
+async fn group(app: &App, filter: &Filter, stored: Stored) -> Result<Looked, ApiError> {
+    Ok(Looked { sequence: stored.sequence, size: stored.payload.len(), group: shown(app, filter, &stored.payload).await? })
+}
+
+/// A group, if it matches. One of which record or state can't be read is left out, and the log says so.
+async fn shown(app: &App, filter: &Filter, body: &[u8]) -> Result<Option<GroupView>, ApiError> {
     let record: GroupRecord = match wire::decode(body) {
         Ok(record) => record,
         Err(error) => {
@@ -89,6 +98,13 @@ async fn group(app: &App, filter: &Filter, body: &[u8]) -> Result<Option<(GroupR
     if filter.pool.as_ref().is_some_and(|pool| record.pool != *pool) {
         return Ok(None);
     }
-    let state = view::or_begun(view::state(app, &record.id).await?);
-    Ok(filter.status.is_none_or(|status| state.status == status).then_some((record, state)))
+    let state = match view::state(app, &record.id).await {
+        Ok(held) => view::or_begun(held),
+        Err(error) if error.code == Code::Internal => {
+            tracing::error!(group = %record.id, "a group is left out of a list, since its state can't be read");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(filter.status.is_none_or(|status| state.status == status).then(|| view::show(&record, &state, None)))
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use muster_schemas::{
-    api::{GroupMember, JobRow, JobState, Many, Meta, Page},
+    api::{GroupMember, JobRow, JobState, Many, Meta, NOT_SENT, Page},
     code::Code,
     group::{GroupRecord, GroupState},
     history::ROWS_MAX,
 };
 use serde_json::Value;
 
-use super::view::{self, NOT_SENT};
+use super::view;
 use crate::{app::App, page::Cursor, problem::ApiError};
 
 /// Questions to a dispatcher for one page; a page that needs more ends with what it has, and a cursor.

@@ -9,7 +9,6 @@ use muster_schemas::{
     job::{Draft, check_labels},
     names::{GroupId, PoolName},
     time::Timestamp,
-    topology::COMMAND_EXPIRES,
 };
 use sha2::{Digest as _, Sha256};
 use ulid::Ulid;
@@ -27,10 +26,8 @@ pub(super) struct Order {
     pub(super) pool: PoolName,
     pub(super) target: AllAgents,
     pub(super) stop_after: Option<u32>,
-    /// What each job of it is; with an expiry in any case.
+    /// What each job of it is. Without an expiry each gets one that counts from when it is sent, which for a late wave may be days from now.
     pub(super) job: Draft,
-    /// Whether the caller gave the expiry.
-    expires: bool,
 }
 
 impl Order {
@@ -58,24 +55,15 @@ impl Order {
         if let Some(at) = submit.expires_at.filter(|at| *at <= now) {
             return Err(ApiError::new(Code::TimeInvalid, format!("field `expires_at`: {at} has passed")));
         }
-        let start = submit.not_before.map_or(now, |at| at.max(now));
-        let expires = submit.expires_at.is_some();
-        let one = Submit {
-            pool: target.pool.clone(),
-            target: None,
-            expires_at: Some(submit.expires_at.unwrap_or(start + COMMAND_EXPIRES)),
-            ..submit
-        };
+        let one = Submit { pool: target.pool.clone(), target: None, ..submit };
         let order = jobs::order::Order::check(&one, None, now)?;
         let stop_after = target.stop_after.or((!target.batch.is_empty()).then_some(1));
-        Ok(Self { pool: order.pool, job: order.job.into(), stop_after, target, expires })
+        Ok(Self { pool: order.pool, job: order.job.into(), stop_after, target })
     }
 
     /// Whether the group is certainly another one than this asks for. How its waves came about is not kept.
     pub(super) fn differs(&self, group: &GroupRecord) -> bool {
-        let expires_at = if self.expires { self.job.expires_at } else { group.job.expires_at };
-        let job = Draft { expires_at, ..self.job.clone() };
-        (&group.pool, &group.labels, &group.job, group.stop_after) != (&self.pool, &self.target.labels, &job, self.stop_after)
+        (&group.pool, &group.labels, &group.job, group.stop_after) != (&self.pool, &self.target.labels, &self.job, self.stop_after)
     }
 }
 
@@ -134,13 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_job_expires_a_day_after_it_could_first_start_unless_it_says_otherwise() {
-        let expires = |job: Value| check(job, json!({})).unwrap().job.expires_at.unwrap().since(now());
+    fn a_job_expires_at_a_time_only_where_the_caller_gave_one() {
+        let expires = |job: Value| check(job, json!({})).unwrap().job.expires_at;
         let later = now() + Duration::from_secs(3600);
-        assert_eq!(expires(json!({})), COMMAND_EXPIRES);
-        assert_eq!(expires(json!({"not_before": later})), COMMAND_EXPIRES + Duration::from_secs(3600));
-        assert_eq!(expires(json!({"not_before": "2020-01-01T00:00:00Z"})), COMMAND_EXPIRES);
-        assert_eq!(expires(json!({"expires_at": later})), Duration::from_secs(3600));
+        assert_eq!(expires(json!({})), None);
+        assert_eq!(expires(json!({"not_before": later})), None);
+        assert_eq!(expires(json!({"expires_at": later})), Some(later));
     }
 
     #[test]
@@ -172,9 +159,9 @@ mod tests {
             created_at: now(),
             created_by: "ci".into(),
         };
-        let later = Order { job: Draft { expires_at: Some(now() + 2 * COMMAND_EXPIRES), ..first.job.clone() }, ..first.clone() };
-        assert!(!first.differs(&record) && !later.differs(&record), "the expiry that was filled in is no difference");
-        assert!(check(json!({"params": {"a": 1}, "expires_at": now() + COMMAND_EXPIRES / 2}), json!({})).unwrap().differs(&record));
+        assert!(!first.differs(&record));
+        let expires_at = now() + Duration::from_secs(3600);
+        assert!(check(json!({"params": {"a": 1}, "expires_at": expires_at}), json!({})).unwrap().differs(&record));
         assert!(check(json!({"params": {"a": 2}}), json!({})).unwrap().differs(&record));
         assert!(check(json!({"params": {"a": 1}}), json!({"labels": {"a": "b"}})).unwrap().differs(&record));
     }

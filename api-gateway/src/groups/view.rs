@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_schemas::{
-    api::{GroupView, JobState},
+    api::{GroupView, JobState, NOT_SENT},
     code::Code,
     group::{GroupRecord, GroupState, keys},
     history::{GroupAnswer, GroupQuestion},
@@ -17,9 +17,6 @@ use crate::{
     jobs::list,
     problem::ApiError,
 };
-
-/// The word for members whose job has not been sent.
-pub(super) const NOT_SENT: &str = "not_sent";
 
 /// Members' jobs by where they are.
 pub(super) type Counts = BTreeMap<String, u64>;

@@ -10,7 +10,7 @@ use muster_schemas::{
     wire,
 };
 
-use super::order::{self, IdFrom, Order};
+use super::order::{IdFrom, Order};
 use crate::problem::ApiError;
 
 /// What is to run again.
@@ -40,18 +40,16 @@ pub(crate) fn order(again: Again<'_>, now: Timestamp) -> Result<Order, ApiError>
     job.parent.get_or_insert_with(|| of.clone());
     job.not_before = job.not_before.filter(|at| *at > now);
     job.expires_at = job.expires_at.filter(|at| *at > now);
-    if agent.is_some() {
-        order::expires(&mut job, now);
-    }
+    let queue = match agent {
+        Some(agent) => Queue::Agent(agent),
+        None => Queue::Lane(Lane { priority, executor: job.job_type.executor() }),
+    };
+    job.expires_at = queue.expires_at(job.expires_at, job.not_before, now);
     let body = wire::encode(&job);
     if body.len() > job::LIMIT {
         let detail = format!("with its parent's id the job has {} bytes; the limit is {}", body.len(), job::LIMIT);
         return Err(ApiError::new(Code::BodyTooLarge, detail));
     }
-    let queue = match agent {
-        Some(agent) => Queue::Agent(agent),
-        None => Queue::Lane(Lane { priority, executor: job.job_type.executor() }),
-    };
     Ok(Order { pool, queue, id, id_from, job, body: body.into() })
 }
 

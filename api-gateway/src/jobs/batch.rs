@@ -60,7 +60,7 @@ async fn all(app: &App, jobs: Vec<Value>, trace: &TraceContext) -> Vec<Answer> {
     answers.extend(stored.into_iter().flatten());
     answers.sort_by_key(|(place, _)| *place);
     let answers = answers.into_iter().map(|(_, answer)| answer);
-    answers.inspect(|answer| place::count(app, answer)).collect()
+    answers.inspect(|answer| place::count(app, answer, |placed| placed.repeated)).collect()
 }
 
 /// Checks a job, and looks for an earlier submit of it. `away` is set once the broker does not answer: then the jobs behind do not each

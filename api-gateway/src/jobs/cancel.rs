@@ -3,15 +3,17 @@
 //! In this order, and each step safe to repeat:
 //! 1. **Fence.** A `cancelled` result is stored. The first result wins, so from here on the job has exactly one outcome, whatever an
 //!    agent does; if the broker refuses it, the job has ended otherwise and is left alone.
-//! 2. **Purge.** The job's message leaves the queue, so that nobody is given it any more. Were this done first, a job would be lost
+//! 2. **Clear.** The job's message leaves the queue, so that nobody is given it any more. Were this done first, a job would be lost
 //!    without a result when the gateway dies between the two.
-//! 3. **Order.** Agents are told to stop the job, or to drop it if its delivery is under way to them.
+//! 3. **Order.** Agents are told to stop the job, or to drop it if its delivery is under way to them. Only when they have heard is the cancel
+//!    answered, so nothing starts after the answer.
 //!
 //! It runs as a task of its own: a caller that hangs up does not leave it half done. A step that fails is tried again in the background.
 
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use futures_util::future::join_all;
 use muster_client::atomic::Outgoing;
 use muster_schemas::{
     api::JobView,
@@ -36,14 +38,17 @@ use super::{
     view::Queued,
 };
 use crate::{
+    agents::ping,
     app::App,
     problem::ApiError,
-    stored::{self, Kept},
+    stored::{self, Kept, StoreError, walk},
 };
 
 /// Orders go to every agent of a pool up to this many, since the agent that told of the job last may have lost it to another one. In
 /// larger pools only that one is told, if it is known.
 const AGENTS_TOLD: usize = 100;
+/// How long agents have to say that they have heard of a cancel. One that is frozen starts nothing either.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// How often, and how long apart, a cancel whose steps failed is tried again.
 const TRIES: u32 = 60;
 const APART: Duration = Duration::from_secs(1);
@@ -123,22 +128,33 @@ fn still_cancelled(id: &JobId, result: JobResult) -> Result<JobResult, ApiError>
 }
 
 async fn clear(app: &App, stream: &str, subject: &str) -> Result<(), ApiError> {
-    let purged = stored::purge(&app.nats, stream, subject).await;
-    purged.map_err(|error| error.while_doing("take the cancelled job out of its queue"))
+    // By sequence: see `docs/decisions/0033-no-purge-of-a-queue.md`.
+    let taken_out = async {
+        while let Some(message) = stored::last(&app.nats, stream, subject).await? {
+            walk::delete(&app.nats, stream, &message).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    taken_out.await.map_err(|error| error.while_doing("take the cancelled job out of its queue"))
 }
 
-/// Tells agents to stop the job. Nothing depends on it: an agent that misses it finds the stored result after its next reconnect, or its own
-/// result is refused.
+/// Tells agents to stop the job, or to drop it if it is on its way to them, and waits a moment for them to have heard. Nothing else depends on
+/// it: an agent that misses it finds the stored result after its next reconnect, or its own result is refused.
 async fn tell(app: &App, queued: &Queued) {
     let order = control::Order { v: V, what: What::Cancel { job_id: queued.id.clone() } };
     let body = bytes::Bytes::from(wire::encode(&order));
-    for agent in told(app, queued) {
-        if let Err(error) = app.nats.publish(subjects::control(&agent), body.clone()).await {
+    let agents = told(app, queued);
+    for agent in &agents {
+        if let Err(error) = app.nats.publish(subjects::control(agent), body.clone()).await {
             tracing::warn!(%error, job_id = %queued.id, agent_id = %agent, "cannot tell the agent to stop the job");
         }
     }
     if let Err(error) = app.nats.flush().await {
         tracing::warn!(%error, job_id = %queued.id, "cannot tell agents to stop the job");
+    }
+    if agents.len() <= AGENTS_TOLD {
+        // One that is not connected is known at once not to have it.
+        join_all(agents.iter().map(|agent| ping::ask(app, agent, HEARD_WITHIN))).await;
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .codes(&[Code::TimeInvalid, Code::QueueFull, Code::WaitInvalid, Code::HeaderInvalid, Code::JobConflict, Code::NoAgentMatches]),
         Endpoint::post("/api/v1/jobs/batch", Access::Role(Role::Operator), submit_batch)
             .about("jobs", "Submit many jobs", "1 to 1 000 jobs, each accepted or refused on its own; the answers are in the order of the jobs. At most 16 MiB.")
+            .query::<BatchQuery>()
             .body::<Batch>()
             .answers::<Many<BatchEntry>>(StatusCode::OK, "What became of each job.")
             .codes(&[Code::HeaderInvalid]),
@@ -89,6 +90,11 @@ struct SubmitQuery {
     /// Wait for the job to end: `30s`, `500ms` or `30`, at most 60 s.
     wait: Option<String>,
 }
+
+/// Query of a batch: nothing, so that a `wait` is refused and not passed over.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct BatchQuery {}
 
 /// Query of a look-up.
 #[derive(Deserialize, JsonSchema)]
@@ -166,6 +172,7 @@ pub(crate) fn location(view: &JobView) -> Result<HeaderValue, ApiError> {
 
 async fn submit_batch(
     State(app): State<App>,
+    Query(BatchQuery {}): Query<BatchQuery>,
     RequestId(request_id): RequestId,
     Trace(trace): Trace,
     headers: HeaderMap,

@@ -13,7 +13,6 @@ use muster_schemas::{
     names::{AgentId, JobId, PoolName},
     queue::Queue,
     time::Timestamp,
-    topology::COMMAND_EXPIRES,
     wire::{self, WireError},
 };
 use sha2::{Digest as _, Sha256};
@@ -32,6 +31,8 @@ pub(crate) enum IdFrom {
     Caller,
     /// Derived from the caller's `Idempotency-Key`.
     Key,
+    /// Derived from a finished job and the caller's key for running it again.
+    Retry,
     /// Derived from a dead letter.
     Letter,
 }
@@ -80,9 +81,11 @@ impl Order {
             let days = PUT_OFF_MAX.as_secs() / 86_400;
             return Err(ApiError::new(Code::TimeInvalid, format!("field `not_before`: {at} is more than {days} days away")));
         }
-        if agent.is_some() {
-            expires(&mut job, now);
-        }
+        let queue = match agent {
+            Some(agent) => Queue::Agent(agent.clone()),
+            None => Queue::Lane(Lane { priority, executor: job.job_type.executor() }),
+        };
+        job.expires_at = queue.expires_at(job.expires_at, job.not_before, now);
         let (id, id_from) = match (submit.id.as_deref(), key) {
             (Some(_), Some(_)) => {
                 let detail =
@@ -98,18 +101,8 @@ impl Order {
             let detail = format!("the job has {} bytes as MessagePack; the limit is {}", body.len(), job::LIMIT);
             return Err(ApiError::new(Code::BodyTooLarge, detail));
         }
-        let queue = match agent {
-            Some(agent) => Queue::Agent(agent.clone()),
-            None => Queue::Lane(Lane { priority, executor: job.job_type.executor() }),
-        };
         Ok(Self { pool, queue, id, id_from, job, body: body.into() })
     }
-}
-
-/// Gives a command that does not say when it expires a time.
-pub(super) fn expires(command: &mut Job, now: Timestamp) {
-    let first = command.not_before.map_or(now, |at| at.max(now));
-    command.expires_at.get_or_insert(first + COMMAND_EXPIRES);
 }
 
 /// The id of the job that was submitted to `pool`, or to an agent of it, with `key`: 160 bits of a hash, so two keys never meet.

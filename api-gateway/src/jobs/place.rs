@@ -41,14 +41,14 @@ pub(crate) struct Placed {
 /// Submits a checked job.
 pub(crate) async fn place(app: &App, order: &Order, trace: &TraceContext) -> Result<Placed, ApiError> {
     let placed = try_place(app, order, trace).await;
-    count(app, &placed);
+    count(app, &placed, |placed| placed.repeated);
     placed
 }
 
 /// Counts what became of a submit.
-pub(super) fn count(app: &App, placed: &Result<Placed, ApiError>) {
-    let outcome = match placed {
-        Ok(placed) if placed.repeated => "repeated",
+pub(crate) fn count<T>(app: &App, submitted: &Result<T, ApiError>, repeated: impl FnOnce(&T) -> bool) {
+    let outcome = match submitted {
+        Ok(there) if repeated(there) => "repeated",
         Ok(_) => "accepted",
         Err(error) => error.code.as_str(),
     };
@@ -63,17 +63,18 @@ async fn try_place(app: &App, order: &Order, trace: &TraceContext) -> Result<Pla
     settle(app, order, trace, kept).await
 }
 
-/// What is looked at before a job is stored: the broker, its lane, and whether an earlier submit put it there.
+/// What is looked at before a job is stored: the broker, whether an earlier submit put it there, and only then whether it has a place to go
+/// to: what was taken once is answered as it is, also when it would not be taken any more.
 pub(super) async fn before(app: &App, order: &Order) -> Result<Option<Placed>, ApiError> {
     stored::reachable(&app.broker).await.map_err(|error| error.while_doing("take the job: nothing is stored"))?;
-    match &order.queue {
-        Queue::Lane(lane) => lanes::ready(app, &order.pool, &lane.executor).await?,
-        Queue::Agent(agent) => commands::ready(app, &order.pool, agent, &order.job.job_type).await?,
-    }
     if order.id_from != IdFrom::Us
         && let Some(first) = lookup::find(app, &order.id, Some(&order.pool)).await?
     {
         return repeated(first, order).map(Some);
+    }
+    match &order.queue {
+        Queue::Lane(lane) => lanes::ready(app, &order.pool, &lane.executor).await?,
+        Queue::Agent(agent) => commands::ready(app, &order.pool, agent, &order.job.job_type).await?,
     }
     Ok(None)
 }
@@ -139,8 +140,8 @@ pub(super) fn message(order: &Order, trace: &TraceContext, named: bool) -> Outgo
     trace.write_to(&mut headers);
     match order.id_from {
         IdFrom::Us => headers.insert(FRESH, "1"),
-        IdFrom::Caller | IdFrom::Key | IdFrom::Letter if named => headers.insert(MSG_ID, msg_id(&order.pool, &order.id)),
-        IdFrom::Caller | IdFrom::Key | IdFrom::Letter => {}
+        IdFrom::Caller | IdFrom::Key | IdFrom::Retry | IdFrom::Letter if named => headers.insert(MSG_ID, msg_id(&order.pool, &order.id)),
+        IdFrom::Caller | IdFrom::Key | IdFrom::Retry | IdFrom::Letter => {}
     }
     let subject = order.queue.subject(&order.pool, &order.id);
     Outgoing { subject, headers, payload: order.body.clone() }
@@ -158,7 +159,7 @@ pub(super) fn lost(order: &Order, error: StoreError) -> ApiError {
                        and it is safe to repeat"
                 .into()
         }
-        IdFrom::Caller | IdFrom::Key | IdFrom::Letter => {
+        IdFrom::Caller | IdFrom::Key | IdFrom::Retry | IdFrom::Letter => {
             format!("the broker did not answer in time; repeat the request: job `{}` is queued once at most", order.id)
         }
     };

@@ -4,11 +4,11 @@
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use muster_schemas::{
-    api::{JobView, One},
+    api::{IDEMPOTENCY_HEADER, JobView, One},
     code::Code,
     event,
     headers::REPUBLISHED_SUBJECT,
@@ -21,12 +21,13 @@ use muster_schemas::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     again::{self, Again},
     handlers,
     lookup::{self, Found},
-    order::IdFrom,
+    order::{self, IdFrom},
     place,
 };
 use crate::{
@@ -47,12 +48,15 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(
                 "jobs",
                 "Run a finished job again",
-                "As a new job with the same body, whose `parent` is the first one; a command goes to the same agent. Each call makes a job. Its `not_before` and `expires_at` are left out where they have passed.",
+                "As a new job with the same body, whose `parent` is the first one; a command goes to the same agent. Each call makes a job, unless it is repeated with its Idempotency-Key. Its `not_before` and `expires_at` are left out where they have passed.",
             )
             .query::<RetryQuery>()
+            .header(IDEMPOTENCY_HEADER, "1 to 255 visible ASCII characters: a second retry of the same job with the same key answers the first one's job.")
             .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its queue.")
+            .answers::<One<JobView>>(StatusCode::OK, "The new job has ended: an earlier retry with the same key made it.")
             .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobNotFinished, Code::BodyNotKept])
-            .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull, Code::AgentNotFound, Code::AgentRevoked]),
+            .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull, Code::AgentNotFound, Code::AgentRevoked])
+            .codes(&[Code::HeaderInvalid, Code::JobConflict]),
     ]
 }
 
@@ -69,7 +73,9 @@ async fn retry(
     Path(id): Path<JobId>,
     Query(query): Query<RetryQuery>,
     Trace(trace): Trace,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let key = order::idempotency_key(&headers)?;
     let pool = query.pool.as_deref().map(str::parse::<PoolName>).transpose()?;
     let (pool, result) = match lookup::get(&app, &id, pool.as_ref()).await? {
         Found::Finished { pool, result } => (pool, result),
@@ -79,12 +85,28 @@ async fn retry(
         }
     };
     let queued = queued(&app, &id, &pool, &result).await?;
-    let new = JobId::generate(&pool);
+    let (new, id_from) = match key {
+        Some(key) => (derived(&pool, &id, result.queued_at, key)?, IdFrom::Retry),
+        None => (JobId::generate(&pool), IdFrom::Us),
+    };
     let agent = target(&queued);
-    let again = Again { body: &queued.payload, of: &id, pool, agent, priority: result.priority, id: new, id_from: IdFrom::Us };
+    let again = Again { body: &queued.payload, of: &id, pool, agent, priority: result.priority, id: new, id_from };
     let order = again::order(again, Timestamp::now())?;
     let data = place::place(&app, &order, &trace).await?.view;
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, handlers::location(&data)?)], axum::Json(One { data })).into_response())
+    let status = if data.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, [(header::LOCATION, handlers::location(&data)?)], axum::Json(One { data })).into_response())
+}
+
+/// The id of the job that runs this one again with this key. When it was queued is part of it, since an id of the caller's own may be that of
+/// another job later.
+fn derived(pool: &PoolName, of: &JobId, queued_at: Timestamp, key: &str) -> Result<JobId, ApiError> {
+    let mut digest = Sha256::new();
+    for part in ["retry", pool.as_str(), of.as_str()] {
+        digest = digest.chain_update(part).chain_update([0]);
+    }
+    let digest = digest.chain_update(queued_at.micros().to_be_bytes()).chain_update(key).finalize();
+    let hex: String = digest.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("retry-{hex}").parse()?)
 }
 
 /// The one agent that the job was for: the broker's copy has the subject that it was queued under.

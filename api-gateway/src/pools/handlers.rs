@@ -14,7 +14,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{health, pause, put, queue, remove};
 use crate::{
@@ -55,7 +55,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(
                 "pools",
                 "Remove a pool",
-                "Refused while it has jobs, commands to its agents or agents, with what would be lost. With `force`, its jobs and commands are cancelled (each gets its result), and only agents that are there are in the way.",
+                "Refused while it has jobs, commands to its agents or agents, or schedules name it, with what would be lost. With `force`, its jobs and \
+                 commands are cancelled (each gets its result), and only agents that are there are in the way. Its schedules stay: each of their \
+                 firings is refused for as long as there is no pool of that name.",
             )
             .query::<DeleteQuery>()
             .answers_other(StatusCode::NO_CONTENT, "The pool is gone.", "")
@@ -65,7 +67,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
                 "pools",
                 "Pause a pool",
                 "From the moment of the answer it gives out no job. Jobs are taken and wait, those that run end normally, and a job whose \
-                 agent is lost waits too. Who, when and why are shown with the pool. Pausing again replaces them.",
+                 agent is lost waits too. Who, when and why are shown with the pool. Pausing again replaces them, but without a note \
+                 the earlier one stays.",
             )
             .body::<PausePool>()
             .answers::<One<PoolView>>(StatusCode::OK, "The pool, paused.")
@@ -86,7 +89,17 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 struct DeleteQuery {
     /// Cancel the pool's jobs, and take no account of agents that are offline.
-    force: Option<bool>,
+    #[serde(default, deserialize_with = "flag")]
+    force: bool,
+}
+
+/// A parameter that is set by being there: `?force` is `?force=true`.
+fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "" | "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(D::Error::custom("`force` takes `true` or `false`, and is `true` without either")),
+    }
 }
 
 async fn view(app: &App, record: &PoolRecord) -> Result<PoolView, ApiError> {
@@ -150,7 +163,7 @@ async fn go_on(State(app): State<App>, caller: Caller, Path(name): Path<PoolName
 }
 
 async fn delete(State(app): State<App>, Path(name): Path<PoolName>, Query(query): Query<DeleteQuery>) -> Result<StatusCode, ApiError> {
-    remove::remove(&app, &name, query.force.unwrap_or(false)).await?;
+    remove::remove(&app, &name, query.force).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

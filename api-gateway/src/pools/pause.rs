@@ -37,14 +37,19 @@ pub(crate) fn wanted(caller: &Caller, body: PausePool, now: Timestamp) -> Result
 }
 
 /// Pauses the pool, or with `None` lets it go on, and returns its record. Once it returns, the broker gives out no job of a paused pool.
-/// A pool that is paused already has a new pauser then, and one that is not paused stays as it is.
+/// A pool that is paused already has a new pauser then, who keeps the note of the one before unless there is a new one; and one that is not paused stays as it is.
 ///
 /// # Errors
 /// `pool_not_found`; `broker_unavailable`, then it is safe to repeat, and the dispatcher carries out what the record says.
 pub(crate) async fn set(app: &App, name: &PoolName, paused: Option<Paused>) -> Result<PoolRecord, ApiError> {
     for _ in 0..ROUNDS {
         let held = app.buckets.pool(name).await?;
-        let record = PoolRecord { paused: paused.clone(), ..held.record.clone() };
+        let mut record = PoolRecord { paused: paused.clone(), ..held.record.clone() };
+        if let (Some(new), Some(old)) = (&mut record.paused, &held.record.paused)
+            && new.note.is_none()
+        {
+            new.note.clone_from(&old.note);
+        }
         let same = record == held.record;
         let revision = if same { Some(held.revision) } else { update(&app.buckets.pools, name.as_str(), &record, held.revision).await? };
         if let Some(revision) = revision {

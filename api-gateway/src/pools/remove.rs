@@ -2,7 +2,7 @@
 //!
 //! First its record goes, so that gateways take no more submits for it; then its lanes are closed, so that the broker takes none either,
 //! whoever publishes; only then it counts whether the queue is empty, and the stream goes. When jobs turn up after all, everything is put
-//! back. With `force` they are cancelled instead: each gets its result. Commands to the pool's agents wait in a stream of all pools, which stays: they
+//! back. With `force` they are cancelled instead: each gets its result. So are groups that run, which would send into a pool that is gone. Commands to the pool's agents wait in a stream of all pools, which stays: they
 //! are counted and cancelled as the jobs are, but one that is sent in the same moment may be left, and expires.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -13,7 +13,7 @@ use muster_broker_config::provision;
 use muster_schemas::{
     api::QueueView,
     code::Code,
-    names::{AgentId, ExecutorName, PoolName},
+    names::{AgentId, ExecutorName, GroupId, PoolName},
     records::{AgentState, PoolRecord},
     standing::Status,
     subjects::{self, broker::StreamApi},
@@ -24,8 +24,10 @@ use tokio::time::Instant;
 use super::{lanes, queue};
 use crate::{
     app::{App, Held, create, read},
+    groups,
     jobs::{cancel, view::Queued},
     problem::ApiError,
+    schedules,
     stored::{self, StoreError, Stored, walk},
 };
 
@@ -57,24 +59,30 @@ async fn run(app: &App, pool: &PoolName, force: bool) -> Result<(), ApiError> {
 }
 
 async fn take_away(app: &App, pool: &PoolName, there: Option<Held<PoolRecord>>, jobs: u64, force: bool) -> Result<(), ApiError> {
-    let (agents, commands) = (agents(app, pool, force), commands(app, pool).await?);
-    if agents > 0 || (jobs + commands > 0 && !force) {
-        return Err(not_empty(pool, &lost(app, there.as_ref(), jobs).await?, commands, agents, force));
+    let (agents, commands, groups) = (agents(app, pool, force), commands(app, pool).await?, groups::running_in(app, pool).await?);
+    // With `force` they stay, and their firings are refused.
+    let schedules = if force { 0 } else { schedules::naming(app, pool).await? };
+    if agents > 0 || ((jobs + commands + schedules > 0 || !groups.is_empty()) && !force) {
+        let has = Has { lost: lost(app, there.as_ref(), jobs).await?, commands, groups, agents, schedules };
+        return Err(not_empty(pool, &has, force));
     }
     if let Some(held) = &there {
         delete_record(app, pool, held.revision).await?;
     }
     close(app, pool, there.as_ref().map(|held| &held.record)).await?;
     if force {
+        // Before their commands: what is sent after this is cancelled by who sent it.
+        groups::cancel_with_pool(app, &groups).await?;
         let until = Instant::now() + CANCEL_FOR;
         cancel_all(app, &topology::jobs_stream(pool), &subjects::jobs_of(pool), until).await?;
         cancel_all(app, COMMANDS, &subjects::commands_of(pool), until).await?;
     }
     let (late, commands) = (self::jobs(app, pool).await?.unwrap_or(0), self::commands(app, pool).await?);
-    if late + commands > 0 {
+    let groups = groups::running_in(app, pool).await?;
+    if late + commands > 0 || !groups.is_empty() {
         let lost = lost(app, there.as_ref(), late).await?;
         restore(app, pool, there).await?;
-        return Err(not_empty(pool, &lost, commands, 0, force));
+        return Err(not_empty(pool, &Has { lost, commands, groups, agents: 0, schedules: 0 }, force));
     }
     provision::remove_pool(&app.nats, pool).await.map_err(|error| lanes::failed(DOING, error))
 }
@@ -88,18 +96,34 @@ async fn lost(app: &App, there: Option<&Held<PoolRecord>>, jobs: u64) -> Result<
     }
 }
 
-fn not_empty(pool: &PoolName, lost: &QueueView, commands: u64, agents: usize, force: bool) -> ApiError {
-    let QueueView { pending, running, .. } = lost;
+/// What keeps a pool.
+struct Has {
+    lost: QueueView,
+    commands: u64,
+    groups: Vec<GroupId>,
+    agents: usize,
+    schedules: u64,
+}
+
+fn not_empty(pool: &PoolName, has: &Has, force: bool) -> ApiError {
+    let Has { lost: QueueView { pending, running, .. }, commands, groups, agents, schedules } = has;
+    let (commands, agents, schedules) = (*commands, *agents, *schedules);
     let mut has = format!("pool `{pool}` has {pending} waiting and {running} running jobs");
     if commands > 0 {
         has = format!("{has}, {commands} commands for its agents");
+    }
+    if let Some(first) = groups.first() {
+        has = format!("{has}, {} groups that are not over (`{first}` is the newest)", groups.len());
+    }
+    if schedules > 0 {
+        has = format!("{has}, {schedules} schedules that would find no pool");
     }
     let detail = match force {
         true if agents > 0 => format!("{has}, and {agents} agents that are there; stop these first"),
         true => format!("{has} left; repeat the request"),
         false => format!(
-            "{has} and {agents} agents. With ?force=true the jobs would be cancelled, waiting and running ones alike, and the agents be \
-             without a pool; those that are there have to be stopped first"
+            "{has} and {agents} agents. With ?force=true the jobs and groups would be cancelled, waiting and running ones alike, and the agents be \
+             without a pool; those that are there have to be stopped first. Schedules stay, and their firings are refused"
         ),
     };
     ApiError::new(Code::PoolNotEmpty, detail)
@@ -173,8 +197,7 @@ async fn cancel_all(app: &App, name: &str, filter: &str, until: Instant) -> Resu
 }
 
 async fn cancel_one(app: &App, stream: &str, message: Stored) -> Result<(), ApiError> {
-    let subject = message.subject.clone();
-    if let Some(queued) = Queued::read(message, None) {
+    if let Some(queued) = Queued::read(message.clone(), None) {
         match cancel::fence(app, &queued).await {
             Ok(_) => {}
             // It has just ended by itself.
@@ -182,5 +205,5 @@ async fn cancel_one(app: &App, stream: &str, message: Stored) -> Result<(), ApiE
             Err(error) => return Err(error),
         }
     }
-    stored::purge(&app.nats, stream, &subject).await.map_err(|error| error.while_doing(DOING))
+    walk::delete(&app.nats, stream, &message).await.map_err(|error| error.while_doing(DOING))
 }

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use muster_schemas::{
     api::{JobView, Many, One, PutSchedule, ScheduleView},
     code::Code,
-    names::ScheduleName,
+    names::{PoolName, ScheduleName},
     records::Role,
     schedule::{ScheduleRecord, keys},
     subjects::js,
@@ -132,6 +132,11 @@ async fn all(app: &App) -> Result<Vec<ScheduleRecord>, ApiError> {
             return Ok(records);
         }
     }
+}
+
+/// How many schedules submit to this pool, paused ones too.
+pub(crate) async fn naming(app: &App, pool: &PoolName) -> Result<u64, ApiError> {
+    Ok(all(app).await?.iter().filter(|record| record.pool == *pool).count() as u64)
 }
 
 async fn get(State(app): State<App>, Path(name): Path<ScheduleName>) -> Result<axum::Json<One<ScheduleView>>, ApiError> {

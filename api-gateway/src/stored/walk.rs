@@ -12,7 +12,6 @@ use super::{Get, StoreError, Stored, call, several};
 
 /// Messages read at once. A dead letter has up to 320 KiB, so a window has at most 10 MiB.
 pub(crate) const WINDOW: usize = 32;
-const WINDOW_U64: u64 = WINDOW as u64;
 
 /// The oldest and the newest sequence of a stream.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -69,14 +68,22 @@ pub(crate) struct Backwards {
     first: u64,
     /// The highest one that was not looked at.
     next: u64,
+    /// Sequences in the next window.
     size: u64,
+    /// Messages read at once.
+    window: usize,
 }
 
 impl Backwards {
     /// From below `before` on, or from the newest.
     pub(crate) fn new(ends: Ends, before: Option<u64>) -> Self {
+        Self::in_windows(ends, before, WINDOW)
+    }
+
+    /// The same, with so many messages read at once.
+    pub(crate) fn in_windows(ends: Ends, before: Option<u64>, window: usize) -> Self {
         let next = before.map_or(ends.last, |before| before.saturating_sub(1).min(ends.last));
-        Self { first: ends.first.max(1), next, size: WINDOW_U64 }
+        Self { first: ends.first.max(1), next, size: window as u64, window }
     }
 
     /// Whether nothing is left to look at.
@@ -89,13 +96,13 @@ impl Backwards {
         self.next.saturating_add(1)
     }
 
-    /// The next messages that match, newest first; at most [`WINDOW`], and perhaps none although the walk is not over.
+    /// The next messages that match, newest first; at most a window's, and perhaps none although the walk is not over.
     pub(crate) async fn step(&mut self, client: &Client, stream: &str, filter: &str) -> Result<Vec<Stored>, StoreError> {
         if self.is_over() {
             return Ok(Vec::new());
         }
         let lowest = self.lowest();
-        let mut found = super::from(client, stream, filter, lowest, WINDOW).await?;
+        let mut found = super::from(client, stream, filter, lowest, self.window).await?;
         found.retain(|stored| stored.sequence <= self.next);
         let last = found.last().map_or(0, |stored| stored.sequence);
         if !self.take(lowest, found.len(), last) {
@@ -111,13 +118,13 @@ impl Backwards {
 
     /// Notes what a window had, and says whether that was all of it.
     fn take(&mut self, lowest: u64, found: usize, last: u64) -> bool {
-        if found >= WINDOW && last < self.next {
+        if found >= self.window && last < self.next {
             // There may be more in it than was read.
-            self.size = (self.size / 2).max(WINDOW_U64);
+            self.size = (self.size / 2).max(self.window as u64);
             return false;
         }
         self.next = lowest.saturating_sub(1);
-        self.size = if found == 0 { self.size.saturating_mul(2) } else { WINDOW_U64 };
+        self.size = if found == 0 { self.size.saturating_mul(2) } else { self.window as u64 };
         true
     }
 }

@@ -1,6 +1,12 @@
 //! Many jobs in one request.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use muster_runtime::tasks::Group;
 use muster_schemas::{
@@ -12,7 +18,7 @@ use muster_schemas::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::world::{World, eventually, job, pool};
+use crate::world::{Rest, World, eventually, job, pool};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_job_of_a_batch_is_accepted_or_refused_on_its_own_and_in_order() {
@@ -73,6 +79,7 @@ async fn a_batch_takes_1_to_1000_jobs() {
     for count in [0, 1001] {
         assert_eq!(world.rest().post("/jobs/batch", &of(count)).await.code(400), "field_invalid");
     }
+    assert_eq!(world.rest().post("/jobs/batch?wait=5s", &of(1)).await.code(400), "query_invalid");
     let keyed = world.rest().send(Method::POST, "/jobs/batch", &[("Idempotency-Key", "k")], Some(&of(1))).await;
     assert_eq!(keyed.code(400), "header_invalid");
 }
@@ -181,62 +188,92 @@ async fn a_batch_for_lanes_that_were_lost_brings_them_back() {
     assert_eq!(queued(&core, "default").await.len(), 100);
 }
 
+/// Callers that choose their own ids, of those in [`a_broker_that_dies_in_the_middle_of_batches_loses_no_acknowledged_job_and_doubles_none`].
+const OWN: usize = 4;
+
+/// What became of the batches that one caller sent.
+struct Sent {
+    accepted: Vec<String>,
+    /// The last one.
+    last: Value,
+}
+
+/// How far the callers are.
+#[derive(Default)]
+struct Progress {
+    accepted: AtomicUsize,
+    /// Whether each is to end with the batch that it sends.
+    over: AtomicBool,
+}
+
+/// Sends one batch after another, with ids of the caller's own if these are to begin with `own`.
+async fn send_batches(rest: Rest, own: Option<String>, progress: Arc<Progress>) -> Sent {
+    let mut accepted = Vec::new();
+    for round in 0.. {
+        let id = |place: usize| own.as_ref().map_or(json!({}), |own| json!({"id": format!("{own}-{round}-{place}")}));
+        let jobs = json!({"jobs": (0..200).map(|place| job(id(place))).collect::<Vec<_>>()});
+        let answer = rest.post("/jobs/batch", &jobs).await;
+        if answer.status == 503 {
+            return Sent { accepted, last: jobs };
+        }
+        let entries = answer.data(200);
+        let (before, entries) = (accepted.len(), entries.as_array().unwrap());
+        for entry in entries {
+            match self::id(entry) {
+                Some(id) => accepted.push(id.to_owned()),
+                None => assert_eq!(entry["problem"]["code"], "broker_unavailable", "{entry}"),
+            }
+        }
+        progress.accepted.fetch_add(accepted.len() - before, Ordering::SeqCst);
+        if accepted.len() < before + entries.len() || progress.over.load(Ordering::SeqCst) {
+            return Sent { accepted, last: jobs };
+        }
+    }
+    unreachable!()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_dies_in_the_middle_of_batches_loses_no_acknowledged_job_and_doubles_none() {
     let mut world = World::with_gateways(2).await;
     let core = world.core().await;
-    let requests = Group::new("requests");
-    let running: Vec<_> = (0..16)
+    let (callers, progress) = (Group::new("callers"), Arc::new(Progress::default()));
+    let running: Vec<_> = (0..2 * OWN)
         .map(|number| {
-            let rest = world.gateways[number % 2].rest.clone();
-            // Half of them with ids of the caller's own.
-            let jobs: Vec<Value> =
-                (0..1000).map(|place| job(if number < 8 { json!({"id": format!("own-{number}-{place}")}) } else { json!({}) })).collect();
-            requests.spawn(async move { rest.post("/jobs/batch", &json!({"jobs": jobs})).await })
+            let own = (number < OWN).then(|| format!("own-{number}"));
+            callers.spawn(send_batches(world.gateways[number % 2].rest.clone(), own, Arc::clone(&progress)))
         })
         .collect();
-    eventually("some batches are stored", async || (queued(&core, "default").await.len() >= 2000).then_some(())).await;
+    eventually("some batches are acknowledged", async || (progress.accepted.load(Ordering::SeqCst) >= 1000).then_some(())).await;
+    // Each caller has a batch under way: it comes back before some of them have given up.
     world.server.kill().await.unwrap();
-    let mut accepted = Vec::new();
-    let mut refused = 0;
-    for answer in running {
-        let answer = answer.await.unwrap();
-        if answer.status == 503 {
-            continue;
-        }
-        for entry in answer.data(200).as_array().unwrap() {
-            match id(entry) {
-                Some(id) => accepted.push(id.to_owned()),
-                None => {
-                    assert_eq!(entry["problem"]["code"], "broker_unavailable", "{entry}");
-                    refused += 1;
-                }
-            }
-        }
-    }
-    assert!(refused > 0, "all were stored before the broker died");
     world.server.restart().await.unwrap();
+    progress.over.store(true, Ordering::SeqCst);
+    let mut sent = Vec::new();
+    for caller in running {
+        sent.push(caller.await.unwrap());
+    }
     let stored = eventually("the broker is back", async || {
         (core.connection_state() == async_nats::connection::State::Connected).then_some(())?;
         Some(queued(&core, "default").await)
     })
     .await;
-    let distinct: BTreeSet<&String> = accepted.iter().collect();
+    let accepted: Vec<&String> = sent.iter().flat_map(|sent| &sent.accepted).collect();
+    let distinct: BTreeSet<&String> = accepted.iter().copied().collect();
     assert_eq!(distinct.len(), accepted.len(), "an id was answered twice");
-    let lost = accepted.iter().filter(|id| !stored.contains_key(*id)).count();
+    let lost = accepted.iter().filter(|id| !stored.contains_key(**id)).count();
     assert_eq!(lost, 0, "of {} acknowledged jobs, {} are stored", accepted.len(), stored.len());
     assert!(stored.values().all(|count| *count == 1));
     // What may be repeated is repeated, and then each of these is queued once.
-    for number in 0..8 {
-        let jobs: Vec<Value> = (0..1000).map(|place| job(json!({"id": format!("own-{number}-{place}")}))).collect();
+    for sent in &sent[..OWN] {
         let entries = eventually("the gateway is back", async || {
-            let answer = world.rest().post("/jobs/batch", &json!({"jobs": jobs})).await;
+            let answer = world.rest().post("/jobs/batch", &sent.last).await;
             (answer.status == 200).then(|| answer.data(200))
         })
         .await;
         assert!(entries.as_array().unwrap().iter().all(|entry| id(entry).is_some()), "{entries}");
     }
     let again = queued(&core, "default").await;
-    assert_eq!(again.keys().filter(|id| id.starts_with("own-")).count(), 8000);
+    let repeated = sent[..OWN].iter().flat_map(|sent| sent.last["jobs"].as_array().unwrap());
+    assert!(repeated.map(|job| job["id"].as_str().unwrap()).all(|id| again.contains_key(id)));
     assert!(again.values().all(|count| *count == 1) && stored.keys().all(|id| again.contains_key(id)));
 }

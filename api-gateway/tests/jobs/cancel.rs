@@ -47,6 +47,52 @@ async fn a_running_job_is_fenced_and_its_agent_told_to_stop_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_is_answered_once_agents_have_heard_of_it() {
+    let world = World::start().await;
+    let agent = world.agent("default").await;
+    world.enlist(&agent, "one", |_| {}).await;
+    let mut orders = agent.client.subscribe(subjects::control(&agent.id)).await.unwrap();
+    let mut asked = agent.client.subscribe(subjects::rpc_of(&agent.id)).await.unwrap();
+    agent.client.flush().await.unwrap();
+    let id = world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned();
+    let cancel = world.rest().cancel(&id);
+    tokio::pin!(cancel);
+    let request = tokio::select! {
+        _ = &mut cancel => panic!("answered, and its agent may be about to start it"),
+        request = asked.next() => request.unwrap(),
+    };
+    // What it answers comes behind the order, which is on its way before.
+    assert!(tokio::time::timeout(SOON, orders.next()).await.is_ok());
+    agent.client.publish(request.reply.unwrap(), "".into()).await.unwrap();
+    assert_eq!(cancel.await.data(200)["state"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_holds_up_no_other_job_that_is_due_again() {
+    let world = World::start().await;
+    let agent = world.agent("default").await;
+    let mut left = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        left.insert(world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned());
+    }
+    // All are due to be given out again, and nobody asks for them yet.
+    for _ in 0..30 {
+        let taken = agent.take().await;
+        agent.client.publish(taken.message.reply.clone().unwrap(), r#"-NAK {"delay": 1000000}"#.into()).await.unwrap();
+    }
+    for id in left.iter().step_by(3).cloned().collect::<Vec<_>>() {
+        world.rest().cancel(&id).await.data(200);
+        left.remove(&id);
+    }
+    while !left.is_empty() {
+        let taken = agent.take().await;
+        assert!(left.remove(taken.id.as_str()), "{} was cancelled", taken.id);
+        assert!(agent.finish(&taken, "").await);
+    }
+    assert!(agent.finds_nothing().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_finished_job_is_not_cancelled() {
     let world = World::start().await;
     let agent = world.agent("default").await;

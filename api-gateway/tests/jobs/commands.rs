@@ -201,9 +201,14 @@ async fn the_same_command_again_is_the_first_one_and_never_another_agents() {
     let ended = send(world.rest(), &one.id, &own).await.data(200);
     assert_eq!((&ended["command_id"], &ended["status"]), (&json!("mine"), &json!("succeeded")));
     assert_eq!(send(world.rest(), &other.id, &own).await.code(409), "job_conflict", "it ran elsewhere");
+    // What was taken once is answered, whatever would be said to it today.
+    enlist(&world, &one, "one", AgentState::Revoked).await;
+    assert_eq!(send(world.rest(), &one.id, &own).await.data(200)["command_id"], "mine");
+    assert_eq!(keyed(&one, &date()).await.data(200)["command_id"], first);
+    assert_eq!(send(world.rest(), &one.id, &date()).await.code(403), "agent_revoked");
     // A job of the pool with that id.
     world.rest().submit(json!({"id": "lanes"})).await.data(202);
-    assert_eq!(send(world.rest(), &one.id, &with("id", json!("lanes"))).await.code(409), "job_conflict");
+    assert_eq!(send(world.rest(), &other.id, &with("id", json!("lanes"))).await.code(409), "job_conflict");
 }
 
 #[tokio::test(flavor = "multi_thread")]

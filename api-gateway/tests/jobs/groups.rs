@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt as _;
+use muster_broker_config::provision;
 use muster_runtime::tasks::{Group, Running};
 use muster_schemas::{
     api::{JobRow, JobState},
@@ -11,7 +12,7 @@ use muster_schemas::{
     history::{GroupAnswer, GroupQuestion},
     names::GroupId,
     standing::Status,
-    subjects::{History, js},
+    subjects::{self, History, broker::ConsumerApi, js},
     time::Timestamp,
     topology,
     wire::{self, V},
@@ -145,7 +146,7 @@ async fn a_group_is_written_down_with_its_members_those_that_are_there_first() {
     first.sort();
     assert_eq!(first, [agents[1].id.clone(), agents[3].id.clone()]);
     assert_eq!((stored.members.len(), stored.waves, stored.matched), (4, vec![1, 2, 1], 5));
-    assert_eq!(stored.job.expires_at.unwrap().since(stored.created_at), topology::COMMAND_EXPIRES);
+    assert_eq!(stored.job.expires_at, None, "a job of a late wave has its day from when it is sent");
     assert_eq!(stored.created_by, group["created_by"]);
 }
 
@@ -296,6 +297,61 @@ async fn groups_are_listed_newest_first_by_pool_and_status() {
     assert_eq!(list(&format!("?limit=2&cursor={cursor}")).await, [ids[2].clone()]);
     assert_eq!(world.rest().get("/groups?status=done").await.code(400), "query_invalid");
     assert_eq!(world.rest().get("/groups?cursor=eA").await.code(400), "query_invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_state_can_not_be_read_is_left_out_of_the_list() {
+    let world = World::start().await;
+    fleet(&world, 1, &[]).await;
+    let [damaged, sound] = [make(&world, json!({})).await["id"].clone(), make(&world, json!({})).await["id"].clone()];
+    let key = js::key(topology::GROUPS, &keys::state(&damaged.as_str().unwrap().parse().unwrap()));
+    world.dispatcher().await.request(key, "{".into()).await.unwrap();
+    let list = world.rest().get("/groups").await.data(200);
+    assert_eq!(list.as_array().unwrap().iter().map(|group| &group["id"]).collect::<Vec<_>>(), [&sound]);
+}
+
+/// The consumer with which an agent gets its commands.
+async fn queue_of(world: &World, agent: &Agent) -> Option<Value> {
+    let info = world.core().await.request(ConsumerApi::Info.subject(topology::COMMANDS, agent.id.as_str()), "".into()).await.unwrap();
+    serde_json::from_slice::<Value>(&info.payload).unwrap().get("config").cloned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_makes_the_queues_that_its_members_lack_and_one_that_can_not_be_made_is_no_obstacle() {
+    let world = World::start().await;
+    let agents = fleet(&world, 4, &[]).await;
+    let [had, blocked, rest @ ..] = &agents[..] else { unreachable!() };
+    let core = world.core().await;
+    provision::ensure_commands(&core, &had.pool, &had.id).await.unwrap();
+    // Somebody else takes its commands, and the broker gives each to one consumer only.
+    let own = topology::command_consumer(&blocked.pool, &blocked.id);
+    let thief = topology::Consumer { durable_name: "thief".into(), ..own };
+    provision::ensure_consumer(&core, topology::COMMANDS, &thief).await.unwrap();
+    let id = make(&world, json!({})).await["id"].as_str().unwrap().to_owned();
+    assert_eq!(record(&world, &id).await.members.len(), 4);
+    for agent in rest {
+        let made = eventually("its queue is made", async || queue_of(&world, agent).await).await;
+        assert_eq!(made["filter_subject"], subjects::commands_to(&agent.pool, &agent.id));
+    }
+    assert!(queue_of(&world, had).await.is_some() && queue_of(&world, blocked).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_groups_of_a_pool_keep_it_or_are_cancelled_with_it_and_no_others() {
+    let world = World::start().await;
+    fleet(&world, 2, &[]).await;
+    let [open, ended] = [make(&world, json!({"batch": [1]})).await, make(&world, json!({})).await];
+    let [open, ended] = [&open, &ended].map(|group| group["id"].as_str().unwrap());
+    say(&world, open, GroupStatus::Running, 1, None).await;
+    say(&world, ended, GroupStatus::Finished, 2, None).await;
+    let kept = world.rest().delete("/pools/default").await;
+    assert_eq!(kept.code(409), "pool_not_empty");
+    let detail = kept.body["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("1 groups that are not over (`{open}`")), "{detail}");
+    assert_eq!(world.rest().delete("/pools/default?force=true").await.status, 204);
+    let stored = state(&world, open).await;
+    assert_eq!((stored.status, stored.sent, stored.reason.unwrap().as_str()), (GroupStatus::Cancelling, 1, "its pool was removed"));
+    assert_eq!(state(&world, ended).await.status, GroupStatus::Finished);
 }
 
 #[tokio::test(flavor = "multi_thread")]

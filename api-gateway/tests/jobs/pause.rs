@@ -67,6 +67,13 @@ async fn who_may_not_pause_and_what_is_no_note_is_refused() {
     assert_eq!(rest.get("/pools/default").await.data(200)["paused"], Value::Null);
     let bare = rest.send(Method::POST, pause, &[], None).await.data(200)["paused"].clone();
     assert_eq!(bare["note"], Value::Null, "a note is not needed, nor a body");
+    rest.post(pause, &json!({"note": "the disk is full"})).await.data(200);
+    let (_, ci) = make_key(rest, "ci", "operator").await;
+    let again = ci.send(Method::POST, pause, &[], None).await.data(200)["paused"].clone();
+    assert_eq!((&again["note"], &again["by"]), (&json!("the disk is full"), &json!("ci")), "without a note the earlier one stays");
+    assert_eq!(rest.post(pause, &json!({"note": "new"})).await.data(200)["paused"]["note"], "new");
+    rest.send(Method::POST, "/pools/default/resume", &[], None).await.data(200);
+    assert_eq!(rest.send(Method::POST, pause, &[], None).await.data(200)["paused"]["note"], Value::Null, "it ends with its pause");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,6 +103,29 @@ async fn removing_a_pool_with_jobs_and_agents_needs_force_and_says_what_would_be
     assert!(detail.contains("0 waiting") && detail.contains("1 agents"), "{detail}");
     assert_eq!(rest.delete("/pools/other?force=true").await.status, 204);
     assert!(rest.get("/pools").await.body["data"].as_array().unwrap().iter().all(|known| known["name"] != pool("other").as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_schedules_name_needs_force_which_is_a_bare_word_too() {
+    let world = World::start().await;
+    let rest = world.rest();
+    let schedule = json!({"every": "1h", "job": {"pool": "other", "type": "probe.echo"}});
+    for name in ["one", "two"] {
+        rest.put(&format!("/schedules/{name}"), &schedule).await.data(201);
+    }
+    rest.put("/schedules/third", &json!({"every": "1h", "job": {"pool": "default", "type": "probe.echo"}})).await.data(201);
+    for query in ["", "?force=false"] {
+        let refused = rest.delete(&format!("/pools/other{query}")).await;
+        assert_eq!(refused.code(409), "pool_not_empty");
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.contains("2 schedules that would find no pool"), "{detail}");
+    }
+    for query in ["?force=1", "?force=yes", "?forced"] {
+        assert_eq!(rest.delete(&format!("/pools/other{query}")).await.code(400), "query_invalid", "{query}");
+    }
+    assert_eq!(rest.delete("/pools/other?force").await.status, 204);
+    assert_eq!(rest.get("/schedules/one").await.data(200)["pool"], "other", "they stay");
+    assert_eq!(rest.send(Method::POST, "/schedules/one/trigger", &[], None).await.code(404), "pool_not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]

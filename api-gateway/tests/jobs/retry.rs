@@ -26,6 +26,10 @@ async fn a_finished_job_runs_again_as_a_new_one_that_names_its_first_parent() {
         let again = retry(rest, &parent, "").await;
         assert!(again.headers["location"].to_str().unwrap().starts_with("/api/v1/jobs/job_"));
         let again = again.data(202);
+        assert_eq!(
+            (&again["parent"], &rest.get(&format!("/jobs/{}", again["id"].as_str().unwrap())).await.data(200)["parent"]),
+            (&json!("mine"), &json!("mine"))
+        );
         assert_eq!((&again["state"], &again["pool"], &again["labels"]["k"]), (&json!("pending"), &json!("default"), &json!("v")));
         let taken = agent.take().await;
         assert_eq!(taken.id.as_str(), again["id"]);
@@ -34,8 +38,35 @@ async fn a_finished_job_runs_again_as_a_new_one_that_names_its_first_parent() {
         assert!(agent.finish(&taken, "ok").await);
         parent = taken.id.to_string();
     }
+    assert!(rest.submit(json!({})).await.data(202).get("parent").is_none());
     assert_eq!(retry(rest, "nobody", "").await.code(404), "job_not_found");
     assert_eq!(retry(rest, "mine", "?pool=other").await.code(404), "job_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_is_repeated_with_its_key_makes_one_job() {
+    let world = World::start().await;
+    let (rest, agent) = (world.rest(), world.agent("default").await);
+    for id in ["one", "two"] {
+        rest.submit(json!({"id": id, "params": {"command": "date"}})).await.data(202);
+        let taken = agent.take().await;
+        assert!(agent.finish(&taken, "ok").await);
+    }
+    let keyed = async |id: &str, key: &str| rest.send(Method::POST, &format!("/jobs/{id}/retry"), &[("Idempotency-Key", key)], None).await;
+    // Also when both are under way at once.
+    let (first, second) = tokio::join!(keyed("one", "k"), keyed("one", "k"));
+    let (first, second) = (first.data(202), second.data(202));
+    assert_eq!((&first["id"], &first["parent"]), (&second["id"], &json!("one")));
+    let taken = agent.take().await;
+    assert_eq!(taken.id.as_str(), first["id"]);
+    assert!(agent.finds_nothing().await, "one job");
+    assert!(agent.finish(&taken, "ok").await);
+    let ended = keyed("one", "k").await.data(200);
+    assert_eq!((&ended["id"], &ended["state"]), (&first["id"], &json!("succeeded")));
+    assert!(agent.finds_nothing().await, "it has run");
+    let others = [keyed("one", "l").await.data(202)["id"].clone(), keyed("two", "k").await.data(202)["id"].clone()];
+    assert!(!others.contains(&first["id"]) && others[0] != others[1], "{others:?}");
+    assert_eq!(keyed("one", "a b").await.code(400), "header_invalid");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -195,10 +195,16 @@ async fn a_job_that_runs_or_has_ended_says_where_and_how() {
     assert!(sentence(&running).starts_with("It does not wait: agent `web-1` runs attempt 2 of it since "), "{running}");
     assert_eq!(running["facts"]["agent"]["id"], json!(agent.id));
     standing(&world, &agent, Status::Offline, None).await;
-    eventually("its agent is offline", async || {
-        sentence(&why(&world, &id, "running").await).contains("That agent is offline").then_some(())
-    })
-    .await;
+    let gone = why(&world, &id, "none_online").await;
+    assert!(sentence(&gone).starts_with("Agent `web-1` began attempt 2 of it at "), "{gone}");
+    let next =
+        "and is not heard of any more: 30 s after its last sign of life the job goes to another one. No agent of pool `default` that runs";
+    assert!(sentence(&gone).contains(next) && sentence(&gone).ends_with("is online: agent `web-1` (offline)."), "{gone}");
+    assert_eq!(gone["state"], "running");
+    let other = world.agent("default").await;
+    registered(&world, &other, "web-2", &["shell"]).await;
+    standing(&world, &other, Status::Online, None).await;
+    assert!(sentence(&why(&world, &id, "running").await).ends_with("goes to another one. 1 agent can run it."));
     assert!(agent.finish(&taken, "ok").await);
     let ended = why(&world, &id, "finished").await;
     assert!(sentence(&ended).starts_with("It does not wait: it ended at ") && sentence(&ended).ends_with("succeeded."), "{ended}");

@@ -34,7 +34,7 @@ pub(super) async fn gather(app: &App, queued: &Queued, agent: &AgentId, told: Wh
     let job = queued.job.as_ref().ok();
     Ok(WhyFacts {
         executor: job.map(|job| job.job_type.executor()),
-        expires_at: job.and_then(|job| job.expires_at),
+        expires_at: job.and_then(|job| queued.queue.expires_at(job.expires_at, job.not_before, queued.at)),
         queue: Some(queue),
         target: Some(WhyTarget { agent: spoken_of(app, agent.clone()), heartbeat_at: beat.map(|beat| beat.at), slots }),
         ..told
@@ -56,6 +56,11 @@ pub(super) fn conclude(
         Some(at) if reason != WhyReason::Next => (reason, format!("{sentence} Unless it begins before, it expires at {at}.")),
         _ => (reason, sentence),
     }
+}
+
+/// What to say of a command's agent that is not there.
+pub(super) fn absent(target: &WhyTarget) -> Option<(WhyReason, String)> {
+    never(target).or_else(|| away(target))
 }
 
 /// What no passing of time changes.

@@ -19,6 +19,9 @@ pub(super) fn conclude(view: &JobView, facts: &WhyFacts, now: Timestamp) -> (Why
     if let Some(ended) = ended(view).or_else(|| running(view, facts)) {
         return ended;
     }
+    if view.state == JobState::Running {
+        return lost(view, facts);
+    }
     if let Some(target) = &facts.target {
         return command::conclude(target, facts, || put_off(view, facts, now), now);
     }
@@ -36,20 +39,35 @@ fn ended(view: &JobView) -> Option<(WhyReason, String)> {
 }
 
 fn running(view: &JobView, facts: &WhyFacts) -> Option<(WhyReason, String)> {
-    if view.state != JobState::Running {
+    let gone = facts.agent.as_ref().is_some_and(|agent| agent.state.is_none() || agent.status == Some(Status::Offline));
+    if view.state != JobState::Running || gone {
         return None;
     }
-    let agent = facts.agent.as_ref();
-    let (who, since) = (agent.map_or_else(|| "an agent".to_owned(), name), since(facts));
-    let mut sentence = format!("It does not wait: {who} runs attempt {} of it{since}.", facts.attempt);
-    if agent.is_some_and(|agent| agent.status == Some(Status::Offline)) {
-        let lease = ACK_WAIT.as_secs();
-        sentence.push_str(&match facts.target {
-            Some(_) => " That agent is offline: it gets the command again when it is back.".to_owned(),
-            None => format!(" That agent is offline: {lease} s after its last sign of life another one gets the job."),
-        });
+    let who = facts.agent.as_ref().map_or_else(|| "an agent".to_owned(), name);
+    Some((WhyReason::Running, format!("It does not wait: {who} runs attempt {} of it{}.", facts.attempt, since(facts))))
+}
+
+/// A job that was begun by an agent that is gone: who gets it next, and what keeps them from it.
+fn lost(view: &JobView, facts: &WhyFacts) -> (WhyReason, String) {
+    let who = facts.agent.as_ref().map_or_else(|| "an agent".to_owned(), name);
+    let begun = format!("{} began attempt {} of it{}, and is not heard of any more", capital(&who), facts.attempt, at(facts));
+    if let Some(target) = &facts.target {
+        let (reason, sentence) =
+            command::absent(target).unwrap_or((WhyReason::Running, "It gets the command again when it is back.".into()));
+        return (reason, format!("{begun}. {sentence}"));
     }
-    Some((WhyReason::Running, sentence))
+    let begun = format!("{begun}: {} s after its last sign of life the job goes to another one.", ACK_WAIT.as_secs());
+    match waits(view, facts) {
+        (reason @ (WhyReason::PoolPaused | WhyReason::NoAgent | WhyReason::NoneOnline | WhyReason::NoneAccepting), sentence) => {
+            (reason, format!("{begun} {sentence}"))
+        }
+        // It is not queued behind others: what is given out anew goes to the next agent that asks.
+        _ => (WhyReason::Running, format!("{begun} {} can run it.", capital(&count(accepting(facts), "agent")))),
+    }
+}
+
+fn accepting(facts: &WhyFacts) -> u64 {
+    facts.agents.as_ref().map_or(0, |agents| agents.accepting)
 }
 
 fn put_off(view: &JobView, facts: &WhyFacts, now: Timestamp) -> Option<(WhyReason, String)> {
@@ -144,6 +162,10 @@ pub(super) fn name(agent: &WhyAgent) -> String {
     }
 }
 
+fn at(facts: &WhyFacts) -> String {
+    facts.since.map_or_else(String::new, |at| format!(" at {at}"))
+}
+
 fn since(facts: &WhyFacts) -> String {
     facts.since.map_or_else(String::new, |since| format!(" since {since}"))
 }
@@ -160,7 +182,7 @@ pub(super) fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_schemas::{lane::Priority, names::AgentId};
+    use muster_schemas::{lane::Priority, names::AgentId, records::AgentState};
 
     use super::*;
 
@@ -176,6 +198,7 @@ mod tests {
             attempt: 0,
             agent_id: None,
             target_agent: None,
+            parent: None,
             reason: None,
             next_at: None,
             result: None,
@@ -218,10 +241,23 @@ mod tests {
         let (reason, sentence) = conclude(&view(JobState::Pending), &many, Timestamp::from_secs(0));
         assert_eq!(reason, WhyReason::NoneOnline);
         assert!(sentence.contains("agent `a4` (offline), 4 more") && !sentence.contains("a5"), "{sentence}");
-        let gone = WhyFacts { agent: Some(agent(None)), attempt: 1, ..WhyFacts::default() };
-        let (reason, sentence) = conclude(&view(JobState::Running), &gone, Timestamp::from_secs(0));
+    }
+
+    #[test]
+    fn a_job_begun_by_an_agent_that_is_gone_says_who_gets_it_next() {
+        let gone = |agent| WhyFacts { agent: Some(agent), attempt: 1, ..facts(WhyQueue::default()) };
+        let says = |facts: &WhyFacts| conclude(&view(JobState::Running), facts, Timestamp::from_secs(0));
+        let (reason, sentence) = says(&gone(agent(None)));
         assert_eq!(reason, WhyReason::Running);
-        assert!(sentence.contains("which is not registered any more") && sentence.contains("another one gets the job"), "{sentence}");
+        assert!(sentence.contains("which is not registered any more, began attempt 1 of it, and is not heard of any more"), "{sentence}");
+        assert!(sentence.ends_with("last sign of life the job goes to another one. 2 agents can run it."), "{sentence}");
+        let mut none = gone(agent(Some("a")));
+        none.agents = Some(WhyAgents { registered: 1, able: 1, online: 0, accepting: 0, listed: vec![agent(Some("a"))] });
+        let (reason, sentence) = says(&none);
+        assert_eq!(reason, WhyReason::NoneOnline);
+        assert!(sentence.starts_with("Agent `a` began attempt 1") && sentence.ends_with("is online: agent `a` (offline)."), "{sentence}");
+        let there = WhyAgent { state: Some(AgentState::Active), status: Some(Status::Online), ..agent(Some("a")) };
+        assert!(says(&gone(there)).1.starts_with("It does not wait: agent `a` runs attempt 1"));
     }
 
     #[test]

@@ -133,9 +133,25 @@ async fn a_command_that_is_put_off_runs_or_is_too_late_says_so() {
     told(&agent, &id, EventKind::Started, None).await;
     says(&world, &id, "running", "It does not wait: agent `one` runs attempt 2 of it since ").await;
     standing(&world, &agent, Status::Offline, None).await;
-    says(&world, &id, "running", "That agent is offline: it gets the command again when it is back.").await;
+    let gone = says(&world, &id, "agent_offline", "Agent `one` began attempt 2 of it at ").await;
+    assert!(sentence(&gone).contains("is not heard of any more. Its agent `one` is offline"), "{gone}");
+    assert!(sentence(&gone).ends_with(" It gets the command when it is back."), "{gone}");
     let soon = Timestamp::now() + Duration::from_millis(1500);
     let brief = send(world.rest(), &agent.id, &with("expires_at", json!(soon))).await.data(202)["command_id"].clone();
     says(&world, brief.as_str().unwrap(), "agent_offline", &format!("it expires at {soon}.")).await;
     says(&world, brief.as_str().unwrap(), "overdue", &format!("It was to begin before {soon} and did not: it ends as expired.")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_body_does_not_say_when_it_expires_is_told_when_it_does() {
+    let world = World::start().await;
+    let agent = enlisted(&world, "one").await;
+    let id = "bare".parse().unwrap();
+    let subject = subjects::command(&agent.pool, &agent.id, &id);
+    // As those of a group are.
+    world.core().await.request(subject, r#"{"type":"shell.run"}"#.into()).await.unwrap();
+    let why = why(&world, "bare", "agent_offline").await;
+    let expires_at: Timestamp = why["facts"]["expires_at"].as_str().unwrap().parse().unwrap();
+    let left = expires_at.since(Timestamp::now());
+    assert!(left <= topology::COMMAND_EXPIRES && left > topology::COMMAND_EXPIRES - Duration::from_secs(60), "{why}");
 }
