@@ -13,16 +13,18 @@ use muster_schemas::{
 pub(crate) mod groups;
 pub(crate) mod job;
 pub(crate) mod jobs;
+pub(crate) mod listed;
 pub(crate) mod operate;
 pub(crate) mod pools;
 pub(crate) mod schedules;
 pub(crate) mod stack;
 pub(crate) mod work;
 
-pub(crate) use groups::{GroupsCommand, RunArgs};
+pub(crate) use groups::{GroupsCommand, GroupsListArgs, RunArgs};
 pub(crate) use job::{JobCommand, PingArgs, SubmitArgs};
 pub(crate) use jobs::{DeadCommand, DeadListArgs, JobsArgs, Which};
-pub(crate) use operate::{AgentsCommand, CredsCommand, JoinTokenCommand, KeysCommand};
+pub(crate) use listed::Listed;
+pub(crate) use operate::{AgentsCommand, AgentsListArgs, CredsCommand, JoinTokenCommand, KeysCommand};
 pub(crate) use pools::{DefaultsArgs, PoolPutArgs, PoolsCommand};
 pub(crate) use schedules::{SchedulePutArgs, SchedulesCommand};
 pub(crate) use stack::{InitArgs, ServiceCommand, UpArgs};
@@ -85,10 +87,7 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// List groups, the runs of `muster run --all`: show one, watch it, cancel it
     #[command(visible_alias = "group")]
-    Groups {
-        #[command(subcommand)]
-        command: Option<GroupsCommand>,
-    },
+    Groups(Box<Listed<GroupsCommand, GroupsListArgs>>),
     /// Look at a job, watch it, cancel it, run it again, read its output, ask why it waits
     Job {
         #[command(subcommand)]
@@ -97,15 +96,9 @@ pub(crate) enum Command {
     /// List jobs, newest first, by pool, agent, state, label and time
     Jobs(Box<JobsArgs>),
     /// List, show, replay and delete dead letters: jobs that nobody could finish
-    Dead {
-        #[command(subcommand)]
-        command: Option<DeadCommand>,
-    },
+    Dead(Box<Listed<DeadCommand, DeadListArgs>>),
     /// List agents, look at one, see its health
-    Agents {
-        #[command(subcommand)]
-        command: Option<AgentsCommand>,
-    },
+    Agents(Listed<AgentsCommand, AgentsListArgs>),
     /// List, make, change, pause and delete pools, see their health
     #[command(visible_alias = "pool")]
     Pools {

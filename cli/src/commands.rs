@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use crate::{
     api::Api,
-    args::{Cli, Command},
+    args::{AgentsCommand, Cli, Command, DeadCommand, GroupsCommand},
     target, up,
 };
 
@@ -36,11 +36,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Creds { command } => creds::run(command, json)?,
         Command::Submit(args) => return submit::run(&api()?, *args, json).await,
         Command::Run(args) => return run::run(&api()?, *args, json).await,
-        Command::Groups { command } => return groups::run(&api()?, command, json).await,
+        Command::Groups(listed) => return groups::run(&api()?, listed.or(GroupsCommand::List)?, json).await,
         Command::Job { command } => return job::run(&api()?, command, json).await,
         Command::Jobs(args) => jobs::run(&api()?, *args, json).await?,
-        Command::Dead { command } => return dead::run(&api()?, command, json).await,
-        Command::Agents { command } => agents::run(&api()?, command, json).await?,
+        Command::Dead(listed) => return dead::run(&api()?, listed.or(DeadCommand::List)?, json).await,
+        Command::Agents(listed) => agents::run(&api()?, listed.or(AgentsCommand::List)?, json).await?,
         Command::Pools { command } => pools::run(&api()?, command, json).await?,
         Command::Schedules { command } => schedules::run(&api()?, command, json).await?,
         Command::Ping(args) => ping::run(&api()?, args, json).await?,

@@ -92,7 +92,9 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::Unauthenticated => "give a key with MUSTER_API_KEY, --api-key or --profile; `muster keys create` makes one",
         Code::Forbidden => "use a key with a larger role; `muster keys create --role` makes one",
         Code::PoolNotFound => "`muster pools list` shows what there is, `muster pools put NAME` makes one",
-        Code::PoolNotEmpty => "stop its agents first; `muster pools delete NAME --force` cancels its jobs",
+        Code::PoolNotEmpty => {
+            "stop the agents that are there (`muster agents --pool NAME` shows them): --force does not, it cancels the pool's jobs and groups"
+        }
         Code::JobNotFinished => "`muster job why ID` says what it waits for; `muster job cancel ID` ends it",
         Code::DeadLetterNotFound => "`muster dead` shows what there is; `muster job retry ID` runs a job again that just failed",
         Code::BodyNotKept => "`muster submit` it anew",

@@ -178,6 +178,33 @@ fn one_command_starts_a_stack_that_runs_jobs_and_goes_on_where_it_stopped() {
     assert_eq!(third.said, up.said);
     eventually("the end of the killed stack's parts", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
     assert!(home.run(["submit", "--", "true"]).status.success());
+
+    let _fourth = a_revoked_administrator_gets_in_again(&home, third);
+    assert_eq!(home.json(["job", "get", id, "--json"])["result"]["stdout"], "kept");
+}
+
+/// Stops the stack, and returns the next one.
+fn a_revoked_administrator_gets_in_again(home: &Home, up: Up) -> Up {
+    let first = home.json(["keys", "list", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    let spare = text(&home.run(["keys", "create", "--name", "spare", "--role", "admin"]).stdout);
+    let revoked = home.run(["--api-key", spare.trim(), "keys", "revoke", &first]);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    let pids = home.pids();
+    drop(up);
+    eventually("the end of the stack's parts", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
+
+    let refused = home.up_command().output().unwrap();
+    let said = text(&refused.stderr);
+    let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(refused.status.code(), Some(1));
+    // The hint is a command that can be typed as it is.
+    let (_, command) = said["hint"].as_str().unwrap().split_once(": ").unwrap_or_else(|| panic!("{said}"));
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    let up = home.up();
+    assert_ne!(up.said("api_key"), spare.trim());
+    assert_eq!(home.json(["keys", "list", "--json"]).as_array().unwrap().len(), 3);
+    assert!(home.run(["submit", "--", "true"]).status.success());
+    up
 }
 
 /// What somebody types whose jobs fail, wait and have to be found again.

@@ -1,7 +1,7 @@
 //! Flags of what runs on many agents at once, or on a certain one.
 
 use muster_schemas::{
-    api::JobState,
+    api::{JobState, NOT_SENT},
     group::{GroupStatus, Share},
     names::GroupId,
 };
@@ -19,7 +19,8 @@ const RUN_HELP: &str = "Examples:
 
 --all makes a group: a job for each agent of the pool that matches, in no order, but those that are there first. An agent
 that is offline gets its job when it is back, unless the job has expired by then: after 24 hours, or as --expires-in and
---expires-at say. Agents that are disabled, draining or without the executor are left out.
+--expires-at say. A job that no agent takes is told as `expired` up to a minute after that. Agents that are disabled, draining
+or without the executor are left out.
 
 --batch sends them in waves, the next one when all of the wave before have ended. The last size is repeated: 10%,100% is a
 tenth first and then the rest, 10% a tenth at a time. Once --stop-after jobs have ended otherwise than well (with --batch
@@ -31,6 +32,9 @@ Ctrl-C stops the watching, not the group: `muster groups watch ID` takes it up a
 --json prints one document at the end: {\"group\", \"agents\"}.
 
 --agent sends one agent a command. It goes before all jobs that wait for the agent, and its output is printed as it comes.
+
+Commands, and the jobs of a group, are for certain agents on purpose: they run also while the pool is paused, and do not count
+in its --max-running.
 
 Exit codes with --all:
   0    every agent's job succeeded
@@ -75,7 +79,7 @@ pub(crate) struct RunArgs {
 
 const GROUPS_HELP: &str = "Examples:
   muster groups
-  muster groups list --pool build --status stopped
+  muster groups --pool build --status stopped
   muster groups show grp_01J… --state failed
   muster groups watch grp_01J…
   muster groups cancel grp_01J…
@@ -94,7 +98,7 @@ The exit code is 0 when every agent's job succeeded, otherwise 1.";
 #[derive(Debug, Subcommand)]
 #[command(after_help = GROUPS_HELP)]
 pub(crate) enum GroupsCommand {
-    /// List groups, newest first (also without a word)
+    /// List groups, newest first (also without a word, with the same flags)
     List(GroupsListArgs),
     /// Show a group: how far it is, and each agent with its job
     Show {
@@ -118,7 +122,7 @@ pub(crate) enum GroupsCommand {
 }
 
 /// `muster groups list`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct GroupsListArgs {
     /// Of this pool
     #[arg(long)]
@@ -126,24 +130,13 @@ pub(crate) struct GroupsListArgs {
     /// With this status: running, stopped, cancelling, cancelled or finished
     #[arg(long, value_parser = text::word::<GroupStatus>)]
     pub(crate) status: Option<GroupStatus>,
-    /// How many, 1 to 100000
-    #[arg(long, value_name = "COUNT", default_value_t = GroupsListArgs::LIMIT, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) limit: u32,
-}
-
-impl GroupsListArgs {
-    /// How many groups are listed when nobody says.
-    const LIMIT: u32 = 20;
-}
-
-impl Default for GroupsListArgs {
-    fn default() -> Self {
-        Self { pool: None, status: None, limit: Self::LIMIT }
-    }
+    /// How many, 1 to 100000 [default: 20]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: Option<u32>,
 }
 
 /// Where a member's job is.
 fn member_state(text: &str) -> Result<String, String> {
-    let known = text == "not_sent" || text::word::<JobState>(text).is_ok();
-    if known { Ok(text.to_owned()) } else { Err("it takes not_sent or a state of a job, such as failed or running".to_owned()) }
+    let known = text == NOT_SENT || text::word::<JobState>(text).is_ok();
+    if known { Ok(text.to_owned()) } else { Err(format!("it takes {NOT_SENT} or a state of a job, such as failed or running")) }
 }

@@ -20,7 +20,7 @@ clock, which is taken to agree with the broker's.
 queued at once: submit waits for it unless --detach is given, and `muster job cancel ID` takes it back. For jobs that come
 again and again there is `muster schedules`.
 --expires-at and --expires-in bound the start, that of a retry as well; --timeout bounds the run. An agent that gets the
-job too late ends it as `expired`.
+job too late ends it as `expired`; a job that no agent takes is told as expired up to a minute after that time.
 
 The output of the job is printed as it comes. Ctrl-C stops the printing, not the job: `muster job cancel ID` does that.
 Exit codes:

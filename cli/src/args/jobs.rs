@@ -70,7 +70,7 @@ The jobs' results stay. --json prints {\"done\", \"failed\", \"left\"}. The exit
 
 const DEAD_HELP: &str = "Examples:
   muster dead
-  muster dead list --pool build --since 1d
+  muster dead --pool build --since 1d
   muster dead show job_01J…
   muster dead replay job_01J… --to spare
 
@@ -81,7 +81,7 @@ TIME: how long ago, such as 90s, 1h30m or 7d; or a time as RFC 3339 has it.";
 #[derive(Debug, Subcommand)]
 #[command(after_help = DEAD_HELP)]
 pub(crate) enum DeadCommand {
-    /// List dead letters, newest first (also without a word)
+    /// List dead letters, newest first (also without a word, with the same flags)
     List(DeadListArgs),
     /// Show a dead letter: the job, why it died, and each attempt
     Show {
@@ -109,7 +109,7 @@ pub(crate) enum DeadCommand {
 }
 
 /// `muster dead list`.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct DeadListArgs {
     /// Of this pool
     #[arg(long)]
@@ -123,8 +123,8 @@ pub(crate) struct DeadListArgs {
     /// Stored before this time
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<Moment>,
-    /// How many, 1 to 100000
-    #[arg(long, value_name = "COUNT", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// How many, 1 to 100000 [default: 50]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: Option<u32>,
 }
 

@@ -5,12 +5,8 @@ use super::*;
 /// `muster agents …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentsCommand {
-    /// List agents (also without a word)
-    List {
-        /// Only of this pool
-        #[arg(long)]
-        pool: Option<PoolName>,
-    },
+    /// List agents (also without a word, with the same flags)
+    List(AgentsListArgs),
     /// Show an agent
     Get {
         /// Its name or id
@@ -27,6 +23,14 @@ pub(crate) enum AgentsCommand {
         /// Its name or id
         agent: String,
     },
+}
+
+/// `muster agents list`.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct AgentsListArgs {
+    /// Only of this pool
+    #[arg(long)]
+    pub(crate) pool: Option<PoolName>,
 }
 
 const COMMANDS_HELP: &str = "Examples:

@@ -9,14 +9,17 @@ const PUT_HELP: &str = "Examples:
   muster pools put build --default-timeout 30m --default-retry 3 --default-backoff 5s --default-backoff-max 2m
   muster pools put build --no-defaults
 
-Above --max-queued a submit is refused (429 over REST); above --max-running a job waits.
+Above --max-queued a submit is refused (429 over REST): a job is in the queue until it has ended, so those that run count.
+Above --max-running a job waits.
 Defaults hold for jobs that say nothing themselves, from the moment an agent starts them.";
 
 const PAUSE_HELP: &str = "Examples:
   muster pools pause build --note 'the disk is full'
   muster pools resume build
 
-Submits are taken and wait; jobs that run end normally. `muster job why ID` and `muster pools get NAME` say who paused it, and why.";
+Submits are taken and wait; jobs that run end normally. Commands and the jobs of groups (`muster run`) are for certain agents on
+purpose: they run also in a paused pool, and do not count in its --max-running.
+`muster job why ID` and `muster pools get NAME` say who paused it, and why.";
 
 /// `muster pools …`.
 #[derive(Debug, Subcommand)]
@@ -76,7 +79,7 @@ pub(crate) struct PoolPutArgs {
     /// An executor whose jobs it takes, beside those it does; may be repeated
     #[arg(long = "executor", value_name = "NAME")]
     pub(crate) executors: Vec<String>,
-    /// Jobs that may wait
+    /// Jobs in the queue, those that run included
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_queued: Option<i64>,
     /// Jobs that may run at once; from 10000 on there is no limit but agents' slots

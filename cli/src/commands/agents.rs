@@ -13,10 +13,10 @@ use crate::{api::Api, args::AgentsCommand, failure::Failure, output, text};
 /// How many commands of an agent are listed.
 const COMMANDS: u32 = 100;
 
-pub(crate) async fn run(api: &Api, command: Option<AgentsCommand>, json: bool) -> anyhow::Result<()> {
-    match command.unwrap_or(AgentsCommand::List { pool: None }) {
-        AgentsCommand::List { pool } => {
-            let agents = list(api, pool.as_ref()).await?;
+pub(crate) async fn run(api: &Api, command: AgentsCommand, json: bool) -> anyhow::Result<()> {
+    match command {
+        AgentsCommand::List(args) => {
+            let agents = list(api, args.pool.as_ref()).await?;
             if json { output::json(&agents)? } else { output::line(&table(&agents))? }
         }
         AgentsCommand::Get { agent } => {

@@ -23,8 +23,8 @@ use bulk::Act;
 /// How many are listed when nobody says.
 const LIMIT: u32 = 50;
 
-pub(crate) async fn run(api: &Api, command: Option<DeadCommand>, json: bool) -> anyhow::Result<ExitCode> {
-    match command.unwrap_or(DeadCommand::List(DeadListArgs::default())) {
+pub(crate) async fn run(api: &Api, command: DeadCommand, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
         DeadCommand::List(args) => {
             let limit = args.limit.unwrap_or(LIMIT);
             let letters: Vec<DeadLetterView> = api.first("/dead-letters", &query(&args, Timestamp::now()), limit).await?;
@@ -144,8 +144,8 @@ mod tests {
 
     fn parsed(line: &[&str]) -> Result<DeadCommand, String> {
         let cli = Cli::try_parse_from(["muster", "dead"].iter().chain(line)).map_err(|error| error.to_string())?;
-        let Command::Dead { command: Some(command) } = cli.command else { unreachable!("the command is dead") };
-        Ok(command)
+        let Command::Dead(listed) = cli.command else { unreachable!("the command is dead") };
+        listed.or(DeadCommand::List).map_err(|failure| failure.to_string())
     }
 
     #[test]

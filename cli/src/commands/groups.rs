@@ -13,17 +13,19 @@ use muster_schemas::{
 use super::jobs;
 use crate::{
     api::Api,
-    args::{GroupsCommand, groups::GroupsListArgs},
+    args::{GroupsCommand, GroupsListArgs},
     output, text,
 };
 
+/// How many groups are listed when nobody says.
+const LIMIT: u32 = 20;
 /// Members that are fetched at once: the most that the gateway gives.
 const PAGE: &str = "500";
 
-pub(crate) async fn run(api: &Api, command: Option<GroupsCommand>, json: bool) -> anyhow::Result<ExitCode> {
-    match command.unwrap_or_else(|| GroupsCommand::List(GroupsListArgs::default())) {
+pub(crate) async fn run(api: &Api, command: GroupsCommand, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
         GroupsCommand::List(args) => {
-            let groups: Vec<GroupView> = api.first("/groups", &query(&args), args.limit).await?;
+            let groups: Vec<GroupView> = api.first("/groups", &query(&args), args.limit.unwrap_or(LIMIT)).await?;
             if json { output::json(&groups)? } else { output::line(&table(&groups, Timestamp::now()))? }
         }
         GroupsCommand::Show { id, state } => {
@@ -130,19 +132,18 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn parsed(line: &[&str]) -> Result<Option<GroupsCommand>, String> {
+    fn parsed(line: &[&str]) -> Result<GroupsCommand, String> {
         let cli = Cli::try_parse_from(["muster", "groups"].iter().chain(line)).map_err(|error| error.to_string())?;
-        let Command::Groups { command } = cli.command else { unreachable!("the command is groups") };
-        Ok(command)
+        let Command::Groups(listed) = cli.command else { unreachable!("the command is groups") };
+        listed.or(GroupsCommand::List).map_err(|failure| failure.to_string())
     }
 
     #[test]
     fn filters_are_sent_as_the_gateway_takes_them_and_wrong_ones_refused() {
-        let Some(GroupsCommand::List(args)) = parsed(&["list", "--pool", "p", "--status", "stopped"]).unwrap() else {
-            unreachable!("the word is list")
-        };
-        assert_eq!(query(&args), [("pool", "p".to_owned()), ("status", "stopped".to_owned())]);
-        assert!(parsed(&[]).unwrap().is_none());
+        for line in [&["list", "--pool", "p", "--status", "stopped"][..], &["--pool", "p", "--status", "stopped"]] {
+            let GroupsCommand::List(args) = parsed(line).unwrap() else { unreachable!("it is the list") };
+            assert_eq!(query(&args), [("pool", "p".to_owned()), ("status", "stopped".to_owned())]);
+        }
         let id = "grp_01ARZ3NDEKTSV4RRFFQ69G5FAV";
         for line in [&["show", id][..], &["show", id, "--state", "not_sent"], &["cancel", id], &["watch", id]] {
             assert!(parsed(line).is_ok(), "{line:?}");

@@ -93,12 +93,19 @@ fn table(pools: &[PoolView], now: Timestamp) -> String {
     output::table(head, pools.iter().map(row).collect(), "There are no pools. `muster pools put NAME` makes one.")
 }
 
+/// `5 of at most 9: 4 wait, 1 runs`. The broker holds a job until it has ended, so those that run count in the limit.
+fn in_queue(queue: &QueueView, most: impl std::fmt::Display) -> String {
+    let QueueView { pending, running, .. } = queue;
+    let (wait, run) = (if *pending == 1 { "waits" } else { "wait" }, if *running == 1 { "runs" } else { "run" });
+    format!("{} of at most {most}: {pending} {wait}, {running} {run}", pending + running)
+}
+
 fn show(pool: &PoolView, now: Timestamp) -> String {
     output::fields(vec![
         ("name", Some(pool.name.to_string())),
         ("description", pool.description.clone()),
         ("executors", Some(executors(pool))),
-        ("waiting", Some(format!("{} of at most {}", pool.queue.pending, pool.limits.max_queued))),
+        ("in the queue", Some(in_queue(&pool.queue, pool.limits.max_queued))),
         ("running", Some(format!("{} of at most {}", pool.queue.running, pool.limits.max_running))),
         ("oldest", oldest(&pool.queue, now)),
         ("state", pool.paused.as_ref().map(ToString::to_string)),
@@ -162,7 +169,10 @@ mod tests {
         }))
         .unwrap();
         let shown = show(&pool, now + Duration::from_secs(3));
-        assert!(shown.contains("7 of at most 9") && shown.contains("3.0 s ago") && shown.contains("probe shell"), "{shown}");
+        for part in ["in the queue  9 of at most 9: 7 wait, 2 run\n", "2 of at most 4", "3.0 s ago", "probe shell"] {
+            assert!(shown.contains(part), "{part:?} in {shown}");
+        }
+        assert!(in_queue(&QueueView { pending: 1, running: 1, oldest_at: None }, 5).ends_with("1 waits, 1 runs"));
         assert!(table(&[pool], now).contains("probe shell"));
         assert!(table(&[], now).contains("pools put"));
     }

@@ -239,6 +239,7 @@ mod tests {
             attempt: 1,
             agent_id: None,
             target_agent: None,
+            parent: None,
             reason: None,
             next_at: None,
             result: Some(result),

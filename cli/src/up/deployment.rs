@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use muster_broker_config::{
     init::{self, Broker, Deployment, InitOptions},
+    layout::Layout,
     server::{Places, find_binary},
 };
 use muster_schemas::{
@@ -37,7 +38,7 @@ pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName) -> anyh
     let deployment = init::init(&folder.deployment(), &options).context("can't make the deployment")?;
     let admin_key = match &deployment.admin_key {
         Some(key) => key.to_string(),
-        None => known_key(folder.root()).ok_or_else(|| lost_key(&deployment.layout.admin_key()))?,
+        None => known_key(folder.root()).ok_or_else(|| lost_key(&deployment.layout))?,
     };
     let service_creds = deployment.layout.service_creds(pool.as_str());
     if !service_creds.exists() {
@@ -62,7 +63,14 @@ fn known_key(root: &Path) -> Option<String> {
     local.api_key.clone().filter(|_| local.data_dir.as_deref() == Some(root))
 }
 
-fn lost_key(path: &Path) -> Failure {
-    Failure::new(format!("the administrator's key is not in {} any more", path.display()))
-        .hint("put it back there, or start afresh with another --data-dir")
+fn lost_key(layout: &Layout) -> Failure {
+    Failure::new(format!("the administrator's key is not in {} any more", layout.admin_key().display()))
+        .hint(format!("put it back there, or {}", new_key(layout)))
+}
+
+/// How to get in again without a key that works. Whoever owns the files owns the deployment: a first key whose record is gone is made anew,
+/// and the gateway stores its record at its next start beside those that are there.
+pub(super) fn new_key(layout: &Layout) -> String {
+    let [key, record] = [layout.admin_key(), layout.bootstrap()].map(|path| path.display().to_string());
+    format!("let the next `muster up` make a new one; its jobs and agents stay: rm -f '{key}' '{record}'")
 }

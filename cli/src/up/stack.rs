@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::Api,
     args::UpArgs,
-    failure::Refused,
+    failure::{Failure, Refused},
     output,
     profile::{self, LOCAL, Profile, Profiles},
     target::Target,
@@ -59,7 +59,7 @@ pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Super
     ready.gateway(&api, supervisor).await?;
     // By now the gateway has made the streams, so the two do not make them side by side.
     supervisor.start(dispatcher(folder, &made, &nats_url));
-    ensure_pool(&api, &args.pool).await?;
+    ensure_pool(&api, &args.pool).await.map_err(|error| key_refused(error, &made))?;
     if args.agents > 0 {
         let token = join_token(&api, &args.pool, args.agents).await?;
         for number in 1..=args.agents {
@@ -149,6 +149,17 @@ async fn ensure_pool(api: &Api, pool: &PoolName) -> anyhow::Result<()> {
             api.send::<PoolView>(Method::PUT, &path, &PutPool::default(), std::time::Duration::ZERO).await.map(drop)
         }
         _ => Err(error),
+    }
+}
+
+/// A key that the gateway does not take needs a way that works without a gateway.
+fn key_refused(error: anyhow::Error, made: &Made) -> anyhow::Error {
+    match error.downcast_ref::<Refused>() {
+        Some(refused) if refused.problem.code == Code::Unauthenticated => {
+            let message = format!("the gateway does not take the administrator's key of this folder: {}", refused.problem.detail);
+            Failure::new(message).hint(deployment::new_key(&made.deployment.layout)).into()
+        }
+        _ => error,
     }
 }
 

@@ -99,9 +99,9 @@ mod tests {
     async fn a_left_over_is_stopped_and_a_stranger_with_its_old_pid_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(Some(dir.path().to_owned())).unwrap();
+        fs::write(folder.root().join("up.lock"), "").unwrap();
         let mut ours = Command::new("tail").arg("-f").arg(folder.root().join("up.lock")).spawn().unwrap();
         let mut stranger = sleeper("/elsewhere");
-        fs::write(folder.root().join("up.lock"), "").unwrap();
         fs::write(folder.pid("broker"), ours.id().to_string()).unwrap();
         fs::write(folder.pid("agent-1"), stranger.id().to_string()).unwrap();
         fs::write(folder.pid("agent-2"), "nonsense").unwrap();

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use muster_schemas::{
-    api::{GroupMember, GroupView, JobRow, JobState, JobView},
+    api::{GroupMember, GroupView, JobRow, JobState, JobView, NOT_SENT},
     group::GroupStatus,
     names::JobId,
     result::{JobResult, Outcome, Output},
@@ -127,12 +127,12 @@ fn is_over(group: &GroupView) -> bool {
     }
 }
 
-/// `12/50 ended, 1 failed, 3 not sent`.
+/// `12/50 ended, 1 failed, 3 not sent`, in the words of the table at the end.
 fn progress(group: &GroupView) -> String {
-    let failed = count(group, |state| state.is_final() && state != JobState::Succeeded);
-    let unsent = group.counts.get("not_sent").copied().unwrap_or(0);
-    let parts = [(failed, "failed"), (unsent, "not sent")].map(|(count, what)| (count > 0).then(|| format!(", {count} {what}")));
-    format!("{}/{} ended{}", ended(group), group.members, parts.into_iter().flatten().collect::<String>())
+    let bad = |state: &str| text::word::<JobState>(state).is_ok_and(|state| state.is_final() && state != JobState::Succeeded);
+    let told = group.counts.iter().filter(|(state, count)| **count > 0 && (*state == NOT_SENT || bad(state)));
+    let parts: String = told.map(|(state, count)| format!(", {count} {}", state.replace('_', " "))).collect();
+    format!("{}/{} ended{parts}", ended(group), group.members)
 }
 
 /// How the job of an agent ended, on one line.
@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn how_far_it_is_fits_a_line() {
-        let counts = json!({"succeeded": 11, "timed_out": 1, "pending": 30, "running": 5, "not_sent": 3});
-        assert_eq!(progress(&group("running", 50, counts)), "12/50 ended, 1 failed, 3 not sent");
+        let counts = json!({"succeeded": 11, "timed_out": 1, "cancelled": 2, "failed": 0, "pending": 28, "running": 5, "not_sent": 3});
+        assert_eq!(progress(&group("running", 50, counts)), "14/50 ended, 2 cancelled, 3 not sent, 1 timed out");
         assert_eq!(progress(&group("finished", 2, json!({"succeeded": 2}))), "2/2 ended");
     }
 

@@ -1,7 +1,7 @@
 //! `muster job why`: one sentence, and the facts behind it.
 
 use muster_schemas::{
-    api::{Why, WhyAgent},
+    api::{Why, WhyAgent, WhyFacts},
     standing::Status,
     time::Timestamp,
 };
@@ -17,7 +17,7 @@ pub(super) fn show(why: &Why, now: Timestamp) -> String {
         ("next", facts.next_at.map(|at| format!("{at} (in {})", text::duration(at.since(now))))),
         ("attempt", (facts.attempt > 0).then(|| facts.attempt.to_string())),
         ("last told", facts.said.clone()),
-        ("needs", facts.executor.as_ref().map(|executor| format!("an agent with {executor} in pool {}", why.pool))),
+        ("needs", needs(why, facts)),
         ("priority", facts.priority.map(|priority| priority.to_string())),
         ("pool", facts.paused.as_ref().map(ToString::to_string)),
         (
@@ -47,6 +47,19 @@ pub(super) fn show(why: &Why, now: Timestamp) -> String {
     shown
 }
 
+/// Who could run it: any agent of the pool with its executor, or the one that a command is for.
+fn needs(why: &Why, facts: &WhyFacts) -> Option<String> {
+    match (&facts.target, &facts.executor) {
+        (Some(target), Some(executor)) => Some(format!("agent {}, with {executor}", name(&target.agent))),
+        (Some(target), None) => Some(format!("agent {}", name(&target.agent))),
+        (None, executor) => executor.as_ref().map(|executor| format!("an agent with {executor} in pool {}", why.pool)),
+    }
+}
+
+fn name(agent: &WhyAgent) -> String {
+    agent.name.as_ref().map_or_else(|| agent.id.to_string(), ToString::to_string)
+}
+
 fn agent(agent: &WhyAgent) -> [String; 4] {
     let status = match agent.status {
         Some(Status::Online) => "online",
@@ -54,9 +67,8 @@ fn agent(agent: &WhyAgent) -> [String; 4] {
         Some(Status::Offline) => "offline",
         None => "never seen",
     };
-    let name = agent.name.as_ref().map_or_else(|| agent.id.to_string(), ToString::to_string);
     let accepts = if agent.accepting { "yes" } else { "no" };
-    [name, status.to_owned(), accepts.to_owned(), agent.reason.clone().unwrap_or_default()]
+    [name(agent), status.to_owned(), accepts.to_owned(), agent.reason.clone().unwrap_or_default()]
 }
 
 #[cfg(test)]
@@ -87,5 +99,17 @@ mod tests {
         for part in ["paused by ci", "the disk is full", "7 ahead of it", "1 of these online", "agent-1  offline  no", "3.0 s ago"] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
+    }
+
+    #[test]
+    fn a_command_needs_its_one_agent() {
+        let mut why: Why = serde_json::from_value(json!({
+            "id": "j", "pool": "p", "state": "pending", "reason": "agent_offline", "sentence": "Its agent web-1 is offline.",
+            "facts": {"executor": "shell", "target": {"id": "agt_01JZZZZZZZZZZZZZZZZZZZZZZZ", "name": "web-1", "accepting": false}},
+        }))
+        .unwrap();
+        assert_eq!(needs(&why, &why.facts).as_deref(), Some("agent web-1, with shell"));
+        why.facts.target = None;
+        assert_eq!(needs(&why, &why.facts).as_deref(), Some("an agent with shell in pool p"));
     }
 }
