@@ -10,7 +10,7 @@ use muster_schemas::{
     lane::Priority,
     names::{AgentId, JobId},
     queue,
-    result::{JobResult, Outcome},
+    result::{ErrorInfo, JobResult, Outcome},
     subjects::{self, About, broker},
     time::Timestamp,
     topology::{self, COMMANDS},
@@ -173,10 +173,17 @@ async fn a_command_that_is_cancelled_stops_or_never_runs() {
     }
     assert_eq!(purged, 1);
     cancel(&bench, &agent.id, &queued).await;
-    // And one that the agent hears of before it gets it.
+    // And one that the agent hears of before it gets it; its result is there by then.
     let early = bench.id();
+    let now = Timestamp::now();
+    let fence = JobResult::never_ran(Outcome::Cancelled, ErrorInfo::new(Code::Cancelled, "cancelled"), now, now);
+    bench.publish(About::Result.job(&bench.pool, &early), None, wire::encode(&fence)).await;
     cancel(&bench, &agent.id, &early).await;
     send_as(&bench, &agent.id, &early, touch).await;
+    // Without a result it is another job, later, of an id that was cancelled.
+    let again = bench.id();
+    cancel(&bench, &agent.id, &again).await;
+    send_as(&bench, &agent.id, &again, json!({"type": "probe.ping"})).await;
 
     cancel(&bench, &agent.id, &running).await;
     let result = bench.result(&running).await;
@@ -184,10 +191,11 @@ async fn a_command_that_is_cancelled_stops_or_never_runs() {
     none_left(&bench).await;
     let after = send(&bench, &agent.id, json!({"type": "probe.ping"})).await;
     assert_eq!(bench.result(&after).await.outcome, Outcome::Succeeded);
+    assert_eq!(bench.result(&again).await.outcome, Outcome::Succeeded);
     assert!(!marker.exists());
-    for id in [&queued, &early] {
-        assert!(bench.last(topology::RESULTS, &About::Result.job(&bench.pool, id)).await.is_none(), "who cancels stores the result");
-    }
+    assert_eq!(bench.result(&early).await, fence);
+    let stored = bench.last(topology::RESULTS, &About::Result.job(&bench.pool, &queued)).await;
+    assert!(stored.is_none(), "who cancels stores the result");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
