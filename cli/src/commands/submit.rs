@@ -43,12 +43,14 @@ pub(crate) async fn run(api: &Api, args: SubmitArgs, json: bool) -> anyhow::Resu
 pub(super) async fn see_through(api: &Api, job: JobView, wait: Option<Period>, json: bool) -> anyhow::Result<ExitCode> {
     let id = job.id.clone();
     tokio::select! {
-        code = follow(api, job, wait, json) => code,
+        // Listened for before anything is said.
+        biased;
         signal = tokio::signal::ctrl_c() => {
             signal?;
             output::warn(&format!("job {id} goes on; `muster job get {id}` shows it, `muster job cancel {id}` stops it"));
             Ok(ExitCode::from(EXIT_INTERRUPTED))
         }
+        code = follow(api, job, wait, json) => code,
     }
 }
 

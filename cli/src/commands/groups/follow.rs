@@ -34,12 +34,14 @@ const LAG: Duration = Duration::from_secs(5);
 pub(in crate::commands) async fn follow(api: &Api, group: GroupView, json: bool) -> anyhow::Result<ExitCode> {
     let id = group.id.clone();
     let group = tokio::select! {
-        group = watch(api, group, json) => group?,
+        // Listened for before anything is said.
+        biased;
         signal = tokio::signal::ctrl_c() => {
             signal?;
             output::warn(&format!("group {id} goes on; `muster groups watch {id}` follows it, `muster groups cancel {id}` stops it"));
             return Ok(ExitCode::from(EXIT_INTERRUPTED));
         }
+        group = watch(api, group, json) => group?,
     };
     if json {
         output::json(&serde_json::json!({"group": group, "agents": members(api, &id, None).await?}))?;
