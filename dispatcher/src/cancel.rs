@@ -162,7 +162,8 @@ impl Waiting {
 
     /// Stores how it ended, unless that is known already, and takes it out of its queue.
     pub(crate) async fn end(&self, client: &Client, outcome: Outcome, error: ErrorInfo) -> Result<Stored, BrokerError> {
-        let result = self.result(outcome, error, Timestamp::now());
+        let times = (self.queued_at(), Timestamp::now());
+        let result = JobResult::ended_in(&self.queue, self.job.as_ref(), self.told.as_ref(), outcome, error, times);
         let ttl = self.job.as_ref().map_or(RESULT_TTL, Job::result_ttl);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, MSGPACK);
@@ -174,24 +175,6 @@ impl Waiting {
         let stored = broker::store(client, About::Result.job(&self.pool, &self.id), headers, wire::encode(&result)).await?;
         self.take_out(client).await?;
         Ok(stored)
-    }
-
-    fn result(&self, outcome: Outcome, error: ErrorInfo, now: Timestamp) -> JobResult {
-        let mut result = JobResult::never_ran(outcome, error, self.queued_at(), now);
-        result.priority = self.queue.priority();
-        if let Some(job) = &self.job {
-            (result.job_type, result.labels) = (Some(job.job_type.clone()), job.labels.clone());
-        }
-        if let Some(event) = &self.told {
-            result.attempt = event.attempt;
-            result.history.clone_from(&event.history);
-            // A result has no room for the output of earlier attempts.
-            result.history.iter_mut().for_each(|record| record.tail = None);
-            result.agent_id = (event.attempt > 0).then(|| event.agent_id.clone());
-            // One that expired did not run to its end.
-            result.started_at = (event.kind == EventKind::Started && outcome == Outcome::Cancelled).then_some(event.at);
-        }
-        result
     }
 
     /// Who may run it: its one agent, or the agents of its pool, for which of them has it is only told once it has run a moment.

@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use crate::{
     code::Code,
+    event::{Event, EventKind},
+    job::Job,
     names::{AgentId, JobType},
+    queue::Queue,
     time::Timestamp,
     wire::{Body, V},
 };
@@ -205,6 +208,32 @@ impl JobResult {
             labels: BTreeMap::new(),
             log_chunks: 0,
         }
+    }
+
+    /// A result of a job that somebody else than its agent ends in its queue, by what is known of it: its body and the last event that an agent
+    /// told, where they can be read. One that is cancelled keeps the start of the attempt that ran; one that expired did not run to its end.
+    pub fn ended_in(
+        queue: &Queue,
+        job: Option<&Job>,
+        told: Option<&Event>,
+        outcome: Outcome,
+        error: ErrorInfo,
+        (queued_at, now): (Timestamp, Timestamp),
+    ) -> Self {
+        let mut result = Self::never_ran(outcome, error, queued_at, now);
+        result.priority = queue.priority();
+        if let Some(job) = job {
+            (result.job_type, result.labels) = (Some(job.job_type.clone()), job.labels.clone());
+        }
+        if let Some(event) = told {
+            result.attempt = event.attempt;
+            result.history.clone_from(&event.history);
+            // A result has no room for the output of earlier attempts.
+            result.history.iter_mut().for_each(|record| record.tail = None);
+            result.agent_id = (event.attempt > 0).then(|| event.agent_id.clone());
+            result.started_at = (event.kind == EventKind::Started && outcome == Outcome::Cancelled).then_some(event.at);
+        }
+        result
     }
 }
 

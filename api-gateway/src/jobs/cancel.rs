@@ -180,25 +180,8 @@ fn told(app: &App, queued: &Queued) -> Vec<AgentId> {
 /// The result of a job that is cancelled now.
 fn cancelled(queued: &Queued, now: Timestamp) -> JobResult {
     let error = ErrorInfo::new(Code::Cancelled, "the job was cancelled on request");
-    let mut result = JobResult::never_ran(Outcome::Cancelled, error, queued.at, now);
-    result.priority = queued.queue.priority();
-    if let Ok(job) = &queued.job {
-        result.job_type = Some(job.job_type.clone());
-        result.labels.clone_from(&job.labels);
-    }
-    if let Some(event) = &queued.event {
-        result.attempt = event.attempt;
-        result.history.clone_from(&event.history);
-        // A result has no room for the output of earlier attempts.
-        result.history.iter_mut().for_each(|record| record.tail = None);
-        if event.attempt > 0 {
-            result.agent_id = Some(event.agent_id.clone());
-        }
-        if event.kind == EventKind::Started {
-            result.started_at = Some(event.at);
-        }
-    }
-    result
+    let (job, told) = (queued.job.as_ref().ok(), queued.event.as_ref());
+    JobResult::ended_in(&queued.queue, job, told, Outcome::Cancelled, error, (queued.at, now))
 }
 
 /// Goes on with a cancel that lost the broker: its fence may be stored or on its way, so its job must leave the queue.
