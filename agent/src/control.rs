@@ -126,6 +126,7 @@ fn obey(core: &Core, message: &Message) {
             tracing::info!(%job_id, here, "told to cancel a job");
             core.live.cancelled(job_id, Instant::now());
         }
+        Ok(Order { what: What::IdentityEnded { why, reason }, .. }) => tracing::error!(?why, reason, "told that this identity has ended"),
         Err(error) => tracing::warn!(%error, "an order can't be understood"),
     }
 }

@@ -247,6 +247,7 @@ fn register(name: &AgentName, labels: &Labels, registry: &Registry, public_key: 
         capabilities: registry.executors().into_iter().map(str::to_owned).collect(),
         labels: labels.0.clone(),
         public_key,
+        ..Register::default()
     }
 }
 

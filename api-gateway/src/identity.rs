@@ -85,10 +85,10 @@ async fn answer(app: &App, request: Message) {
     // An answer to any other subject would be sent with the gateway's rights instead of the agent's.
     let Some(reply) = request.reply.clone().filter(|reply| subjects::is_inbox(reply)) else { return };
     let (agent, answer) = match renew(app, &request).await {
-        Ok((agent, jwt)) => (Some(agent), RenewAnswer { v: V, jwt: Some(jwt), error: None }),
+        Ok((agent, jwt)) => (Some(agent), RenewAnswer { v: V, jwt: Some(jwt), error: None, certificate: None }),
         Err(error) => {
             tracing::warn!(subject = %request.subject, code = %error.code, detail = error.detail, "an agent's identity was not renewed");
-            (None, RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo::new(error.code, error.detail)) })
+            (None, RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo::new(error.code, error.detail)), certificate: None })
         }
     };
     if let Err(error) = app.nats.publish(reply, wire::encode(&answer).into()).await {
@@ -110,6 +110,7 @@ async fn renew(app: &App, request: &Message) -> Result<(AgentRecord, String), Ap
     let record = held.ok_or_else(|| ApiError::new(Code::AgentNotFound, format!("there is no agent {id}")))?.record;
     match record.state {
         AgentState::Revoked => return Err(ApiError::new(Code::AgentRevoked, "the agent was revoked")),
+        AgentState::Deleting => return Err(ApiError::new(Code::AgentNotFound, "the agent is being removed")),
         AgentState::Pending => return Err(ApiError::new(Code::Forbidden, "the agent has not registered yet")),
         // One that takes no jobs still has to be reachable, or it could never be enabled again.
         AgentState::Active | AgentState::Disabled | AgentState::Draining => {}

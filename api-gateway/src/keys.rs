@@ -177,6 +177,8 @@ fn view(record: &ApiKeyRecord, role: Role) -> KeyView {
         created_at: record.created_at,
         expires_at: record.expires_at,
         revoked_at: record.revoked_at,
+        last_used_at: None,
+        last_used_from: None,
         key: None,
     }
 }

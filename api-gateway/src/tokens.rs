@@ -84,6 +84,8 @@ async fn make(
         created_at: now,
         expires_at: Some(now + Duration::from_secs(ttl.into())),
         agent_id: None,
+        name_pattern: None,
+        ephemeral: false,
     };
     let revision = create(&app.buckets.join_tokens, &record.prefix, &record).await?;
     let revision = revision.ok_or_else(|| ApiError::internal("make the token", "its prefix exists already"))?;
@@ -120,6 +122,10 @@ fn view(record: &JoinTokenRecord) -> JoinTokenView {
         pool: record.pool.clone(),
         uses_left: record.uses_left,
         expires_at: record.expires_at,
+        name_pattern: record.name_pattern.clone(),
+        ephemeral: record.ephemeral,
+        agent_id: record.agent_id.clone(),
+        created_at: record.created_at,
         token: None,
     }
 }

@@ -330,6 +330,8 @@ async fn an_agents_health_is_its_standing_and_its_last_heartbeat() {
         accepting_agents: 1,
         accepting: true,
         reason: None,
+        executors: None,
+        twin: false,
         defaults: None,
         at,
     };

@@ -33,13 +33,18 @@ pub fn core_exports() -> Vec<Export> {
         Export::Service(broker::PULLS.into(), Response::Stream),
         single(broker::ACKS.into()),
         single(subjects::heartbeats()),
-        single(subjects::renewals()),
+        single(broker::IDENTITIES.into()),
         single(broker::direct_gets(topology::RESULTS)),
         single(broker::direct_gets(topology::EVENTS)),
         single(broker::direct_gets(&bucket_stream(topology::STANDINGS))),
+        single(broker::direct_gets(&bucket_stream(topology::TRUST))),
     ];
     exports.extend([About::Result, About::Event, About::Log, About::Dead].map(|about| single(about.all())));
-    exports.extend([Export::Stream(broker::keys_of(topology::STANDINGS)), Export::Stream(broker::CONTROLS.into())]);
+    exports.extend([
+        Export::Stream(broker::keys_of(topology::STANDINGS)),
+        Export::Stream(broker::keys_of(topology::TRUST)),
+        Export::Stream(broker::CONTROLS.into()),
+    ]);
     exports
 }
 

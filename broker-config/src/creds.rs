@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+pub use muster_schemas::topology::AGENT_JWT_LIFETIME;
 use muster_schemas::{
     names::{AgentId, PoolName},
     time::Timestamp,
@@ -20,9 +21,6 @@ const JWT_BEGIN: &str = "-----BEGIN NATS USER JWT-----";
 const JWT_END: &str = "------END NATS USER JWT------";
 const SEED_BEGIN: &str = "-----BEGIN USER NKEY SEED-----";
 const SEED_END: &str = "------END USER NKEY SEED------";
-
-/// Lifetime of an agent's JWT. It is renewed at two thirds of it.
-pub const AGENT_JWT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest JWT of a user, in bytes: it travels in one line of the protocol, which our config makes long enough. This is room for some
 /// 100 pools of one service.
@@ -183,13 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn the_fixed_roles_fit_into_the_line_of_a_server_with_default_settings() {
+    fn an_agent_fits_into_the_line_of_a_server_with_default_settings_and_every_fixed_role_into_that_of_ours() {
         let (account, signing) = (KeyPair::new_account(), KeyPair::new_account());
         let agent = Role::Agent { pool: "p".repeat(63).parse().unwrap(), id: AgentId::generate() };
-        for role in [Role::Gateway, Role::Dispatcher, Role::System, agent] {
+        // 4096 less what else a client says when it connects; the control plane connects to servers of our own config only.
+        for (role, most) in
+            [(agent, 3600), (Role::Gateway, JWT_MAX), (Role::Dispatcher, JWT_MAX), (Role::System, 3600), (Role::Revoker, 3600)]
+        {
             let creds = issue(&signing.seed().unwrap(), &account.public_key(), "name", &role, None, Timestamp::now()).unwrap();
-            // 4096 less what else a client says when it connects.
-            assert!(creds.jwt.len() < 3600, "{role:?}: {}", creds.jwt.len());
+            assert!(creds.jwt.len() < most, "{role:?}: {}", creds.jwt.len());
         }
     }
 

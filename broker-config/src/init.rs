@@ -21,6 +21,7 @@ use crate::{
 
 pub mod config;
 pub mod secrets;
+mod signers;
 
 pub use config::Broker;
 
@@ -122,13 +123,17 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Deployment, InitError> 
     ];
     let preload = jwts.map(|(keys, jwt)| (keys.account.clone(), jwt));
     files::replace(&layout.server_config(), &config::render(&options.broker, &operator_jwt, &sys.account, &preload))?;
-    files::replace(&layout.fleet_account(), &format!("{}\n", fleet.account))?;
+    for path in [layout.fleet_account(), layout.revoked_account()] {
+        files::replace(&path, &format!("{}\n", fleet.account))?;
+    }
+    let signers = signers::ensure(&layout, now)?;
 
     let user = |account, keys: &AccountKeys, path: &Path, name, role| user(&layout.signing_key(account), keys, path, name, role, now);
     user(Account::Core, &core, &layout.gateway_creds(), "gateway", &Role::Gateway)?;
     user(Account::Core, &core, &layout.dispatcher_creds(), "dispatcher", &Role::Dispatcher)?;
     user(Account::Sys, &sys, &layout.system_creds(), "system", &Role::System)?;
-    let first = secrets::ensure(&layout, &options.pool, now)?;
+    user(Account::Sys, &sys, &layout.revoker_creds(), "revoker", &Role::Revoker)?;
+    let first = secrets::ensure(&layout, &options.pool, signers, now)?;
     Ok(Deployment { layout, sys, core, fleet, admin_key: first.admin_key, join_token: first.join_token, bootstrap: first.bootstrap })
 }
 

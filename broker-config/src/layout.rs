@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// |---|---|
 /// | `operator/`, `accounts/` | `muster init` and `muster creds issue`; nothing that runs |
 /// | `broker/` | nats-server |
-/// | `gateway/`, `dispatcher/`, `system/` | the process of that name; `system/` for revocations |
+/// | `gateway/`, `dispatcher/` | the process of that name |
+/// | `system/` | whoever looks after the server |
 /// | `agent/` | agents that join by token |
 /// | `services/` | credentials of services |
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +68,35 @@ impl Layout {
         self.at("operator/operator.nk")
     }
 
-    /// The seed of the operator's signing key, which may sign accounts.
+    /// The seed of the operator's signing key, which may sign accounts: with it the dispatcher, which nothing outside can reach, puts
+    /// revocations into the agents' account.
     pub fn operator_signing_key(&self) -> PathBuf {
-        self.at("operator/operator-signing.nk")
+        self.at("dispatcher/operator-signing.nk")
+    }
+
+    /// The dispatcher's credentials in the system account, for revocations only.
+    pub fn revoker_creds(&self) -> PathBuf {
+        self.at("dispatcher/revoker.creds")
+    }
+
+    /// The public key of `FLEET`, for the dispatcher.
+    pub fn revoked_account(&self) -> PathBuf {
+        self.at("dispatcher/fleet.pub")
+    }
+
+    /// The seeds with which the gateway signs jobs, one a line, the newest first.
+    pub fn gateway_job_keys(&self) -> PathBuf {
+        self.at("gateway/jobs.nk")
+    }
+
+    /// The seeds with which the dispatcher signs jobs, one a line, the newest first.
+    pub fn dispatcher_job_keys(&self) -> PathBuf {
+        self.at("dispatcher/jobs.nk")
+    }
+
+    /// The public keys of all of those, which the gateway sees to that agents trust: one a line, after the name of its process.
+    pub fn control_plane_keys(&self) -> PathBuf {
+        self.at("gateway/control-plane.pub")
     }
 
     /// The operator's JWT.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use muster_schemas::{
     names::{AgentId, PoolName},
     records::keys,
+    signature::SIGNERS_KEY,
     subjects::{self, About, Query, broker, js},
     topology::{self, bucket_stream, jobs_stream},
 };
@@ -34,8 +35,10 @@ pub enum Role {
         /// The pools. None means no pool.
         pools: Vec<PoolName>,
     },
-    /// Whoever updates accounts, in the system account.
+    /// Whoever looks after the server, in the system account.
     System,
+    /// The dispatcher's second connection, in the system account: it puts revocations into the agents' account.
+    Revoker,
 }
 
 /// How many answers a role may send to where a request asks for them, and for how long after the request.
@@ -92,6 +95,11 @@ impl Role {
             Self::Gateway => control_plane::gateway(),
             Self::Dispatcher => control_plane::dispatcher(),
             Self::Service { pools } => service(pools),
+            Self::Revoker => Permissions {
+                publish: [broker::CLAIMS_UPDATE, broker::CLAIMS_LOOKUPS].map(str::to_owned).into(),
+                subscribe: vec![broker::SYSTEM_INBOXES.into()],
+                ..Permissions::default()
+            },
             Self::System => {
                 Permissions { publish: vec![broker::SYSTEM.into()], subscribe: vec![broker::INBOXES.into()], ..Permissions::default() }
             }
@@ -106,15 +114,19 @@ impl Role {
 
 fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
     let (jobs, standing) = (jobs_stream(pool), js::key(topology::STANDINGS, &keys::standing(pool, id)));
+    // The same for every agent, and public keys only: whose jobs are run.
+    let signers = js::key(topology::TRUST, SIGNERS_KEY);
     let mut publish = vec![
         broker::pulls_of(&jobs),
         js::next(topology::COMMANDS, id.as_str()),
         subjects::heartbeat(pool, id),
         subjects::renew(id),
+        subjects::leave(id),
         // A first delivery of an id that its publisher chose, and every later one: is there a result, what happened before?
         broker::direct_gets_about(topology::RESULTS, About::Result, pool),
         broker::direct_gets_about(topology::EVENTS, About::Event, pool),
         js::direct_get(&bucket_stream(topology::STANDINGS), &standing),
+        js::direct_get(&bucket_stream(topology::TRUST), &signers),
         // Messages to itself, with which it ends an inbox without losing a job (tests/broker/drain.rs).
         broker::agent_inboxes(id),
     ];
@@ -124,7 +136,7 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
     Permissions {
         publish,
         publish_not: Vec::new(),
-        subscribe: vec![broker::agent_inboxes(id), subjects::control(id), subjects::rpc_of(id), standing],
+        subscribe: vec![broker::agent_inboxes(id), subjects::control(id), subjects::rpc_of(id), standing, signers],
         responses: Some(RESPONSES),
     }
 }

@@ -8,6 +8,7 @@ use async_nats::Client;
 use muster_schemas::{
     names::{ExecutorName, PoolName},
     records::{ApiKeyRecord, JoinTokenRecord, PoolDefaults, PoolLimits, PoolRecord},
+    signature::{SIGNERS_KEY, SignedSigners},
     time::Timestamp,
     topology,
     wire::{self, V},
@@ -42,6 +43,8 @@ pub struct Bootstrap {
     pub admin_key: ApiKeyRecord,
     /// The first pool's join token.
     pub join_token: JoinTokenRecord,
+    /// Whose jobs agents run at first: what gateway and dispatcher sign.
+    pub signers: SignedSigners,
 }
 
 impl Bootstrap {
@@ -88,6 +91,7 @@ pub async fn provision(client: &Client, first: &Bootstrap) -> Result<(), Error> 
     bucket::put_first(client, topology::POOLS, pool.name.as_str(), wire::encode(&pool)).await?;
     bucket::put_first(client, topology::API_KEYS, &first.admin_key.prefix, wire::encode(&first.admin_key)).await?;
     bucket::put_first(client, topology::JOIN_TOKENS, &first.join_token.prefix, wire::encode(&first.join_token)).await?;
+    bucket::put_first(client, topology::TRUST, SIGNERS_KEY, wire::encode(&first.signers)).await?;
     for name in bucket::keys(client, topology::POOLS).await? {
         // A key that is no pool's name was not written by us; a pool without a record was removed.
         let Ok(name) = name.parse() else { continue };

@@ -354,6 +354,8 @@ impl State {
                 accepting_agents,
                 accepting,
                 reason,
+                executors: None,
+                twin: false,
                 defaults: self.defaults.of(pool),
                 at: now,
             };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    api::Certificate,
     names::{AgentId, JobId},
     result::{ErrorInfo, JobResult},
     wire::{Body, V},
@@ -28,6 +29,29 @@ pub enum What {
         /// The job.
         job_id: JobId,
     },
+    /// This agent's identity has ended: stop pulling and stop what runs, at once. The broker cuts the connection right after, so nothing that
+    /// is sent from here on arrives.
+    IdentityEnded {
+        /// What ended it.
+        why: IdentityEnd,
+        /// Why, in an operator's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+/// What ended an agent's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityEnd {
+    /// It was revoked.
+    Revoked,
+    /// It was removed.
+    Deleted,
+    /// Its API key was replaced: it may come back with the new one.
+    KeyRotated,
+    /// It was given to another pool: it may come back at once, with the same API key and a new public key.
+    Moved,
 }
 
 impl Body for Order {
@@ -42,6 +66,9 @@ pub struct RenewRequest {
     pub v: V,
     /// The public key that the JWT is for (an nkey that starts with `U`).
     pub public_key: String,
+    /// A request for a client certificate, as in [`crate::api::Register::csr`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csr: Option<String>,
 }
 
 impl Body for RenewRequest {
@@ -60,6 +87,66 @@ pub struct RenewAnswer {
     /// why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorInfo>,
+    /// The client certificate that was asked for, where the deployment has TLS on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+}
+
+/// An ephemeral agent's word that it leaves for good. Who leaves is in the subject, which the broker has checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct LeaveRequest {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+}
+
+impl Body for LeaveRequest {
+    const LIMIT: usize = 4096;
+}
+
+/// The answer to a [`LeaveRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct LeaveAnswer {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// Why it is not being removed, unless it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+}
+
+impl Body for LeaveAnswer {
+    const LIMIT: usize = 16 * 1024;
+}
+
+/// A gateway's request to the active dispatcher to carry out at once what the records of an agent say: its public keys that are to be refused,
+/// and its removal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct SettleRequest {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// The agent.
+    pub agent_id: AgentId,
+}
+
+impl Body for SettleRequest {
+    const LIMIT: usize = 4096;
+}
+
+/// The answer to a [`SettleRequest`], once all of it is done.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct SettleAnswer {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// Why it is not done yet. The dispatcher goes on trying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+}
+
+impl Body for SettleAnswer {
+    const LIMIT: usize = 16 * 1024;
 }
 
 impl Body for RenewAnswer {

@@ -4,6 +4,8 @@ use crate::names::{JobId, PoolName};
 
 /// Set to `1` by a publisher that generated the job's id itself: no result can be stored under it yet, so the agent need not look.
 pub const FRESH: &str = "Muster-Fresh";
+/// The signature of a job or result; see [`crate::signature`].
+pub const SIGNATURE: &str = "Muster-Signature";
 /// Where the submitter wants the stored result sent: a subject below `_INBOX.`. Copied by the agent from the job to the result.
 pub const REPLY_TO: &str = "reply_to";
 /// The id of the job whose result a message is, where the result is sent on to its submitter's inbox.

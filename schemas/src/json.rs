@@ -4,7 +4,7 @@
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use crate::{api, control, event, heartbeat, history, job, log, result, standing};
+use crate::{api, audit, control, event, heartbeat, history, job, log, result, signature, standing};
 
 fn schema<T: JsonSchema>() -> Schema {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>()
@@ -24,6 +24,12 @@ pub fn messages() -> Vec<(&'static str, Schema)> {
         ("query_answer", schema::<control::QueryAnswer>()),
         ("renew_request", schema::<control::RenewRequest>()),
         ("renew_answer", schema::<control::RenewAnswer>()),
+        ("leave_request", schema::<control::LeaveRequest>()),
+        ("leave_answer", schema::<control::LeaveAnswer>()),
+        ("settle_request", schema::<control::SettleRequest>()),
+        ("settle_answer", schema::<control::SettleAnswer>()),
+        ("audit_entry", schema::<audit::AuditEntry>()),
+        ("signers", schema::<signature::SignedSigners>()),
         ("jobs_question", schema::<history::JobsQuestion>()),
         ("jobs_answer", schema::<history::JobsAnswer>()),
         ("pool_question", schema::<history::PoolQuestion>()),

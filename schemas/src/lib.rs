@@ -12,6 +12,8 @@
 //! | decoding bytes from outside | [`wire`] |
 //! | bodies of messages | [`job`], [`result`], [`event`], [`log`], [`heartbeat`], [`standing`], [`control`] |
 //! | questions about the history of jobs | [`history`] |
+//! | signatures, and the list of whose count | [`signature`] |
+//! | the audit trail | [`audit`] |
 //! | groups: one job for each of many agents | [`group`] |
 //! | schedules, cron expressions, firings | [`schedule`] |
 //! | records in key-value buckets | [`records`] |
@@ -22,6 +24,7 @@
 //! | JSON Schemas of all of it | [`json`] |
 
 pub mod api;
+pub mod audit;
 pub mod builtin;
 pub mod code;
 pub mod control;
@@ -39,6 +42,7 @@ pub mod queue;
 pub mod records;
 pub mod result;
 pub mod schedule;
+pub mod signature;
 pub mod standing;
 pub mod subjects;
 pub mod time;

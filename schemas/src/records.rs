@@ -31,6 +31,8 @@ pub enum AgentState {
     Draining,
     /// Its credentials are refused.
     Revoked,
+    /// It is being removed: what is left of it goes, and then its record.
+    Deleting,
 }
 
 /// An agent, under `id.<agent_id>` in the bucket [`crate::topology::AGENTS`].
@@ -85,7 +87,55 @@ pub struct AgentRecord {
     /// The address it last registered from.
     #[serde(default)]
     pub remote_ip: Option<String>,
+    /// Whatever its operator wants to keep with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// What it is meant to run on, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Labels that an operator set. They go before the agent's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set_labels: BTreeMap<String, String>,
+    /// Executors that an operator allows it; absent is all that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<BTreeSet<ExecutorName>>,
+    /// Whether it is removed once it leaves, or has been away for [`crate::topology::EPHEMERAL_AWAY_MAX`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
+    /// When and why it was revoked; absent unless it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Revoked>,
+    /// When its API key was last replaced by an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_rotated_at: Option<Timestamp>,
+    /// Public keys that it had before, newest first, at most [`PAST_KEYS_MAX`]. Results that were signed then still count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past_keys: Vec<PastKey>,
 }
+
+/// A revocation, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Revoked {
+    /// When.
+    pub at: Timestamp,
+    /// Who: the name of the API key.
+    pub by: String,
+    /// Why, if they said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A public key that an agent had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastKey {
+    /// The key.
+    pub public_key: String,
+    /// What it signed up to here counts.
+    pub until: Timestamp,
+}
+
+/// Past keys that a record keeps.
+pub const PAST_KEYS_MAX: usize = 8;
 
 impl AgentRecord {
     /// An active agent of which nothing else is known yet.
@@ -109,6 +159,43 @@ impl AgentRecord {
             created_at,
             registered_at: None,
             remote_ip: None,
+            metadata: BTreeMap::new(),
+            platform: None,
+            set_labels: BTreeMap::new(),
+            allowed: None,
+            ephemeral: false,
+            revoked: None,
+            key_rotated_at: None,
+            past_keys: Vec::new(),
+        }
+    }
+
+    /// Labels as they are looked at: an operator's go before the agent's own.
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        labels.extend(self.set_labels.iter().map(|(name, value)| (name.clone(), value.clone())));
+        labels
+    }
+
+    /// Executors that it has and may use.
+    pub fn executors(&self) -> BTreeSet<ExecutorName> {
+        let allowed = |name: &&ExecutorName| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(*name));
+        self.capabilities.iter().filter(allowed).cloned().collect()
+    }
+
+    /// Whether a result that `key` signed at that moment is this agent's.
+    pub fn signs_with(&self, key: &str, at: Timestamp) -> bool {
+        self.public_key.as_deref() == Some(key) || self.past_keys.iter().any(|past| past.public_key == key && at <= past.until)
+    }
+
+    /// Takes a public key into use. The one before still counts for what it signed until now.
+    pub fn replace_key(&mut self, key: Option<String>, now: Timestamp) {
+        if self.public_key == key {
+            return;
+        }
+        if let Some(public_key) = std::mem::replace(&mut self.public_key, key) {
+            self.past_keys.insert(0, PastKey { public_key, until: now });
+            self.past_keys.truncate(PAST_KEYS_MAX);
         }
     }
 }
@@ -248,10 +335,51 @@ pub struct JoinTokenRecord {
     /// The agent that it was made for.
     #[serde(default)]
     pub agent_id: Option<AgentId>,
+    /// What names of agents that join with it look like: `*` stands for any characters. Absent is any name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_pattern: Option<String>,
+    /// Whether agents that join with it are ephemeral, whatever they say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
 }
 
 impl Body for JoinTokenRecord {
     const LIMIT: usize = 16 * 1024;
+}
+
+/// A public key of an agent that the broker refuses, under that key in the bucket [`crate::topology::REVOCATIONS`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationRecord {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// Whose it was.
+    pub agent_id: AgentId,
+    /// JWTs for it that were issued up to this second are refused: beyond any that was, or ever will be.
+    pub until_s: i64,
+    /// When it was revoked.
+    pub at: Timestamp,
+}
+
+impl Body for RevocationRecord {
+    const LIMIT: usize = 4096;
+}
+
+/// When an API key was last used, under its prefix in the bucket [`crate::topology::KEY_USES`]. Written at most once a minute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUseRecord {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// When.
+    pub at: Timestamp,
+    /// From which address.
+    #[serde(default)]
+    pub address: Option<String>,
+}
+
+impl Body for KeyUseRecord {
+    const LIMIT: usize = 4096;
 }
 
 /// Who is the active dispatcher, in the bucket [`crate::topology::LEASES`].
@@ -327,6 +455,20 @@ mod tests {
         };
         assert_eq!(wire::decode::<PoolRecord>(&wire::encode(&pool)).unwrap(), pool);
         crate::json::golden("pool.msgpack.hex", &crate::json::hex(&wire::encode(&pool)));
+    }
+
+    #[test]
+    fn a_key_that_was_replaced_counts_for_what_it_signed_before() {
+        let (now, at) = (Timestamp::from_secs(100), Timestamp::from_secs);
+        let mut record = AgentRecord::new(AgentId::generate(), "a".parse().unwrap(), "p".parse().unwrap(), now);
+        record.replace_key(Some("UA".into()), now);
+        record.replace_key(Some("UB".into()), now);
+        assert!(record.signs_with("UA", at(100)) && !record.signs_with("UA", at(101)) && record.signs_with("UB", at(200)));
+        assert!(!record.signs_with("UC", at(0)));
+        for n in 0..20 {
+            record.replace_key(Some(format!("U{n}")), now);
+        }
+        assert_eq!(record.past_keys.len(), PAST_KEYS_MAX);
     }
 
     #[test]

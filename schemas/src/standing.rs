@@ -1,8 +1,11 @@
 //! What the dispatcher says of an agent. The agent reads its own and pulls accordingly.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    names::ExecutorName,
     records::PoolDefaults,
     time::Timestamp,
     wire::{Body, V},
@@ -52,11 +55,39 @@ pub struct Standing {
     /// Why it may not, or why it is degraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Executors that it may run jobs of; absent is all that it has. An operator's word, see `PATCH /agents/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executors: Option<BTreeSet<ExecutorName>>,
+    /// Whether two processes run with its identity.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub twin: bool,
     /// What jobs of its pool get that say nothing themselves. Absent is nothing; agents cannot read the pool's record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<PoolDefaults>,
     /// When the dispatcher said so.
     pub at: Timestamp,
+}
+
+impl Standing {
+    /// The standing of an agent that is well and first in its pool.
+    pub fn first(at: Timestamp) -> Self {
+        Self {
+            v: V,
+            score: 100.0,
+            heartbeat_part: 50.0,
+            success_part: 50.0,
+            status: Status::Online,
+            rank: 0,
+            pull_priority: 0,
+            accepting_agents: 1,
+            accepting: true,
+            reason: None,
+            executors: None,
+            twin: false,
+            defaults: None,
+            at,
+        }
+    }
 }
 
 impl Body for Standing {
@@ -72,18 +103,12 @@ mod tests {
     #[test]
     fn a_standing_round_trips_and_is_pinned_by_a_golden_file() {
         let standing = Standing {
-            v: V,
             score: 97.5,
-            heartbeat_part: 50.0,
             success_part: 47.5,
-            status: Status::Online,
             rank: 1,
             pull_priority: 1,
             accepting_agents: 3,
-            accepting: true,
-            reason: None,
-            defaults: None,
-            at: Timestamp::from_secs(1_800_000_000),
+            ..Standing::first(Timestamp::from_secs(1_800_000_000))
         };
         assert_eq!(wire::decode::<Standing>(&wire::encode(&standing)).unwrap(), standing);
         crate::json::golden("standing.json", &(serde_json::to_string_pretty(&standing).unwrap() + "\n"));

@@ -200,6 +200,21 @@ pub fn renewals() -> String {
     "identity.renew.*".into()
 }
 
+/// An ephemeral agent's word that it leaves for good: `identity.leave.<agent_id>`.
+pub fn leave(agent: &AgentId) -> String {
+    format!("identity.leave.{agent}")
+}
+
+/// All words of agents that leave for good.
+pub fn leavings() -> String {
+    "identity.leave.*".into()
+}
+
+/// Parses the subject of an agent's word that it leaves for good.
+pub fn parse_leave(subject: &str) -> Option<AgentId> {
+    subject.strip_prefix("identity.leave.")?.parse().ok()
+}
+
 /// Parses the subject of a request for a fresh JWT.
 pub fn parse_renew(subject: &str) -> Option<AgentId> {
     subject.strip_prefix("identity.renew.")?.parse().ok()
@@ -273,6 +288,16 @@ impl History {
     }
 }
 
+/// Asks the active dispatcher to carry out at once what an agent's record says: `fleet.settle`.
+pub const SETTLE: &str = "fleet.settle";
+
+/// Where an entry of the audit trail goes: `audit.<area>.<deed>`. `None` unless `action` is two tokens of `a-z` and `_` with a dot between.
+pub fn audit(action: &str) -> Option<String> {
+    let plain = |token: &str| !token.is_empty() && token.len() <= 32 && token.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let (area, deed) = action.split_once('.')?;
+    (plain(area) && plain(deed)).then(|| format!("audit.{area}.{deed}"))
+}
+
 /// Whether a reply subject is one that clients make for answers: nothing else may be answered on a stranger's behalf, since an
 /// answer to, say, `jobs.…` would be stored as a job.
 pub fn is_inbox(reply: &str) -> bool {
@@ -333,7 +358,8 @@ mod tests {
             assert_eq!(query.parse(&query.subject(&pool(), &id)), Some((pool(), id.clone())));
         }
         assert_eq!(parse_heartbeat(&heartbeat(&pool(), &agent)), Some((pool(), agent.clone())));
-        assert_eq!(parse_renew(&renew(&agent)), Some(agent));
+        assert_eq!(parse_renew(&renew(&agent)), Some(agent.clone()));
+        assert_eq!(parse_leave(&leave(&agent)), Some(agent));
     }
 
     #[test]
@@ -352,6 +378,14 @@ mod tests {
         assert_eq!(About::Result.parse("results.p.x.y"), None);
         assert_eq!(About::Result.parse("done.p.x"), None);
         assert_eq!(Query::Cancel.parse("query.result.p.x"), None);
+    }
+
+    #[test]
+    fn an_action_of_the_audit_trail_is_two_plain_tokens() {
+        assert_eq!(audit("agents.rotate_key").as_deref(), Some("audit.agents.rotate_key"));
+        for action in ["", "agents", "agents.", ".revoke", "agents.re.voke", "agents.*", "agents.>", "Agents.revoke", "a b.c"] {
+            assert_eq!(audit(action), None, "{action}");
+        }
     }
 
     #[test]

@@ -126,6 +126,9 @@ pub const COMMANDS: &str = "COMMANDS";
 /// The stream of dead letters.
 pub const DEAD: &str = "DEAD";
 
+/// The audit trail.
+pub const AUDIT: &str = "AUDIT";
+
 /// The stream of schedules: the broker's timers, and what they fired.
 pub const SCHEDULES: &str = "SCHEDULES";
 /// Records of agents: `id.<agent_id>` and, to keep names unique, `name.<agent_name>`.
@@ -142,13 +145,19 @@ pub const SCHEDULES_BUCKET: &str = "schedules";
 pub const JOIN_TOKENS: &str = "join_tokens";
 /// Groups and how far they are; see [`crate::group::keys`].
 pub const GROUPS: &str = "groups";
+/// Public keys of agents that the broker refuses, by the key itself. Entries live longer than any JWT that was ever made for them.
+pub const REVOCATIONS: &str = "revocations";
+/// The signed list of whose jobs are run, under [`crate::signature::SIGNERS_KEY`]. Agents follow it.
+pub const TRUST: &str = "trust";
+/// When API keys were last used, by prefix. Apart from the keys, so that a use is no change of a key.
+pub const KEY_USES: &str = "key_uses";
 /// Who is the active dispatcher: key [`DISPATCHER_LEASE`].
 pub const LEASES: &str = "leases";
 /// The key of the active dispatcher in [`LEASES`].
 pub const DISPATCHER_LEASE: &str = "dispatcher";
 
 /// Every bucket.
-pub const BUCKETS: [Bucket; 8] = [
+pub const BUCKETS: [Bucket; 11] = [
     bucket(AGENTS, "agents and their names"),
     bucket(POOLS, "pools and their limits"),
     bucket(STANDINGS, "what the dispatcher says of each agent"),
@@ -156,6 +165,9 @@ pub const BUCKETS: [Bucket; 8] = [
     bucket(JOIN_TOKENS, "join tokens, hashed"),
     bucket(SCHEDULES_BUCKET, "schedules and their last firings"),
     Bucket { name: GROUPS, description: "groups: one job for each of many agents", memory: false, max_age: GROUP_AGE },
+    Bucket { name: REVOCATIONS, description: "public keys that the broker refuses", memory: false, max_age: REVOCATION_AGE },
+    bucket(TRUST, "whose jobs are run"),
+    bucket(KEY_USES, "when API keys were last used"),
     // In memory: a lease that is renewed each second must not cost a disk flush each second, and one that is lost is taken anew.
     Bucket { name: LEASES, description: "who is the active dispatcher", memory: true, max_age: LEASE_AGE },
 ];
@@ -307,6 +319,15 @@ pub fn fixed_streams() -> Vec<Stream> {
             allow_msg_ttl: true,
             allow_rollup_hdrs: true,
             ..stream(SCHEDULES, vec![subjects::broker::SCHEDULES.into(), subjects::broker::DUE.into()])
+        },
+        Stream {
+            max_age: AUDIT_AGE.into(),
+            max_bytes: AUDIT_BYTES,
+            max_msg_size: 32 * 1024,
+            // What is written stays as it was written.
+            deny_delete: true,
+            deny_purge: true,
+            ..stream(AUDIT, vec![subjects::broker::AUDIT.into()])
         },
     ]
 }

@@ -141,7 +141,7 @@ impl Renewal {
 
     async fn over_nats(&self) -> Result<String, RenewError> {
         let agent: AgentId = self.identity.stored().agent_id;
-        let request = RenewRequest { v: V, public_key: self.register.public_key.clone() };
+        let request = RenewRequest { v: V, public_key: self.register.public_key.clone(), csr: None };
         let answer = self.broker.client().request(subjects::renew(&agent), wire::encode(&request).into()).await;
         let answer = answer.map_err(|error| RenewError::Nats(error.to_string()))?;
         let answer: RenewAnswer = wire::decode(&answer.payload).map_err(|error| RenewError::Nats(error.to_string()))?;

@@ -308,6 +308,8 @@ impl Bench {
             accepting_agents,
             accepting,
             reason: None,
+            executors: None,
+            twin: false,
             defaults,
             at: Timestamp::now(),
         };

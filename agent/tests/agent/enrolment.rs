@@ -60,6 +60,10 @@ async fn gateway(bench: &Bench, answers: &[StatusCode]) -> (String, Gateway) {
             api_key: Some("mst_agent_aaaaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb".into()),
             nats_urls: vec![url.clone()],
             config: RegisteredConfig { heartbeat_interval_s: 7, log_level: "INFO".into() },
+            name: register.name.parse().unwrap(),
+            now: Timestamp::now(),
+            signers: None,
+            certificate: None,
         }
     };
     let gateway = Gateway { answers: Arc::new(Mutex::new(answers.to_vec())), registered: Arc::new(registered), seen: Arc::default() };
@@ -147,7 +151,7 @@ async fn a_credential_is_renewed_over_nats_before_it_expires_and_used_from_then_
     let seed = std::fs::read_to_string(bench.deployment.layout.signing_key(Account::Fleet)).unwrap();
     let life = Duration::from_secs(3600);
     let jwt = creds::mint_agent_jwt(&seed, &bench.deployment.fleet.account, &bench.pool, &id, &asked.public_key, life).unwrap();
-    let answer = RenewAnswer { v: V, jwt: Some(jwt.clone()), error: None };
+    let answer = RenewAnswer { v: V, jwt: Some(jwt.clone()), error: None, certificate: None };
     bench.gateway.publish(request.reply.unwrap(), wire::encode(&answer).into()).await.unwrap();
     eventually("the new one is kept", async || Stored::load(&state_dir).unwrap().unwrap().jwt == jwt).await;
     // The broker cuts off the old one when it expires; the agent is back with the new one.

@@ -156,7 +156,7 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         }
     }
     tracing::info!(agent = %id, name = %record.name, %pool, %remote, token = prefix, "an agent joined");
-    Ok(registered(app, id, pool, Some(parts.reveal()), jwt))
+    Ok(registered(app, &record, Some(parts.reveal()), jwt))
 }
 
 /// Stores the key first: a key without an agent lets nobody do anything, an agent without a key could never come back.
@@ -192,7 +192,7 @@ async fn come_back(app: &App, id: &AgentId, asked: Asked, remote: IpAddr) -> Res
         if let Some(revision) = update(&app.buckets.agents, &records::keys::agent(id), &renewed, revision).await? {
             app.mirror.agents.caught_up(revision).await;
             tracing::info!(agent = %id, name = %renewed.name, %remote, "an agent came back");
-            return Ok(registered(app, id.clone(), renewed.pool, None, jwt));
+            return Ok(registered(app, &renewed, None, jwt));
         }
     }
     Err(ApiError::broker("store the agent", "others kept changing it"))
@@ -216,10 +216,21 @@ async fn declare(app: &App, pool: &PoolName, capabilities: &BTreeSet<ExecutorNam
     }
 }
 
-fn registered(app: &App, agent_id: AgentId, pool: PoolName, api_key: Option<String>, jwt: String) -> Registered {
+fn registered(app: &App, record: &AgentRecord, api_key: Option<String>, jwt: String) -> Registered {
     let heartbeat_interval_s = u32::try_from(app.config.heartbeat_interval.get().as_secs()).unwrap_or(u32::MAX);
     let config = RegisteredConfig { heartbeat_interval_s, log_level: "INFO".into() };
-    Registered { agent_id, pool, api_key, jwt, nats_urls: app.config.urls_for_agents().to_vec(), config }
+    Registered {
+        agent_id: record.id.clone(),
+        name: record.name.clone(),
+        pool: record.pool.clone(),
+        api_key,
+        jwt,
+        nats_urls: app.config.urls_for_agents().to_vec(),
+        config,
+        now: Timestamp::now(),
+        signers: None,
+        certificate: None,
+    }
 }
 
 #[cfg(test)]

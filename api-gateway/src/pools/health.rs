@@ -72,6 +72,8 @@ mod tests {
             accepting_agents: 1,
             accepting,
             reason: None,
+            executors: None,
+            twin: false,
             defaults: None,
             at,
         })

@@ -157,6 +157,8 @@ async fn health_counts_the_queue_and_the_agents() {
         accepting_agents: 1,
         accepting: true,
         reason: None,
+        executors: None,
+        twin: false,
         defaults: None,
         at: Timestamp::now(),
     };

@@ -50,6 +50,8 @@ pub(crate) async fn standing(world: &World, agent: &Agent, status: Status, refus
         accepting_agents: 1,
         accepting: refusal.is_none(),
         reason: refusal.map(str::to_owned),
+        executors: None,
+        twin: false,
         defaults: None,
         at: Timestamp::now(),
     };

@@ -6,6 +6,7 @@ use muster_schemas::{
         ApiKeyRecord, JoinTokenRecord, KeyOwner, Role,
         secret::{Kind, PREFIX_LEN, Parts, SECRET_LEN},
     },
+    signature::SignedSigners,
     time::Timestamp,
     wire::V,
 };
@@ -58,7 +59,7 @@ pub fn join_token_hash(secret: &str) -> String {
 ///
 /// With the records there, a missing plain text stays missing: somebody has put it away. With the records gone, they are made again from
 /// the plain text.
-pub(super) fn ensure(layout: &Layout, pool: &PoolName, now: Timestamp) -> Result<First, InitError> {
+pub(super) fn ensure(layout: &Layout, pool: &PoolName, signers: SignedSigners, now: Timestamp) -> Result<First, InitError> {
     let (path, key_path, token_path) = (layout.bootstrap(), layout.admin_key(), layout.join_token());
     let (key, token) = (plain(&key_path, Kind::Api)?, plain(&token_path, Kind::Join)?);
     if let Some(text) = files::read(&path)? {
@@ -86,7 +87,10 @@ pub(super) fn ensure(layout: &Layout, pool: &PoolName, now: Timestamp) -> Result
             created_at: now,
             expires_at: None,
             agent_id: None,
+            name_pattern: None,
+            ephemeral: false,
         },
+        signers,
     };
     let (key, token) = (reveal(key), reveal(token));
     // The plain texts first: after a crash in between, the records are made from them.

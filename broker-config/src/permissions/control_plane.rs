@@ -91,8 +91,12 @@ pub(super) fn gateway() -> Permissions {
         topology::JOIN_TOKENS,
         topology::SCHEDULES_BUCKET,
         topology::GROUPS,
+        topology::REVOCATIONS,
+        topology::TRUST,
+        topology::KEY_USES,
     ]));
-    let mut subscribe = vec![broker::GATEWAY_INBOXES.to_owned(), subjects::renewals()];
+    publish.extend([broker::AUDIT, subjects::SETTLE].map(str::to_owned));
+    let mut subscribe = vec![broker::GATEWAY_INBOXES.to_owned(), broker::IDENTITIES.to_owned()];
     subscribe.extend(Query::ALL.map(Query::all));
     subscribe.extend([About::Done, About::Event, About::Log].map(About::all));
     // A dead letter that was replayed or is thrown away.
@@ -106,15 +110,22 @@ pub(super) fn dispatcher() -> Permissions {
     // Of a lost job: its result, its last event, its dead letter.
     publish.extend([About::Result, About::Event, About::Dead].map(About::all));
     publish.extend(buckets(&[topology::STANDINGS, topology::LEASES, topology::POOLS, topology::SCHEDULES_BUCKET, topology::GROUPS]));
+    // What is left of an agent that is removed.
+    publish.extend(buckets(&[topology::AGENTS, topology::API_KEYS, topology::JOIN_TOKENS, topology::REVOCATIONS]));
+    publish.push(broker::AUDIT.to_owned());
     // Timers of schedules, what they fired, the jobs made of that, those of groups, and what is cancelled of either.
     publish.extend([broker::SCHEDULES, broker::JOBS, broker::COMMANDS, broker::CONTROLS].map(str::to_owned));
     publish.push(broker::pulls_of(topology::SCHEDULES));
     publish.extend(broker::acks_of(topology::SCHEDULES));
     // It follows these buckets as it follows streams, by pulling.
-    publish.extend([topology::AGENTS, topology::POOLS, topology::STANDINGS].map(|bucket| broker::pulls_of(&bucket_stream(bucket))));
+    publish.extend(
+        [topology::AGENTS, topology::POOLS, topology::STANDINGS, topology::REVOCATIONS, topology::TRUST]
+            .map(|bucket| broker::pulls_of(&bucket_stream(bucket))),
+    );
     // Answers about the history. Only gateways may ask.
     publish.push(broker::GATEWAY_INBOXES.to_owned());
-    let mut subscribe = vec![broker::DISPATCHER_INBOXES.to_owned(), subjects::heartbeats(), broker::HISTORY.to_owned()];
+    let mut subscribe =
+        vec![broker::DISPATCHER_INBOXES.to_owned(), subjects::heartbeats(), broker::HISTORY.to_owned(), subjects::SETTLE.to_owned()];
     subscribe.extend([About::Done, About::Event].map(About::all));
     // Hints that a schedule, or a group, has changed.
     subscribe.push(js::key(topology::SCHEDULES_BUCKET, schedule::keys::DEFINITIONS));

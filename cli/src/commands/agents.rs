@@ -185,6 +185,8 @@ mod tests {
             accepting_agents: 1,
             accepting: true,
             reason: None,
+            executors: None,
+            twin: false,
             defaults: None,
             at: at(),
         }

@@ -41,7 +41,7 @@ pub(crate) async fn run(api: &Api, command: KeysCommand, json: bool) -> anyhow::
 pub(crate) async fn join_token(api: &Api, command: JoinTokenCommand, json: bool) -> anyhow::Result<()> {
     let JoinTokenCommand::Create { pool, uses, expires_in } = command;
     let ttl_s = expires_in.map(|period| i64::try_from(period.get().as_secs()).unwrap_or(i64::MAX));
-    let create = CreateJoinToken { pool: pool.to_string(), uses, ttl_s };
+    let create = CreateJoinToken { pool: pool.to_string(), uses, ttl_s, name_pattern: None, ephemeral: false };
     let token: JoinTokenView = api.send(Method::POST, "/join-tokens", &create, Duration::ZERO).await?;
     if json {
         return output::json(&token);

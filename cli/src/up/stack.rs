@@ -164,7 +164,13 @@ fn key_refused(error: anyhow::Error, made: &Made) -> anyhow::Error {
 }
 
 async fn join_token(api: &Api, pool: &PoolName, agents: u16) -> anyhow::Result<String> {
-    let create = CreateJoinToken { pool: pool.to_string(), uses: Some(agents.into()), ttl_s: Some(TOKEN_TTL_S) };
+    let create = CreateJoinToken {
+        pool: pool.to_string(),
+        uses: Some(agents.into()),
+        ttl_s: Some(TOKEN_TTL_S),
+        name_pattern: None,
+        ephemeral: false,
+    };
     let made: JoinTokenView = api.send(Method::POST, "/join-tokens", &create, std::time::Duration::ZERO).await?;
     made.token.ok_or_else(|| anyhow::anyhow!("the gateway did not say the join token"))
 }

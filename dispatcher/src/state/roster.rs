@@ -218,6 +218,7 @@ impl Roster {
         let refusal = match agent.record.state {
             AgentState::Revoked => Some("revoked"),
             AgentState::Disabled => Some("disabled"),
+            AgentState::Deleting => Some("being removed"),
             AgentState::Pending => Some("not registered yet"),
             AgentState::Draining => Some("draining"),
             AgentState::Active if health.status == Status::Offline => Some(match &pulse {

@@ -104,7 +104,7 @@ async fn a_job_that_was_cancelled_leaves_its_queue_although_a_gateway_died_befor
     // Who runs it is told to stop it.
     loop {
         let order = tokio::time::timeout(SOON, orders.next()).await.expect("an order").unwrap();
-        let What::Cancel { job_id } = wire::decode::<Order>(&order.payload).unwrap().what;
+        let What::Cancel { job_id } = wire::decode::<Order>(&order.payload).unwrap().what else { panic!("another order") };
         if job_id.as_str() == "command" {
             break;
         }

@@ -253,7 +253,7 @@ async fn a_cancel_reaches_members_that_wait_and_run_and_sends_no_further_wave() 
     starts(&agent, group.id.job(1).as_str()).await;
     stack.cancels(&group).await;
     let order = tokio::time::timeout(SOON, orders.next()).await.expect("an order").unwrap();
-    let What::Cancel { job_id } = wire::decode::<Order>(&order.payload).unwrap().what;
+    let What::Cancel { job_id } = wire::decode::<Order>(&order.payload).unwrap().what else { panic!("another order") };
     assert_eq!(job_id, group.id.job(1));
     let state = stack.becomes(&group, GroupStatus::Cancelled).await;
     assert_eq!((state.sent, state.reason.as_deref()), (3, Some("cancelled by test")));

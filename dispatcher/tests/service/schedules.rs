@@ -212,7 +212,7 @@ async fn a_firing_that_replaces_cancels_the_job_before_and_tells_its_agents() {
     stack.schedule("r", cron("* * * * * *"), |record| record.overlap = Overlap::Replace).await;
     let order = tokio::time::timeout(WHILE, orders.next()).await.expect("an order").unwrap();
     let order: muster_schemas::control::Order = wire::decode(&order.payload).unwrap();
-    let muster_schemas::control::What::Cancel { job_id } = order.what;
+    let muster_schemas::control::What::Cancel { job_id } = order.what else { panic!("another order") };
     let result = stack.result(job_id.as_str()).await.expect("its result is stored first");
     assert_eq!(result.outcome, Outcome::Cancelled);
     let jobs = stack.has_jobs("r", 1).await;

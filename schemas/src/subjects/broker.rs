@@ -9,6 +9,8 @@ use crate::names::{AgentId, PoolName};
 pub const INBOXES: &str = "_INBOX.>";
 /// Every inbox of a gateway. Not below `_INBOX`, so that services, which may subscribe to all of that, cannot listen in.
 pub const GATEWAY_INBOXES: &str = "_GW.>";
+/// Every inbox of a process that speaks to the system account.
+pub const SYSTEM_INBOXES: &str = "_SYS_INBOX.>";
 /// Every inbox of a dispatcher; see [`GATEWAY_INBOXES`].
 pub const DISPATCHER_INBOXES: &str = "_DISP.>";
 /// Everything: only ever denied.
@@ -27,6 +29,10 @@ pub const CONTROLS: &str = "control.*";
 pub const RPCS: &str = "rpc.*.*";
 /// All questions about the history.
 pub const HISTORY: &str = "history.*";
+/// All entries of the audit trail.
+pub const AUDIT: &str = "audit.*.*";
+/// All that agents ask of their identity.
+pub const IDENTITIES: &str = "identity.*.*";
 /// All requests of the system account.
 pub const SYSTEM: &str = "$SYS.REQ.>";
 /// Replaces an account's JWT. The body is the JWT.
@@ -37,6 +43,14 @@ pub const PULLS: &str = "$JS.API.CONSUMER.MSG.NEXT.*.*";
 pub const ACKS: &str = "$JS.ACK.>";
 /// Flow control of push consumers, which ordered consumers use.
 pub const FLOW_CONTROL: &str = "$JS.FC.>";
+/// Reads the JWT of an account, as the server has it.
+pub fn claims_lookup(account: &str) -> String {
+    format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP")
+}
+
+/// Reads the JWT of any account, as a permission.
+pub const CLAIMS_LOOKUPS: &str = "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP";
+
 /// Figures and limits of the account.
 pub const ACCOUNT_INFO: &str = "$JS.API.INFO";
 

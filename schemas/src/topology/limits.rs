@@ -68,3 +68,13 @@ pub const COMMAND_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 pub const GROUP_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The most agents of a group: their ids must fit one record, of at most 1 MiB.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// How long the audit trail is kept: a year, and a month to look back at it.
+pub const AUDIT_AGE: Duration = Duration::from_secs(396 * 24 * 3600);
+/// The audit trail together, in bytes: some two million entries; then the oldest go.
+pub const AUDIT_BYTES: i64 = 1 << 29;
+/// How long a JWT of an agent is good for. It is renewed at two thirds of it.
+pub const AGENT_JWT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// How long a revoked public key is remembered: longer than any JWT for it lives, clocks that differ included. None is made for it again.
+pub const REVOCATION_AGE: Duration = Duration::from_secs(48 * 3600);
+/// An ephemeral agent that has been away for so long is removed.
+pub const EPHEMERAL_AWAY_MAX: Duration = Duration::from_secs(3600);
