@@ -4,6 +4,7 @@
 //! [`delivery`], whether its body is a job in [`check`], which attempt it is in [`count`], what runs now in [`live`], whether it is left to others in
 //! [`prefer`], and running itself in [`run`]. How it ends at the broker is in [`crate::finish`].
 
+pub(crate) mod allowed;
 pub(crate) mod check;
 pub(crate) mod count;
 pub(crate) mod defaults;
@@ -38,6 +39,7 @@ use crate::{
     finish::{Ending, events},
     intake::Handle,
     pull::Slot,
+    trust::verify::{Arrival, Word},
 };
 use check::{Place, Verdict, check};
 use count::Past;
@@ -82,7 +84,7 @@ pub(crate) async fn release(core: Arc<Core>, arrived: Arrived, reason: &'static 
     let _present = Present { core: &core, handle: arrived.handle };
     let announced = core.defaults.decode(&arrived.message.payload).is_ok_and(|job| is_announced(&job));
     let step = match Address::of(&arrived) {
-        Some(Address { id: Ok(id), .. }) => match past(&core, &id, &arrived, announced).await {
+        Some(Address { id: Ok(id), .. }) => match past(&core, &id, &arrived, is_fresh(&arrived.message), announced).await {
             Some(Seen::Now(past)) => {
                 let event = events::release(&core.id, None, &past, reason, None);
                 Step::Release { id, event, delay: Duration::ZERO }
@@ -150,15 +152,28 @@ enum Seen {
 
 /// Decides what becomes of a delivery, running it if need be.
 async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slot) -> Step {
+    if core.ended.is_over() {
+        return Step::Abandon;
+    }
     let Some(address) = Address::of(arrived) else {
         tracing::error!(subject = %arrived.message.subject, "a delivery that is no job; dropped for good");
         return Step::Terminate;
     };
     let now = Timestamp::now();
+    let arrival = Arrival { message: &arrived.message, stored_at: arrived.delivery.stored_at, agent: &core.id, pool: &core.pool };
+    let mut fresh = false;
     let (id, verdict) = match address.id {
         Ok(id) => {
             let place = Place { queue: &address.queue, stored_at: arrived.delivery.stored_at };
-            (id, check(&arrived.message.payload, place, &core.registry, &core.defaults, now))
+            let verdict = match core.trust.verify(&core.js, arrival).await {
+                Word::Holds { fresh: is_fresh } => {
+                    fresh = is_fresh;
+                    check(&arrived.message.payload, place, &core.registry, &core.defaults, now)
+                }
+                Word::Refused(error) => Verdict::End(Outcome::Rejected, error, None),
+                Word::Open => return Step::Abandon,
+            };
+            (id, verdict)
         }
         Err(substitute) => {
             let error = muster_schemas::result::ErrorInfo::new(
@@ -168,12 +183,13 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
             (substitute, Verdict::End(Outcome::Rejected, error, None))
         }
     };
+    let verdict = core.allowed.check(verdict, &address.queue);
     if core.spool.holds(&id) {
         // Its result is on its way, and acks the job; running it again would be for nothing.
         return Step::Abandon;
     }
     let announced = matches!(&verdict, Verdict::Run(job, _) if is_announced(job));
-    let past = match past(core, &id, arrived, announced).await {
+    let past = match past(core, &id, arrived, fresh, announced).await {
         Some(Seen::Now(past)) => past,
         Some(Seen::Ended) => return Step::Forget,
         None => return Step::Abandon,
@@ -230,12 +246,12 @@ fn may_be_covered(message: &Message, id: &JobId) -> bool {
     batched && !is_fresh(message) && GroupId::of(id).is_none()
 }
 
-/// Looks up what happened to a job before, as far as this delivery needs it. `None` when the broker does not say.
-async fn past(core: &Core, id: &JobId, arrived: &Arrived, announced: bool) -> Option<Seen> {
+/// Looks up what happened to a job before, as far as this delivery needs it. `fresh`: its publisher made the id for it, and just now. `None` when the broker does not say.
+async fn past(core: &Core, id: &JobId, arrived: &Arrived, fresh: bool, announced: bool) -> Option<Seen> {
     let stored_at = arrived.delivery.stored_at;
     let announced = announced && !may_be_covered(&arrived.message, id);
     // One that was cancelled just before has a result, unless it is another job of the same id by now.
-    let is_new = is_fresh(&arrived.message) && !core.live.was_cancelled(id, Instant::now());
+    let is_new = fresh && !core.live.was_cancelled(id, Instant::now());
     if arrived.delivery.delivered == 1 && is_new && core.link.borrow().saw_stored(stored_at) {
         return Some(Seen::Now(Past::default()));
     }
@@ -278,7 +294,7 @@ impl run::Context<'_> {
     /// The result of a job that ends without another attempt.
     fn without_attempt(&self, outcome: Outcome, error: muster_schemas::result::ErrorInfo, job: Option<&Job>) -> JobResult {
         let past = self.past;
-        crate::finish::result::without_attempt(
+        let mut result = crate::finish::result::without_attempt(
             outcome,
             error,
             job,
@@ -286,7 +302,10 @@ impl run::Context<'_> {
             past.history.clone(),
             past.attempts,
             self.arrived.delivery.stored_at,
-        )
+        );
+        // It says who signs it: the last attempt may have been another agent's.
+        result.ended_by = Some(self.core.id.clone()).filter(|agent| result.agent_id.as_ref() != Some(agent));
+        result
     }
 
     /// A result, ready to be sent.
@@ -294,6 +313,7 @@ impl run::Context<'_> {
         let ttl = job.map_or(topology::RESULT_TTL, Job::result_ttl).as_secs();
         let headers = self.arrived.message.headers.as_ref();
         let reply_to = headers.and_then(|headers| headers.get(headers::REPLY_TO)).map(|value| value.as_str());
-        Ending::new(self.id.clone(), &self.arrived.reply, result, ttl, self.trace.to_header(), reply_to)
+        let ending = Ending::new(self.id.clone(), &self.arrived.reply, result, ttl, self.trace.to_header(), reply_to);
+        ending.signed(&self.core.signer, &self.core.pool, Timestamp::now())
     }
 }

@@ -13,9 +13,10 @@ use muster_runtime::{
     logs::{LogFilter, LogFormat},
 };
 use muster_schemas::{job::check_labels, names::AgentName};
+use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 
-use crate::executors::Registry;
+use crate::{executors::Registry, identity::certificate};
 
 /// The settings of an agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,12 +24,18 @@ use crate::executors::Registry;
 pub struct Config {
     /// Where the gateway is.
     pub api_url: Option<String>,
+    /// Certificates to trust for the gateway.
+    pub api_ca: Option<PathBuf>,
     /// The API key that an operator gave.
     pub api_key: Option<Secret>,
+    /// A file that holds that key; read again whenever the agent registers.
+    pub api_key_file: Option<PathBuf>,
     /// The token to join a pool with.
     pub join_token: Option<Secret>,
     /// A file that holds that token, for where environments can be read by others.
     pub join_token_file: Option<PathBuf>,
+    /// Whether the agent is removed once it leaves.
+    pub ephemeral: bool,
     /// The name; the host's name if absent.
     pub name: Option<String>,
     /// What jobs may choose this agent by; as labels of jobs.
@@ -61,6 +68,10 @@ pub struct Config {
     pub nats_url: Option<Vec<String>>,
     /// Certificates to trust for the broker.
     pub nats_ca: Option<PathBuf>,
+    /// Whether jobs without a signature are run too.
+    pub accept_unsigned: bool,
+    /// The only keys whose jobs are run; empty goes by the list that gateways give.
+    pub trusted_signers: Vec<String>,
     /// Time that running jobs have at a shutdown.
     pub shutdown_grace: Period,
 }
@@ -75,9 +86,12 @@ impl Settings for Config {
     const DEFAULTS: &'static str = include_str!("default.toml");
     const ENV: &'static [EnvVar] = &[
         EnvVar::new("AGENT_API_URL", "api_url"),
+        EnvVar::new("AGENT_CA_FILE", "api_ca"),
         EnvVar::new("AGENT_API_KEY", "api_key"),
+        EnvVar::new("AGENT_API_KEY_FILE", "api_key_file"),
         EnvVar::new("AGENT_JOIN_TOKEN", "join_token"),
         EnvVar::new("AGENT_JOIN_TOKEN_FILE", "join_token_file"),
+        EnvVar::new("EPHEMERAL", "ephemeral"),
         EnvVar::new("AGENT_NAME", "name"),
         EnvVar::list("LABELS", "labels"),
         EnvVar::new("HEARTBEAT_INTERVAL", "heartbeat_interval"),
@@ -94,6 +108,8 @@ impl Settings for Config {
         EnvVar::list("EXECUTORS", "executors"),
         EnvVar::new("NATS_URL", "nats_url"),
         EnvVar::new("NATS_CA", "nats_ca"),
+        EnvVar::new("ACCEPT_UNSIGNED", "accept_unsigned"),
+        EnvVar::list("TRUSTED_SIGNERS", "trusted_signers"),
         EnvVar::new("SHUTDOWN_GRACE", "shutdown_grace"),
     ];
 
@@ -110,6 +126,10 @@ impl Settings for Config {
         check_labels(&self.labels.0).map_err(|error| Problem::new("labels", error.to_string()))?;
         self.check_executors()?;
         self.check_urls()?;
+        let is_key = |key: &String| key.trim().starts_with('U') && KeyPair::from_public_key(key.trim()).is_ok();
+        if let Some(wrong) = self.trusted_signers.iter().find(|key| !is_key(key)) {
+            return Err(Problem::new("trusted_signers", format!("{wrong:?} is no public key of a user: an nkey that starts with U")));
+        }
         if self.state_dir.as_os_str().is_empty() {
             return Err(Problem::new("state_dir", "must not be empty"));
         }
@@ -121,9 +141,15 @@ impl Settings for Config {
         if self.join_token.is_some() && self.join_token_file.is_some() {
             return Err(Problem::new("join_token_file", "contradicts join_token; give one of the two"));
         }
-        let own = ["identity.json", "lock", "spool", "spool.salt"].map(|name| self.state_dir.join(name));
+        if self.api_key.is_some() && self.api_key_file.is_some() {
+            return Err(Problem::new("api_key_file", "contradicts api_key; give one of the two"));
+        }
+        let mut own = ["identity.json", "signers.json", "lock", "spool", "spool.salt"]
+            .into_iter()
+            .chain(certificate::FILES)
+            .map(|name| self.state_dir.join(name));
         if let Some(vault) = &self.vault_path
-            && own.iter().any(|path| vault.starts_with(path))
+            && own.any(|path| vault.starts_with(path))
         {
             return Err(Problem::new("vault_path", "is where the agent keeps something else; take another path"));
         }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use async_nats::Message;
 use futures_util::StreamExt as _;
-use muster_runtime::shutdown::Shutdown;
+use muster_runtime::{http::Readiness, shutdown::Shutdown};
 use muster_schemas::{
     control::{Order, PING, Pong, What},
     headers,
@@ -26,11 +26,16 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     attempt::{self, live::Stop},
     core::Core,
+    identity::{Skew, end::End, renew::show_clock},
     intake::Event,
+    pull,
 };
 
 /// The header of a key-value bucket's message that is not a value: the key was deleted.
 const OPERATION: &str = "KV-Operation";
+
+/// The name of the check that fails while another process runs with this agent's identity.
+const TWIN: &str = "twin";
 
 /// Listens for ever.
 ///
@@ -39,6 +44,7 @@ pub(crate) async fn run(
     core: Arc<Core>,
     intake: mpsc::Sender<Event>,
     known: watch::Sender<bool>,
+    readiness: Readiness,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let client = core.js.client();
@@ -55,35 +61,42 @@ pub(crate) async fn run(
             () = shutdown.requested() => return Ok(()),
             Some(order) = orders.next() => { obey(&core, &order); None }
             Some(request) = requests.next() => { answer(&core, &request).await; None }
-            Some(message) = standings.next() => Some(read_standing(&core, &message)),
+            Some(message) = standings.next() => {
+                let told = read_standing(&core, &readiness, &message);
+                // It was written just now, by the dispatcher's clock.
+                if let Some(at) = told.at {
+                    show_clock(&readiness, Skew::from(Timestamp::now(), at));
+                }
+                Some(told)
+            }
             up = link.changed() => {
                 up?;
                 let now = *link.borrow_and_update();
                 // What was said while we were away.
-                let missed = if now.up { missed(&core, &standing_subject).await } else { None };
-                if let Some((event, at)) = missed.filter(|(_, at)| *at >= newest) {
-                    newest = at.or(newest);
-                    intake.send(event).await?;
+                let missed = if now.up { missed(&core, &readiness, &standing_subject).await } else { None };
+                if let Some(told) = missed.filter(|told| told.at >= newest) {
+                    newest = told.at.or(newest);
+                    told.pass_on(&core, &intake).await?;
                 }
                 known.send_if_modified(|known| now.up && !std::mem::replace(known, true));
                 None
             }
             else => anyhow::bail!("the subscriptions ended"),
         };
-        if let Some((event, at)) = standing {
-            newest = at.or(newest);
-            intake.send(event).await?;
+        if let Some(told) = standing {
+            newest = told.at.or(newest);
+            told.pass_on(&core, &intake).await?;
         }
     }
 }
 
 /// Looks up what may have been missed: our standing, and whether running jobs have ended elsewhere.
-async fn missed(core: &Arc<Core>, standing_subject: &str) -> Option<(Event, Option<Timestamp>)> {
+async fn missed(core: &Arc<Core>, readiness: &Readiness, standing_subject: &str) -> Option<Told> {
     let checked = Arc::clone(core);
     drop(core.group.spawn(async move { attempt::stop_finished(&checked).await }));
     match core.js.last(&topology::bucket_stream(topology::STANDINGS), standing_subject).await {
-        Ok(Some(message)) => Some(read_standing(core, &message)),
-        Ok(None) => Some((unknown(), None)),
+        Ok(Some(message)) => Some(read_standing(core, readiness, &message)),
+        Ok(None) => Some(Told::unknown()),
         Err(error) => {
             tracing::warn!(%error, "can't look up this agent's standing");
             None
@@ -91,14 +104,35 @@ async fn missed(core: &Arc<Core>, standing_subject: &str) -> Option<(Event, Opti
     }
 }
 
-/// The standing, and when it was said. How many agents accept and what the pool gives its jobs is noted at once:
-/// nothing in the intake depends on it.
-fn read_standing(core: &Core, message: &Message) -> (Event, Option<Timestamp>) {
+/// What a standing says to the intake.
+struct Told {
+    accepting: bool,
+    priority: u8,
+    /// When it was said.
+    at: Option<Timestamp>,
+}
+
+impl Told {
+    fn unknown() -> Self {
+        Self { accepting: true, priority: PULL_PRIORITY_UNKNOWN, at: None }
+    }
+
+    async fn pass_on(&self, core: &Core, intake: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+        intake.send(Event::Open(pull::open(core))).await?;
+        Ok(intake.send(Event::Standing { accepting: self.accepting, priority: self.priority }).await?)
+    }
+}
+
+/// Reads the standing. How many agents accept, what the pool gives its jobs and which executors are allowed is noted at once, and so is whether
+/// this agent has a twin.
+fn read_standing(core: &Core, readiness: &Readiness, message: &Message) -> Told {
     core.preference.accepting.store(0, Ordering::Relaxed);
     let deleted = message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some());
     if deleted || message.payload.is_empty() {
         core.defaults.told(None);
-        return (unknown(), None);
+        core.allowed.told(None);
+        show_twin(readiness, false);
+        return Told::unknown();
     }
     match wire::decode::<Standing>(&message.payload) {
         Ok(standing) => {
@@ -106,17 +140,30 @@ fn read_standing(core: &Core, message: &Message) -> (Event, Option<Timestamp>) {
             tracing::debug!(priority, standing.accepting, reason = standing.reason, "standing");
             core.preference.accepting.store(standing.accepting_agents, Ordering::Relaxed);
             core.defaults.told(standing.defaults);
-            (Event::Standing { accepting: standing.accepting, priority }, Some(standing.at))
+            core.allowed.told(standing.executors);
+            show_twin(readiness, standing.twin);
+            Told { accepting: standing.accepting, priority, at: Some(standing.at) }
         }
         Err(error) => {
             tracing::error!(%error, "can't read this agent's standing; going on as if it were unknown");
-            (unknown(), None)
+            Told::unknown()
         }
     }
 }
 
-fn unknown() -> Event {
-    Event::Standing { accepting: true, priority: PULL_PRIORITY_UNKNOWN }
+/// Shows whether another process has this identity. There is no such check before the first one is seen.
+pub(crate) fn show_twin(readiness: &Readiness, twin: bool) {
+    let before = readiness.failing().iter().any(|(check, _)| *check == TWIN);
+    if twin && !before {
+        tracing::error!(
+            "another process runs with this agent's identity: its state directory was copied, or stolen. Give each agent an identity of its own, and revoke this one if nobody here did it"
+        );
+    }
+    if twin {
+        readiness.set(TWIN, Err("another process runs with this agent's identity".to_owned()));
+    } else if before {
+        readiness.set(TWIN, Ok(()));
+    }
 }
 
 fn obey(core: &Core, message: &Message) {
@@ -126,7 +173,11 @@ fn obey(core: &Core, message: &Message) {
             tracing::info!(%job_id, here, "told to cancel a job");
             core.live.cancelled(job_id, Instant::now());
         }
-        Ok(Order { what: What::IdentityEnded { why, reason }, .. }) => tracing::error!(?why, reason, "told that this identity has ended"),
+        Ok(Order { what: What::IdentityEnded { why, reason }, .. }) => {
+            core.ended.say(End::Ordered { why, reason });
+            // The rest is for the core; but not even so long does anything run.
+            core.live.stop_all(Stop::Ended);
+        }
         Err(error) => tracing::warn!(%error, "an order can't be understood"),
     }
 }

@@ -5,18 +5,21 @@ use std::sync::{Arc, atomic::AtomicBool};
 use muster_runtime::tasks::Group;
 use muster_schemas::{
     names::{AgentId, AgentName, PoolName},
+    signature::Signer,
     time::Timestamp,
 };
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    attempt::{defaults::Defaults, live::Live, prefer::Preference},
+    attempt::{allowed::Allowed, defaults::Defaults, live::Live, prefer::Preference},
     executors::Registry,
     figures::Figures,
+    identity::end::Ended,
     js::Js,
     link::Link,
     logs::Logs,
     spool::Spool,
+    trust::Trust,
 };
 
 /// The agent, shared by its parts. It holds no lock of its own and no job's state.
@@ -25,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) id: AgentId,
     pub(crate) pool: PoolName,
     pub(crate) name: AgentName,
+    /// Signs its results.
+    pub(crate) signer: Signer,
     /// Which run of the agent this is: random at each start.
     pub(crate) instance: String,
     pub(crate) started_at: Timestamp,
@@ -34,7 +39,10 @@ pub(crate) struct Core {
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) live: Live,
     pub(crate) preference: Preference,
+    /// Whose jobs it runs.
+    pub(crate) trust: Trust,
     pub(crate) defaults: Defaults,
+    pub(crate) allowed: Allowed,
     pub(crate) spool: Spool,
     pub(crate) logs: Logs,
     pub(crate) figures: Figures,
@@ -44,4 +52,6 @@ pub(crate) struct Core {
     pub(crate) group: Group,
     /// Set just before the process exits at once: its commands are being killed, and how they end says nothing of their jobs any more.
     pub(crate) halted: Arc<AtomicBool>,
+    /// Whether the identity is over: then nothing starts, and nothing is reported any more.
+    pub(crate) ended: Ended,
 }

@@ -1,6 +1,7 @@
 //! How a job ends at the broker: dead letter if there is one, then the result, then the ack; each only once the one before is stored.
 //!
-//! An [`Ending`] holds all of it, ready to be sent now or, from the spool, later. What goes into a result is in [`result`], what an
+//! An [`Ending`] holds all of it, ready to be sent now or, from the spool, later. The result is signed when it is made, so one that waits in the
+//! spool is still this agent's word should it have another key by then. What goes into a result is in [`result`], what an
 //! agent tells on the way in [`events`]. The first stored result of a job is the one that counts: the broker refuses every other.
 
 pub(crate) mod events;
@@ -13,7 +14,9 @@ use muster_schemas::{
     headers,
     names::{JobId, PoolName},
     result::JobResult,
+    signature::{Signed, Signer},
     subjects::{self, About},
+    time::Timestamp,
     topology,
     wire::{self, V},
 };
@@ -32,6 +35,9 @@ pub(crate) struct Ending {
     v: V,
     /// The job.
     pub(crate) job_id: JobId,
+    /// Its pool, which the signature covers too.
+    #[serde(default)]
+    pool: Option<PoolName>,
     /// Where to ack it.
     reply: String,
     /// The result's headers.
@@ -73,7 +79,20 @@ impl Ending {
             headers.push((headers::REPLY_TO.to_owned(), inbox.to_owned()));
         }
         let result = result::encode(result).into();
-        Self { v: V, job_id, reply: reply.to_owned(), headers, result, dead: None, dead_event: None, superseded: None }
+        Self { v: V, job_id, pool: None, reply: reply.to_owned(), headers, result, dead: None, dead_event: None, superseded: None }
+    }
+
+    /// Signs the result, as one of this pool.
+    pub(crate) fn signed(mut self, signer: &Signer, pool: &PoolName, now: Timestamp) -> Self {
+        let signature = signer.sign(Signed::Result, &About::Result.job(pool, &self.job_id), &self.result, now);
+        self.headers.push((headers::SIGNATURE.to_owned(), signature.to_string()));
+        self.pool = Some(pool.clone());
+        self
+    }
+
+    /// Whether it ends a job of this pool. One from a pool that its agent has left can't be stored any more.
+    pub(crate) fn is_of(&self, pool: &PoolName) -> bool {
+        self.pool.as_ref().is_none_or(|own| own == pool)
     }
 
     /// Adds a dead letter and its event.

@@ -3,8 +3,9 @@
 //! | to find | look in |
 //! |---|---|
 //! | settings and flags | [`config`], `default.toml` |
-//! | start to end: the parts and how they hang together | [`service`], [`start`], `shutdown` |
-//! | who the agent is, enrolment, renewal | [`identity`] |
+//! | start to end: the process, and one identity after the other | [`service`], [`start`] |
+//! | with one identity: the parts and how they hang together, and end | `turn`, `shutdown`, `upkeep` |
+//! | who the agent is, enrolment, renewal, the end of it | [`identity`] |
 //! | which lanes are pulled, which job starts next | `intake` (pure), `pull` (the shell around it) |
 //! | a delivery from arrival to ack | `attempt`; how it ends at the broker: `finish` |
 //! | results that wait for the broker | `spool` |
@@ -12,12 +13,13 @@
 //! | output on its way to the log | `logs` |
 //! | standing, cancel, ping | `control` |
 //! | heartbeats | `heartbeat` |
-//! | what all parts share; the broker's few services; the connection | `core`, `js`, `link` |
+//! | what all parts share; the broker's few services; the connection | `core`, `js`, `connect`, `link` |
 //!
 //! Deliberately absent: any decision about which agent runs a job (the broker's), and any look into a job outside `attempt` and `executors`.
 
 mod attempt;
 pub mod config;
+mod connect;
 mod control;
 mod core;
 pub mod executors;
@@ -34,6 +36,9 @@ pub mod service;
 mod shutdown;
 mod spool;
 pub mod start;
+mod trust;
+mod turn;
+mod upkeep;
 
 use std::{ffi::OsString, process::ExitCode};
 

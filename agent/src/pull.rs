@@ -216,6 +216,11 @@ fn queues(core: &Core) -> Vec<Queue> {
     std::iter::once(Queue::Agent(core.id.clone())).chain(lanes.into_iter().map(Queue::Lane)).collect()
 }
 
+/// Which of them may be pulled, in the same order.
+pub(crate) fn open(core: &Core) -> Vec<bool> {
+    queues(core).iter().map(|queue| queue.lane().is_none_or(|lane| core.allowed.allows(&lane.executor))).collect()
+}
+
 fn tier(queue: &Queue) -> u8 {
     match queue {
         Queue::Agent(_) => intake::OWN,

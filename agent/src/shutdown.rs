@@ -1,6 +1,8 @@
 //! The end of an agent, contract row A9: take nothing new, let running jobs end, give back what is left, say goodbye.
 //!
 //! A second signal ends the process at once, running commands with it; that is the runtime's business.
+//!
+//! An agent whose identity is over has nothing to say to anybody any more: [`cut`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,4 +46,19 @@ pub(crate) async fn drain(
     if core.js.is_connected() {
         let _ = tokio::time::timeout(Duration::from_secs(1), core.js.client().flush()).await;
     }
+}
+
+/// Stops everything at once, reporting nothing: the leases of the jobs run out, and other agents run them.
+pub(crate) async fn cut(core: &Arc<Core>, events: &mpsc::Sender<Event>) {
+    // Nothing is pulled any more; what waits for a slot is dropped.
+    let _ = events.try_send(Event::Shutdown);
+    let running = core.live.count();
+    core.live.stop_all(Stop::Ended);
+    if tokio::time::timeout(GIVE_BACK, core.live.none()).await.is_err() {
+        tracing::error!(left = core.live.count(), "some jobs did not stop in time; killing what is left of them");
+    } else if running > 0 {
+        tracing::warn!(running, "stopped what ran here");
+    }
+    core.group.abort_all();
+    let _ = tokio::time::timeout(Duration::from_secs(1), core.group.idle()).await;
 }

@@ -14,10 +14,10 @@ use std::{
 };
 
 use muster_runtime::{config::Secret, metrics::Gauge};
-use muster_schemas::names::JobId;
+use muster_schemas::names::{AgentId, JobId};
 use tokio::sync::Notify;
 
-use crate::finish::Ending;
+use crate::{finish::Ending, identity::credentials};
 use store::Store;
 
 /// How much the spool takes. An agent without a broker gets no new jobs, so only a broker that takes no results fills it.
@@ -80,10 +80,19 @@ struct Inner {
 
 impl Spool {
     /// Opens the spool in the state directory. Deriving the key takes a moment, on a thread of its own.
-    pub(crate) async fn open(state_dir: &Path, api_key: Secret, limits: Limits, gauge: Gauge) -> Result<Self, SpoolError> {
+    /// What an agent of another id or API key left there is void, and dropped.
+    pub(crate) async fn open(state_dir: &Path, agent: &AgentId, api_key: Secret, limits: Limits, gauge: Gauge) -> Result<Self, SpoolError> {
         let state_dir = state_dir.to_owned();
+        let owner = format!("{agent} {}", credentials::prefix(api_key.expose()).unwrap_or_default());
         let (store, jobs) = blocking(move || {
             let store = Store::open(&state_dir, api_key.expose(), limits)?;
+            let void = store.claim(&owner)?;
+            if void > 0 {
+                tracing::error!(
+                    results = void,
+                    "the spool was sealed with the API key of an identity that has ended: its results are void and dropped, their jobs run again elsewhere"
+                );
+            }
             let jobs = store.check()?;
             Ok((store, jobs))
         })

@@ -1,20 +1,39 @@
-//! Agents over REST: lists and single ones here, registering in [`register`], jobs for one of them in [`commands`].
+//! Agents over REST: lists and single ones here.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | creating one before it is there | [`create`] |
+//! | registering, with a token or a key | [`register`] |
+//! | changing what operators say of it, its pool too | [`change`] |
+//! | disable, drain, enable, revoke, another key, remove | [`states`] |
+//! | how an identity ends, whatever ended it | [`ending`] |
+//! | an ephemeral agent's leaving | [`leave`] |
+//! | jobs for one of them | [`commands`] |
 
+mod change;
 pub(crate) mod commands;
+mod create;
+mod ending;
 mod filter;
+pub(crate) mod leave;
 pub(crate) mod ping;
 mod register;
+mod said;
+mod secrets;
+mod states;
 mod store;
 mod view;
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use futures_util::{StreamExt as _, stream};
 use muster_schemas::{
-    api::{AgentHealth, AgentView, ConnectedAgent, Many, One, PongView, Register, Registered},
+    api::{
+        AgentHealth, AgentSecret, AgentView, ChangeAgent, ConnectedAgent, CreateAgent, Many, One, PongView, Register, Registered, Revoke,
+    },
     code::Code,
     heartbeat::Heartbeat,
     names::AgentId,
-    records::{AgentRecord, Role},
+    records::{AgentRecord, AgentState, Role},
     subjects, topology, wire,
 };
 
@@ -29,6 +48,8 @@ use filter::{ConnectedQuery, Filter, ListQuery};
 
 const TAG: &str = "agents";
 const VIEWER: Access = Access::Role(Role::Viewer);
+const OPERATOR: Access = Access::Role(Role::Operator);
+const ADMIN: Access = Access::Role(Role::Admin);
 /// Heartbeats read at once for one page.
 const READS_AT_ONCE: usize = 32;
 
@@ -39,7 +60,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .body::<Register>()
             .answers::<One<Registered>>(StatusCode::CREATED, "A new agent; its API key is shown once.")
             .answers::<One<Registered>>(StatusCode::OK, "An agent that came back with its API key.")
-            .codes(&[Code::NameInvalid, Code::NameTaken, Code::LabelsInvalid, Code::PoolNotFound, Code::AgentNotFound, Code::AgentRevoked]),
+            .codes(&[Code::NameInvalid, Code::NameTaken, Code::LabelsInvalid, Code::PoolNotFound, Code::AgentNotFound, Code::AgentRevoked])
+            .codes(&[Code::KeyRevoked, Code::ClockSkewed, Code::AgentBusy])
+            .audited_made("agents.register", "/data/agent_id"),
         Endpoint::get("/api/v1/agents", VIEWER, list)
             .about(TAG, "List agents", "Newest first, or by name. All filters have to match.")
             .query::<ListQuery>()
@@ -61,9 +84,67 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::post("/api/v1/agents/{id}/ping", VIEWER, ping::ping)
             .about(TAG, "Ping an agent", "Asks the agent itself and waits up to 5 s for its answer. Runs no job.")
             .answers::<One<PongView>>(StatusCode::OK, "It answered.")
-            .codes(&[Code::AgentNotFound, Code::AgentSilent, Code::NameInvalid]),
+            .codes(&[Code::AgentNotFound, Code::AgentSilent, Code::NameInvalid])
+            .unaudited("agents.ping", "it changes nothing"),
     ];
-    own.into_iter().chain(commands::endpoints()).collect()
+    own.into_iter().chain(lives()).chain(commands::endpoints()).collect()
+}
+
+/// What operators do to agents.
+fn lives() -> Vec<Endpoint> {
+    let changing = |endpoint: Endpoint| {
+        endpoint
+            .about(TAG, "Change an agent", change::ABOUT)
+            .body::<ChangeAgent>()
+            .answers::<One<AgentView>>(StatusCode::OK, "The agent as it is now.")
+            .codes(&[Code::AgentNotFound, Code::NameInvalid, Code::LabelsInvalid, Code::PoolNotFound, Code::AgentBusy, Code::SettlePending])
+            .audited("agents.change")
+    };
+    vec![
+        Endpoint::post("/api/v1/agents", ADMIN, create::create)
+            .about(TAG, "Create an agent", create::ABOUT)
+            .body::<CreateAgent>()
+            .answers::<One<AgentSecret>>(StatusCode::CREATED, "The agent, and its secret, shown once.")
+            .codes(&[Code::NameInvalid, Code::NameTaken, Code::LabelsInvalid, Code::PoolNotFound])
+            .audited_made("agents.create", "/data/id"),
+        changing(Endpoint::patch("/api/v1/agents/{id}", ADMIN, change::change)),
+        changing(Endpoint::put("/api/v1/agents/{id}", ADMIN, change::change)),
+        Endpoint::delete("/api/v1/agents/{id}", ADMIN, states::remove)
+            .about(TAG, "Remove an agent", states::REMOVE_ABOUT)
+            .answers_other(StatusCode::NO_CONTENT, "It is gone.", "")
+            .codes(&[Code::AgentNotFound, Code::NameInvalid, Code::SettlePending])
+            .audited("agents.delete"),
+        Endpoint::post("/api/v1/agents/{id}/disable", OPERATOR, states::disable)
+            .about(TAG, "Disable an agent", "It takes nothing new until it is enabled again. What it runs, it ends.")
+            .answers::<One<AgentView>>(StatusCode::OK, "The agent as it is now.")
+            .codes(&[Code::AgentNotFound, Code::NameInvalid, Code::AgentBusy])
+            .audited("agents.disable"),
+        Endpoint::post("/api/v1/agents/{id}/drain", OPERATOR, states::drain)
+            .about(
+                TAG,
+                "Drain an agent",
+                "It ends what it has and takes nothing new, until it is enabled again. It stays online meanwhile.",
+            )
+            .answers::<One<AgentView>>(StatusCode::OK, "The agent as it is now.")
+            .codes(&[Code::AgentNotFound, Code::NameInvalid, Code::AgentBusy])
+            .audited("agents.drain"),
+        Endpoint::post("/api/v1/agents/{id}/enable", OPERATOR, states::enable)
+            .about(TAG, "Enable an agent", states::ENABLE_ABOUT)
+            .answers::<One<AgentSecret>>(StatusCode::OK, "The agent as it is now, with a join token where it needs one.")
+            .codes(&[Code::AgentNotFound, Code::NameInvalid, Code::AgentBusy])
+            .audited("agents.enable"),
+        Endpoint::post("/api/v1/agents/{id}/revoke", ADMIN, states::revoke)
+            .about(TAG, "Revoke an agent", states::REVOKE_ABOUT)
+            .body::<Revoke>()
+            .answers::<One<AgentView>>(StatusCode::OK, "It is cut off.")
+            .codes(&[Code::AgentNotFound, Code::NameInvalid, Code::SettlePending])
+            .audited("agents.revoke"),
+        Endpoint::post("/api/v1/agents/{id}/rotate-key", ADMIN, states::rotate_key)
+            .about(TAG, "Give an agent a new key", states::ROTATE_ABOUT)
+            .answers::<One<AgentSecret>>(StatusCode::OK, "The agent, and its new key, shown once.")
+            .codes(&[Code::AgentNotFound, Code::NameInvalid, Code::AgentBusy, Code::SettlePending])
+            .audited("agents.rotate_key"),
+    ]
 }
 
 async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Answer<Many<AgentView>>, ApiError> {
@@ -95,13 +176,14 @@ async fn health(State(app): State<App>, Path(id): Path<AgentId>) -> Result<Answe
 /// All agents as the copies have them, in the order of their ids.
 fn views(app: &App) -> impl DoubleEndedIterator<Item = AgentView> {
     let agents = app.mirror.agents.all();
-    agents.into_iter().map(|(id, record)| view::agent(AgentRecord::clone(&record), app.mirror.standings.get(&id).as_deref().cloned()))
+    // One that is being removed is gone already.
+    let there = agents.into_iter().filter(|(_, record)| record.state != AgentState::Deleting);
+    there.map(|(id, record)| view::agent(AgentRecord::clone(&record), app.mirror.standings.get(&id).as_deref().cloned()))
 }
 
 /// One agent, exactly as the buckets have it now.
 async fn read(app: &App, id: &AgentId) -> Result<AgentView, ApiError> {
-    let held = app.buckets.agent(id).await?;
-    let record = held.ok_or_else(|| unknown(id))?.record;
+    let record = store::there(app, id).await?.record;
     let standing = app.buckets.standing(&record.pool, id).await?;
     Ok(view::agent(record, standing.map(|held| held.record)))
 }

@@ -12,13 +12,14 @@ use std::{
 use async_nats::jetstream;
 use axum::Router;
 use bytes::Bytes;
-use muster_runtime::{nats::Broker, shutdown::Shutdown, tasks::Tasks};
+use muster_broker_config::signing::Signing;
+use muster_runtime::{nats::Broker, shutdown::Shutdown, tasks::Tasks, trail::Trail};
 
 pub(crate) use buckets::{Buckets, Held, create, read, update};
 pub(crate) use figures::Figures;
 pub(crate) use mirror::Mirror;
 
-use crate::{auth::Auth, config::Config, identity::Minter, jobs::Desk, waiters::Waiters};
+use crate::{auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, waiters::Waiters};
 
 /// The state behind every handler; clones share it.
 #[derive(Clone)]
@@ -35,7 +36,12 @@ pub(crate) struct Shared {
     pub(crate) buckets: Buckets,
     pub(crate) mirror: Mirror,
     pub(crate) auth: Auth,
+    pub(crate) door: Door,
+    pub(crate) audit: Trail,
     pub(crate) minter: Minter,
+    pub(crate) certificates: Certificates,
+    /// What jobs and results are signed with, and whose signatures count.
+    pub(crate) signing: Signing,
     pub(crate) waiters: Waiters,
     pub(crate) desk: Desk,
     /// Its shutdown is the process's: what waits for long ends early then.

@@ -4,22 +4,33 @@
 //! |---|---|
 //! | checking a key or token against its record | [`check`] |
 //! | remembering checked keys | [`cache`] |
-//! | slowing down whoever guesses | [`limiter`] |
+//! | what becomes of a key while a request of it is open | [`life`] |
+//! | requests that stay open | [`stay`] |
+//! | how many password hashes at once | [`hashing`] |
+//! | slowing down whoever guesses | [`tries`] |
+//! | when keys were last used | [`uses`] |
 //! | making keys and tokens | [`secret`] |
 
 mod cache;
 mod check;
-mod limiter;
+mod hashing;
+mod life;
 pub(crate) mod secret;
+mod stay;
+mod tries;
+mod uses;
+
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, header, request::Parts},
+    http::{Extensions, HeaderMap, header, request::Parts},
     middleware::Next,
     response::Response,
 };
 use muster_schemas::{
     api::JOIN_TOKEN_HEADER,
+    audit::{Actor, ActorKind},
     code::Code,
     names::AgentId,
     records::{JoinTokenRecord, KeyOwner, Role},
@@ -27,9 +38,14 @@ use muster_schemas::{
 };
 
 pub(crate) use check::Auth;
+pub(crate) use stay::Alive;
+pub(crate) use uses::run as write_uses;
+
+use life::Life;
 
 use crate::{
     app::{App, Held},
+    audit::Noted,
     endpoint::Access,
     extract::Remote,
     problem::ApiError,
@@ -45,6 +61,16 @@ pub(crate) struct Known {
     pub(crate) name: String,
     pub(crate) owner: KeyOwner,
     pub(crate) expires_at: Option<Timestamp>,
+}
+
+impl Known {
+    /// Whose key it is, as the audit trail has it.
+    fn actor(&self) -> Actor {
+        match &self.owner {
+            KeyOwner::Role(_) => Actor::new(ActorKind::Key, &self.key_id).named(&self.name),
+            KeyOwner::Agent(id) => Actor::new(ActorKind::Agent, id.as_str()).named(&self.name),
+        }
+    }
 }
 
 /// Why a key is refused.
@@ -75,6 +101,8 @@ pub(crate) struct Caller {
     pub(crate) key_id: String,
     /// The key's name, for people.
     pub(crate) name: String,
+    /// What the key may do: at least what the endpoint takes.
+    pub(crate) role: Role,
 }
 
 /// Whoever wants to join or come back as an agent, with the proof of it checked. Handlers behind [`Access::AgentOrToken`] can ask for it.
@@ -124,13 +152,19 @@ pub(crate) async fn gate(
                     "an API key is needed: send the header `Authorization: Bearer mst_…` or `X-API-Key: mst_…`",
                 )
             })?;
-            let known = app.auth.key(key, remote).await?;
+            let (known, life) = app.auth.key(key, remote).await?;
+            Noted::actor(request.extensions(), known.actor());
+            app.door.count_key(&known.key_id)?;
             let caller = allowed(&known, needed)?;
             request.extensions_mut().insert(caller);
+            return stay::run(&app, &known.key_id, life, request, next).await;
         }
         Access::AgentOrToken => {
-            let joiner = joiner(&app, request.headers(), remote).await?;
+            let (joiner, held) = joiner(&app, request.headers(), request.extensions(), remote).await?;
             request.extensions_mut().insert(joiner);
+            if let Some((known, life)) = held {
+                return stay::run(&app, &known.key_id, life, request, next).await;
+            }
         }
     }
     Ok(next.run(request).await)
@@ -138,7 +172,7 @@ pub(crate) async fn gate(
 
 fn allowed(known: &Known, needed: Role) -> Result<Caller, ApiError> {
     match known.owner {
-        KeyOwner::Role(role) if role >= needed => Ok(Caller { key_id: known.key_id.clone(), name: known.name.clone() }),
+        KeyOwner::Role(role) if role >= needed => Ok(Caller { key_id: known.key_id.clone(), name: known.name.clone(), role }),
         KeyOwner::Role(role) => {
             Err(ApiError::new(Code::Forbidden, format!("this takes the role {needed}; the key `{}` has the role {role}", known.name)))
         }
@@ -148,19 +182,39 @@ fn allowed(known: &Known, needed: Role) -> Result<Caller, ApiError> {
     }
 }
 
-async fn joiner(app: &App, headers: &HeaderMap, remote: std::net::IpAddr) -> Result<Joiner, ApiError> {
+/// Who wants to join, and of an agent its key and how long that is good.
+async fn joiner(
+    app: &App,
+    headers: &HeaderMap,
+    notes: &Extensions,
+    remote: IpAddr,
+) -> Result<(Joiner, Option<(Arc<Known>, Life)>), ApiError> {
     if let Some(token) = only(headers, JOIN_TOKEN_HEADER)? {
-        return Ok(Joiner::Token(app.auth.token(token, remote).await?));
+        let token = app.auth.token(token, remote).await?;
+        Noted::actor(notes, Actor::new(ActorKind::JoinToken, &token.record.prefix));
+        return Ok((Joiner::Token(token), None));
     }
     let key = api_key(headers)?.ok_or_else(|| {
         let needed =
             "a join token or an agent's key is needed: send the header `X-Agent-Token: mst_join_…` or `Authorization: Bearer mst_agent_…`";
         ApiError::new(Code::Unauthenticated, needed)
     })?;
-    match &app.auth.key(key, remote).await?.owner {
-        KeyOwner::Agent(id) => Ok(Joiner::Agent(id.clone())),
+    let (known, life) = app.auth.key(key, remote).await?;
+    Noted::actor(notes, known.actor());
+    app.door.count_key(&known.key_id)?;
+    match &known.owner {
+        KeyOwner::Agent(id) => Ok((Joiner::Agent(id.clone()), Some((Arc::clone(&known), life)))),
         KeyOwner::Role(_) => Err(ApiError::new(Code::Forbidden, "this takes a join token or an agent's key, not a person's or service's")),
     }
+}
+
+/// The join token or API key that a registration is sent with, as the gate has checked it.
+pub(crate) fn credential(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let given = match only(headers, JOIN_TOKEN_HEADER)? {
+        Some(token) => Some(token),
+        None => api_key(headers)?,
+    };
+    given.ok_or_else(|| ApiError::internal("tell who registers", "the gate let a request in without a credential"))
 }
 
 /// The API key in the headers, if any.

@@ -2,12 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use muster_broker_config::layout::{Account, Layout};
+use muster_broker_config::{
+    layout::{Account, Layout},
+    tls::TlsName,
+};
 use muster_runtime::{
     config::{EnvVar, Period, Problem, Settings, in_range},
     logs::{LogFilter, LogFormat},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::door::proxy::Network;
 
 /// The gateway's settings; see `default.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,10 +35,36 @@ pub struct Config {
     pub fleet_account: Option<PathBuf>,
     /// The first records.
     pub bootstrap: Option<PathBuf>,
+    /// The seeds of the keys that sign jobs, newest first.
+    pub job_keys: Option<PathBuf>,
+    /// The public keys of all gateways and dispatchers.
+    pub control_plane_keys: Option<PathBuf>,
+    /// The certificate of the deployment's own authority.
+    pub tls_ca: Option<PathBuf>,
+    /// The key of that authority.
+    pub tls_ca_key: Option<PathBuf>,
+    /// The names by which this gateway is reached; empty means those that `muster init` was told.
+    #[serde(default)]
+    pub tls_names: Vec<String>,
+    /// Whether it serves HTTPS; if absent, where there is an authority.
+    pub https: Option<bool>,
+    /// How long certificates last that this gateway makes, for itself and for agents.
+    pub certificate_lifetime: Period,
     /// Cost of the password hash of API keys made here.
     pub bcrypt_cost: u32,
     /// Refused keys and tokens per minute and address.
     pub refusals_per_minute: u32,
+    /// Proxies whose word on the caller's address is believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// Requests per second of one key; 0 is any number.
+    pub requests_per_second_per_key: u32,
+    /// Requests per second from one address; 0 is any number.
+    pub requests_per_second_per_address: u32,
+    /// Waits and streams of one key that may be open at once.
+    pub open_per_key: usize,
+    /// Waits and streams that may be open at once.
+    pub open_max: usize,
     /// Connections that may be open at once.
     pub max_connections: usize,
     /// How long a request's head may take to arrive.
@@ -55,6 +86,8 @@ pub(crate) struct Files {
     pub(crate) signing_key: Option<PathBuf>,
     pub(crate) fleet_account: Option<PathBuf>,
     pub(crate) bootstrap: Option<PathBuf>,
+    pub(crate) job_keys: Option<PathBuf>,
+    pub(crate) control_plane_keys: Option<PathBuf>,
 }
 
 impl Config {
@@ -67,6 +100,8 @@ impl Config {
             signing_key: place(&self.signing_key, |layout| layout.signing_key(Account::Fleet)),
             fleet_account: place(&self.fleet_account, Layout::fleet_account),
             bootstrap: place(&self.bootstrap, Layout::bootstrap),
+            job_keys: place(&self.job_keys, Layout::gateway_job_keys),
+            control_plane_keys: place(&self.control_plane_keys, Layout::control_plane_keys),
         }
     }
 
@@ -82,11 +117,19 @@ impl Settings for Config {
         EnvVar::new("MUSTER_GATEWAY_LISTEN", "listen"),
         EnvVar::new("MUSTER_NATS_URL", "nats_urls"),
         EnvVar::new("MUSTER_AGENT_NATS_URL", "agent_nats_urls"),
+        EnvVar::new("MUSTER_TRUSTED_PROXIES", "trusted_proxies"),
         EnvVar::new("MUSTER_DEPLOYMENT", "deployment"),
         EnvVar::new("MUSTER_GATEWAY_CREDENTIALS", "credentials"),
         EnvVar::new("MUSTER_SIGNING_KEY", "signing_key"),
         EnvVar::new("MUSTER_FLEET_ACCOUNT", "fleet_account"),
         EnvVar::new("MUSTER_BOOTSTRAP", "bootstrap"),
+        EnvVar::new("MUSTER_JOB_KEYS", "job_keys"),
+        EnvVar::new("MUSTER_CONTROL_PLANE_KEYS", "control_plane_keys"),
+        EnvVar::new("MUSTER_TLS_CA", "tls_ca"),
+        EnvVar::new("MUSTER_TLS_CA_KEY", "tls_ca_key"),
+        EnvVar::list("MUSTER_TLS_NAMES", "tls_names"),
+        EnvVar::new("MUSTER_HTTPS", "https"),
+        EnvVar::new("MUSTER_CERTIFICATE_LIFETIME", "certificate_lifetime"),
         EnvVar::new("LOG_LEVEL", "log_level"),
         EnvVar::new("LOG_FORMAT", "log_format"),
     ];
@@ -95,10 +138,19 @@ impl Settings for Config {
         // Below 4 bcrypt does not exist, above 15 one check takes seconds.
         in_range("bcrypt_cost", self.bcrypt_cost, 4..=15)?;
         in_range("refusals_per_minute", self.refusals_per_minute, 1..=100_000)?;
+        in_range("requests_per_second_per_key", self.requests_per_second_per_key, 0..=1_000_000)?;
+        in_range("requests_per_second_per_address", self.requests_per_second_per_address, 0..=1_000_000)?;
+        in_range("open_per_key", self.open_per_key, 1..=1_000_000)?;
+        in_range("open_max", self.open_max, 1..=1_000_000)?;
         in_range("max_connections", self.max_connections, 1..=1_000_000)?;
         in_range("header_timeout", self.header_timeout, Period::from_secs(1)..=Period::from_secs(300))?;
         in_range("shutdown_grace", self.shutdown_grace, Period::from_secs(0)..=Period::from_secs(300))?;
         in_range("heartbeat_interval", self.heartbeat_interval, Period::from_secs(1)..=Period::from_secs(3600))?;
+        // An agent renews at two thirds, and may be away for a moment then; a month is long for what cannot be taken back.
+        in_range("certificate_lifetime", self.certificate_lifetime, Period::from_secs(5)..=Period::from_secs(30 * 24 * 3600))?;
+        for name in &self.tls_names {
+            name.parse::<TlsName>().map_err(|error| Problem::new("tls_names", error.to_string()))?;
+        }
         if self.nats_urls.is_empty() {
             return Err(Problem::new("nats_urls", "at least one URL is needed"));
         }

@@ -74,22 +74,26 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its queue.")
             .answers::<One<JobView>>(StatusCode::OK, "The letter was replayed before, and its job has ended.")
             .codes(ONE)
-            .codes(REPLAY),
+            .codes(REPLAY)
+            .audited("dead_letters.replay"),
         Endpoint::post("/api/v1/dead-letters/replay", OPERATOR, replay_many)
             .about(TAG, "Replay dead letters by filter", "Oldest first, 1 000 in one call. A filter that says nothing is refused; `all` says all.")
             .body::<DeadLetterFilter>()
             .answers::<One<DeadLettersDone>>(StatusCode::OK, "What became of them, and how many may be left.")
-            .codes(&[Code::NameInvalid, Code::QueryInvalid]),
+            .codes(&[Code::NameInvalid, Code::QueryInvalid])
+            .audited("dead_letters.replay_many"),
         Endpoint::post("/api/v1/dead-letters/delete", OPERATOR, delete_many)
             .about(TAG, "Delete dead letters by filter", "Oldest first, 1 000 in one call. A filter that says nothing is refused; `all` says all.")
             .body::<DeadLetterFilter>()
             .answers::<One<DeadLettersDone>>(StatusCode::OK, "What became of them, and how many may be left.")
-            .codes(&[Code::NameInvalid, Code::QueryInvalid]),
+            .codes(&[Code::NameInvalid, Code::QueryInvalid])
+            .audited("dead_letters.delete_many"),
         Endpoint::delete("/api/v1/dead-letters/{id}", OPERATOR, delete_one)
             .about(TAG, "Delete a dead letter", "The job's result stays.")
             .query::<PoolQuery>()
             .answers_other(StatusCode::NO_CONTENT, "The dead letter is gone.", "")
-            .codes(ONE),
+            .codes(ONE)
+            .audited("dead_letters.delete"),
     ]
 }
 

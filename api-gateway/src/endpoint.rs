@@ -6,12 +6,12 @@
 use axum::{
     handler::Handler,
     http::{Method, StatusCode},
-    routing::{MethodRouter, delete, get, post, put},
+    routing::{MethodRouter, delete, get, patch, post, put},
 };
 use muster_schemas::{code::Code, records::Role};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::app::App;
+use crate::{app::App, audit::Audited};
 
 /// Who may use an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub(crate) struct Endpoint {
     pub(crate) answers: Vec<Answer>,
     /// Error codes beside those that every endpoint of its access can answer.
     pub(crate) codes: Vec<Code>,
+    /// What the audit trail says of it.
+    pub(crate) audit: Audited,
 }
 
 impl Endpoint {
@@ -67,6 +69,11 @@ impl Endpoint {
     /// A row for an endpoint that answers PUT.
     pub(crate) fn put<H: Handler<T, App>, T: 'static>(path: &'static str, access: Access, handler: H) -> Self {
         Self::new(Method::PUT, path, access, put(handler))
+    }
+
+    /// A row for an endpoint that answers PATCH.
+    pub(crate) fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, access: Access, handler: H) -> Self {
+        Self::new(Method::PATCH, path, access, patch(handler))
     }
 
     /// A row for an endpoint that answers DELETE.
@@ -88,6 +95,7 @@ impl Endpoint {
             body: None,
             answers: Vec::new(),
             codes: Vec::new(),
+            audit: Audited::RefusalsOnly { action: None, why: None },
         }
     }
 
@@ -132,6 +140,24 @@ impl Endpoint {
     /// Error codes that it can answer, beside those of its access (401, 403, 429), of a body (400, 413) and of the broker (503).
     pub(crate) fn codes(mut self, codes: &[Code]) -> Self {
         self.codes.extend_from_slice(codes);
+        self
+    }
+
+    /// Every use of it goes into the audit trail, under this action: `<area>.<deed>`. Its target is the path's parameter.
+    pub(crate) fn audited(mut self, action: &'static str) -> Self {
+        self.audit = Audited::Always { action, made: None };
+        self
+    }
+
+    /// The same, where it makes something: its target is then in its answer, at this JSON pointer, such as `/data/id`. An id, never a secret.
+    pub(crate) fn audited_made(mut self, action: &'static str, made: &'static str) -> Self {
+        self.audit = Audited::Always { action, made: Some(made) };
+        self
+    }
+
+    /// Only refusals of it go into the audit trail, under this action. `why` says why the rest need not.
+    pub(crate) fn unaudited(mut self, action: &'static str, why: &'static str) -> Self {
+        self.audit = Audited::RefusalsOnly { action: Some(action), why: Some(why) };
         self
     }
 }

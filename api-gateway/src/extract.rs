@@ -23,7 +23,7 @@ pub(crate) use query::Query;
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
 
-/// The address of the other end of the connection. Never from a header: anybody can send those.
+/// The caller's address: the other end of the connection, or what a trusted proxy there says; see [`crate::door::proxy`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Remote(pub(crate) IpAddr);
 

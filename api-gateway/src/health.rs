@@ -18,13 +18,16 @@ use crate::{
     app::App,
     endpoint::{Access, Endpoint},
     problem::ApiError,
+    signing,
 };
 
 /// The checks.
-pub(crate) const CHECKS: [&str; 3] = [BROKER, STREAMS, KEYS];
+pub(crate) const CHECKS: [&str; 5] = [BROKER, STREAMS, KEYS, AUDIT, signing::CHECK];
 const BROKER: &str = "broker";
 const STREAMS: &str = "streams";
 const KEYS: &str = "keys";
+/// Always holds: what was done is answered whether or not it could be written, and its detail says what waits to be.
+const AUDIT: &str = "audit";
 
 /// How often the checks are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -44,7 +47,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         ops(
             "/readyz",
             "Whether requests can be served",
-            "503 with the failing check while the broker, its streams or the watch of keys is missing.",
+            "503 with the failing check while the broker, its streams, the watch of keys or a key to sign jobs with is missing.",
             "They can.",
             "application/json",
         )
@@ -65,6 +68,9 @@ pub(crate) async fn watch(app: App, readiness: Readiness) -> anyhow::Result<()> 
         let status = app.broker.status();
         readiness.set(BROKER, if status.connected { version(&app) } else { Err("the broker is away".into()) });
         readiness.set(KEYS, if app.auth.listening() { Ok(()) } else { Err("changes of keys are not heard of".into()) });
+        readiness.set(AUDIT, Ok(()));
+        readiness.note(AUDIT, app.audit.state());
+        readiness.set(signing::CHECK, app.signing.check());
         if !status.connected || status.connects != connects {
             looks = 0;
         }

@@ -13,19 +13,22 @@ use muster_broker_config::{
 };
 use muster_runtime::config::Secret;
 use muster_schemas::{
+    api::Certificate,
+    audit::{Actor, ActorKind, AuditEntry},
     code::Code,
     control::{RenewAnswer, RenewRequest},
     names::{AgentId, PoolName},
     records::{AgentRecord, AgentState},
     result::ErrorInfo,
     subjects,
+    time::Timestamp,
     wire::{self, V},
 };
 
 use crate::{agents::commands, app::App, config::Files, problem::ApiError};
 
 /// The gateways share the work.
-const QUEUE: &str = "identity";
+pub(crate) const QUEUE: &str = "identity";
 /// Requests answered at once. Each costs one read and one signature.
 const AT_ONCE: usize = 16;
 
@@ -85,9 +88,10 @@ async fn answer(app: &App, request: Message) {
     // An answer to any other subject would be sent with the gateway's rights instead of the agent's.
     let Some(reply) = request.reply.clone().filter(|reply| subjects::is_inbox(reply)) else { return };
     let (agent, answer) = match renew(app, &request).await {
-        Ok((agent, jwt)) => (Some(agent), RenewAnswer { v: V, jwt: Some(jwt), error: None, certificate: None }),
+        Ok((agent, jwt, certificate)) => (Some(agent), RenewAnswer { v: V, jwt: Some(jwt), error: None, certificate }),
         Err(error) => {
             tracing::warn!(subject = %request.subject, code = %error.code, detail = error.detail, "an agent's identity was not renewed");
+            refused(app, &request.subject, &error).await;
             (None, RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo::new(error.code, error.detail)), certificate: None })
         }
     };
@@ -102,10 +106,23 @@ async fn answer(app: &App, request: Message) {
     }
 }
 
-/// The agent that asks, and its fresh JWT.
-async fn renew(app: &App, request: &Message) -> Result<(AgentRecord, String), ApiError> {
+/// Writes a refusal into the audit trail. Who asks is in the subject, which the broker has checked.
+async fn refused(app: &App, subject: &str, error: &ApiError) {
+    let Some(agent) = subjects::parse_renew(subject) else { return };
+    let actor = Actor::new(ActorKind::Agent, agent.as_str());
+    let entry = AuditEntry {
+        target: Some(agent.to_string()),
+        code: Some(error.code),
+        ..AuditEntry::new("agents.renew", actor, error.outcome(), Timestamp::now())
+    };
+    // An agent asks again and again.
+    app.audit.write_folded(entry).await;
+}
+
+/// The agent that asks, its fresh JWT, and a certificate if it asked for one.
+async fn renew(app: &App, request: &Message) -> Result<(AgentRecord, String, Option<Certificate>), ApiError> {
     let id = subjects::parse_renew(&request.subject).ok_or_else(|| ApiError::new(Code::NameInvalid, "the subject names no agent"))?;
-    let RenewRequest { public_key, .. } = wire::decode(&request.payload)?;
+    let RenewRequest { public_key, csr, .. } = wire::decode(&request.payload)?;
     let held = app.buckets.agent(&id).await?;
     let record = held.ok_or_else(|| ApiError::new(Code::AgentNotFound, format!("there is no agent {id}")))?.record;
     match record.state {
@@ -118,6 +135,7 @@ async fn renew(app: &App, request: &Message) -> Result<(AgentRecord, String), Ap
     if record.public_key.as_deref() != Some(public_key.as_str()) {
         return Err(ApiError::new(Code::Forbidden, "the public key is not the one that the agent registered last; register again"));
     }
+    let certificate = app.certificates.for_agent(csr.as_deref(), &id)?;
     let jwt = app.minter.mint(&record.pool, &id, &public_key)?;
-    Ok((record, jwt))
+    Ok((record, jwt, certificate))
 }

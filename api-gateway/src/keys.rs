@@ -1,7 +1,7 @@
 //! API keys of people and services: made, listed, revoked. Checking them is in [`crate::auth`]; agents' keys are made in
 //! [`crate::agents`] and appear here nowhere.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
 use axum::{
     Json as Answer,
@@ -19,6 +19,7 @@ use muster_schemas::{
 
 use crate::{
     app::{App, create, read, update},
+    audit::Noted,
     auth::{Caller, secret},
     endpoint::{Access, Endpoint},
     extract::{Json, Path, Query},
@@ -39,9 +40,14 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about(TAG, "Make an API key", "The key itself is in the answer and nowhere else: only a hash of it is kept.")
             .body::<CreateKey>()
             .answers::<One<KeyView>>(StatusCode::CREATED, "The key, shown once.")
-            .codes(&[Code::TimeInvalid]),
+            .codes(&[Code::TimeInvalid])
+            .audited_made("api_keys.create", "/data/id"),
         Endpoint::get("/api/v1/api-keys", ADMIN, list)
-            .about(TAG, "List API keys", "Newest first, revoked and expired ones too.")
+            .about(
+                TAG,
+                "List API keys",
+                "Newest first, revoked and expired ones too. When and from where a key was last used is written at most once a minute.",
+            )
             .query::<ListQuery>()
             .answers::<Many<KeyView>>(StatusCode::OK, "A page of keys.")
             .codes(&[Code::QueryInvalid]),
@@ -52,7 +58,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
                 "It stops working at once, at every gateway. Revoking it again changes nothing. The last admin key stays.",
             )
             .answers_other(StatusCode::NO_CONTENT, "It no longer works.", "")
-            .codes(&[Code::KeyNotFound, Code::LastAdminKey, Code::NameInvalid]),
+            .codes(&[Code::KeyNotFound, Code::LastAdminKey, Code::NameInvalid])
+            .audited("api_keys.revoke"),
     ]
 }
 
@@ -79,8 +86,10 @@ pub(crate) fn fresh_id(now: Timestamp) -> String {
 async fn make(
     State(app): State<App>,
     caller: Caller,
+    noted: Noted,
     Json(CreateKey { name, role, expires_at }): Json<CreateKey>,
 ) -> Result<(StatusCode, HeaderMap, Answer<One<KeyView>>), ApiError> {
+    noted.detail(format!("role {role}"));
     let now = Timestamp::now();
     if !(1..=NAME_MAX).contains(&name.chars().count()) || name.contains(char::is_control) {
         return Err(ApiError::new(Code::FieldInvalid, format!("name takes 1 to {NAME_MAX} characters, none of them a control character")));
@@ -118,7 +127,12 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     let limit = page::limit(query.limit)?;
     let before = query.cursor.as_deref().map(page::Cursor::decode).transpose()?;
     let records = app.mirror.api_keys.all();
-    let mut views: Vec<KeyView> = records.iter().filter_map(|(_, record)| Some(view(record, role(record)?))).collect();
+    let used = |(prefix, record): &(String, Arc<ApiKeyRecord>)| {
+        let used = app.mirror.key_uses.get(prefix);
+        let (last_used_at, last_used_from) = (used.as_ref().map(|used| used.at), used.and_then(|used| used.address.clone()));
+        Some(KeyView { last_used_at, last_used_from, ..view(record, role(record)?) })
+    };
+    let mut views: Vec<KeyView> = records.iter().filter_map(used).collect();
     views.sort_unstable_by_key(|view| std::cmp::Reverse(place(view)));
     let behind = views.into_iter().filter(|view| before.as_ref().is_none_or(|before| place(view) < *before));
     Ok(Answer(page::cut(behind, limit, place)))

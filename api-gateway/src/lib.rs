@@ -9,7 +9,9 @@
 //! | every route, and how one is added | `routes`, `endpoint` |
 //! | what happens around every request | `plumbing`, `server` |
 //! | bodies, queries, path parameters | `extract`, `page` |
+//! | the caller's address, rates, what may be open at once | `door` |
 //! | keys, roles, limits of guessing | `auth` |
+//! | the audit trail | `audit` |
 //! | errors | [`problem`] |
 //! | connections, mirrors of buckets | `app` |
 //! | jobs, their results, who waits | `jobs`, `stored`, `waiters`, `queries`, `replies` |
@@ -18,14 +20,21 @@
 //! | groups: one job for each of many agents | `groups` |
 //! | schedules | `schedules` |
 //! | agents: registering, lists, health, renewal | `agents`, `identity` |
+//! | certificates, its own and agents' | `certificates` |
+//! | asking a running gateway whether it is ready | `check` |
 //! | API keys, join tokens | `keys`, `tokens` |
+//! | what jobs are signed with, and whose signatures count | `signing`, `signers` |
 //! | the API's document and its page | `openapi` |
 
 mod agents;
 mod app;
+mod audit;
 mod auth;
+mod certificates;
+mod check;
 pub mod config;
 mod dead;
+mod door;
 mod endpoint;
 mod extract;
 mod groups;
@@ -44,6 +53,8 @@ mod routes;
 mod schedules;
 mod server;
 pub mod service;
+mod signers;
+mod signing;
 mod stored;
 mod tokens;
 mod waiters;

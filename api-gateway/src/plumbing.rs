@@ -51,11 +51,21 @@ pub(crate) async fn around(State(app): State<App>, mut request: Request, next: N
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     request.extensions_mut().insert(Trace(trace));
 
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+
     app.figures.running.inc();
     let _running = Running(&app);
     async {
-        let mut response = caught(next.run(request)).await;
+        let mut response = match app.door.enter(&mut request) {
+            Ok(()) => caught(next.run(request)).await,
+            Err(error) => error.into_response(),
+        };
         finish(&mut response, &id);
+        // A body in chunks may have come with a length as well, which the server below has dropped then. Whoever stands before us and
+        // went by that would take the rest for another request; no request follows on this connection.
+        if chunked {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         report(&app, &method, &route, response.status(), started.elapsed());
         response
     }

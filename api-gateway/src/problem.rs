@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use muster_schemas::{api::Problem, code::Code, job::JobError, names::NameError, wire::WireError};
+use muster_schemas::{api::Problem, audit::AuditOutcome, code::Code, job::JobError, names::NameError, wire::WireError};
 
 /// The MIME type of a problem document (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -57,6 +57,11 @@ impl ApiError {
     /// Its HTTP status.
     pub fn status(&self) -> StatusCode {
         status(self.code)
+    }
+
+    /// What came of it, for the audit trail.
+    pub(crate) fn outcome(&self) -> AuditOutcome {
+        if self.status().is_server_error() { AuditOutcome::Failed } else { AuditOutcome::Refused }
     }
 
     /// The document that the caller gets.
@@ -113,8 +118,9 @@ impl IntoResponse for ApiError {
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Code::Unauthenticated | Code::TokenInvalid => StatusCode::UNAUTHORIZED,
-        Code::Forbidden | Code::AgentRevoked => StatusCode::FORBIDDEN,
+        Code::Forbidden | Code::AgentRevoked | Code::KeyRevoked => StatusCode::FORBIDDEN,
         Code::PoolNotFound
         | Code::JobNotFound
         | Code::AgentNotFound
@@ -122,6 +128,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::DeadLetterNotFound
         | Code::ScheduleNotFound
         | Code::GroupNotFound
+        | Code::SignerNotFound
         | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::JobFinished
@@ -133,9 +140,12 @@ pub fn status(code: Code) -> StatusCode {
         | Code::NameTaken
         | Code::NoAgentMatches
         | Code::GroupFinished
+        | Code::AgentBusy
         | Code::PoolNotEmpty => StatusCode::CONFLICT,
         Code::RateLimited | Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
-        Code::BrokerUnavailable | Code::HistoryUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::BrokerUnavailable | Code::HistoryUnavailable | Code::SettlePending | Code::SigningUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::AgentSilent => StatusCode::GATEWAY_TIMEOUT,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use async_nats::Message;
 use futures_util::StreamExt as _;
 use muster_schemas::{
+    audit::{Actor, ActorKind, AuditEntry, AuditOutcome},
     code::Code,
     control::QueryAnswer,
     names::{JobId, PoolName},
     result::ErrorInfo,
     subjects::Query,
+    time::Timestamp,
     wire::{self, V},
 };
 use tokio::sync::Semaphore;
@@ -83,10 +85,26 @@ fn label(verb: Query) -> &'static str {
 async fn ask(app: &App, verb: Query, pool: &PoolName, id: &JobId) -> Result<QueryAnswer, ApiError> {
     let (result, queued) = match verb {
         Query::Result => match lookup::get(app, id, Some(pool)).await? {
-            Found::Finished { result, .. } => (Some(*result), false),
+            Found::Finished { result, .. } => (Some(result.result), false),
             Found::Queued(_) => (None, true),
         },
-        Query::Cancel => (cancel::cancel(app, id, Some(pool)).await?.result, false),
+        Query::Cancel => {
+            let cancelled = cancel::cancel(app, id, Some(pool)).await;
+            audit(app, id, &cancelled).await;
+            (cancelled?.result, false)
+        }
     };
     Ok(QueryAnswer { v: V, result, error: None, queued })
+}
+
+/// Writes into the audit trail what came of a cancel. Which service asked, the broker does not tell.
+async fn audit<T>(app: &App, id: &JobId, outcome: &Result<T, ApiError>) {
+    let code = outcome.as_ref().err().map(|error| error.code);
+    let outcome = match outcome {
+        Ok(_) => AuditOutcome::Done,
+        Err(error) => error.outcome(),
+    };
+    let actor = Actor { kind: ActorKind::Service, id: None, name: None };
+    let entry = AuditEntry { target: Some(id.to_string()), code, ..AuditEntry::new("jobs.cancel", actor, outcome, Timestamp::now()) };
+    app.audit.write(entry).await;
 }

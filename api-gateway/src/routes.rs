@@ -3,7 +3,10 @@
 
 use axum::{Router, middleware};
 
-use crate::{agents, app::App, auth, dead, endpoint::Endpoint, groups, health, jobs, keys, openapi, plumbing, pools, schedules, tokens};
+use crate::{
+    agents, app::App, audit, auth, dead, endpoint::Endpoint, groups, health, jobs, keys, openapi, plumbing, pools, schedules, signers,
+    tokens,
+};
 
 /// Every endpoint under the API's base and beside it.
 pub(crate) fn table() -> Vec<Endpoint> {
@@ -18,7 +21,9 @@ pub(crate) fn table() -> Vec<Endpoint> {
         agents::endpoints(),
         keys::endpoints(),
         tokens::endpoints(),
+        signers::endpoints(),
         schedules::endpoints(),
+        audit::endpoints(),
         health::endpoints(),
         openapi::endpoints(),
     ];
@@ -33,7 +38,10 @@ pub(crate) fn router(app: &App, table: Vec<Endpoint>) -> Router {
     for endpoint in table {
         // Around the handler alone, so that an unknown method is answered 405 and not 401.
         let gate = auth::Gate { app: app.clone(), access: endpoint.access };
-        router = router.route(endpoint.path, endpoint.handler.route_layer(middleware::from_fn_with_state(gate, auth::gate)));
+        let handler = endpoint.handler.route_layer(middleware::from_fn_with_state(gate, auth::gate));
+        // Around the gate: who is turned away is audited too.
+        let place = audit::Place { app: app.clone(), audited: endpoint.audit, path: endpoint.path };
+        router = router.route(endpoint.path, handler.route_layer(middleware::from_fn_with_state(place, audit::around)));
     }
     router
         .fallback(plumbing::not_found)

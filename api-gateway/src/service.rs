@@ -5,7 +5,10 @@ use std::{ffi::OsString, net::SocketAddr, process::ExitCode, sync::Arc, time::Du
 use anyhow::Context as _;
 use async_nats::jetstream;
 use clap::Parser as _;
-use muster_broker_config::provision::{self, Bootstrap};
+use muster_broker_config::{
+    provision::{self, Bootstrap},
+    signing::Signing,
+};
 use muster_runtime::{
     config::{ConfigArgs, Overrides},
     http::{Ops, Readiness},
@@ -14,19 +17,26 @@ use muster_runtime::{
     process,
     shutdown::Shutdown,
     tasks::{OnFailure, Tasks},
+    trail::Trail,
 };
 use muster_schemas::subjects::broker;
 use tokio::net::TcpListener;
 
 use crate::{
+    agents,
     app::{App, Buckets, Figures, Mirror, Shared, mirror},
-    auth::Auth,
+    audit,
+    auth::{self, Auth},
+    certificates::{self, Certificates},
+    check,
     config::Config,
+    door::Door,
     health,
     identity::{self, Minter},
     jobs::Desk,
     pools, queries, replies, routes,
     server::{self, Limits},
+    signing,
     waiters::{self, Waiters},
 };
 
@@ -55,6 +65,9 @@ struct Args {
     /// The directory that `muster init` made.
     #[arg(long)]
     deployment: Option<String>,
+    /// Ask the gateway that runs with these settings whether it is ready, and end.
+    #[arg(long)]
+    check: bool,
 }
 
 /// Runs the gateway as a process: flags, settings, logs, signals. The first argument is the program's name.
@@ -68,6 +81,9 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             worker_threads: None,
         };
         process::run_service(&args.config, flags, options, async |config: Config, shutdown| {
+            if args.check {
+                return check::ready(&config).await;
+            }
             let http = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
             run(config, Listeners { http }, shutdown).await
         })
@@ -98,7 +114,7 @@ async fn serve(config: Config, listeners: Listeners, tasks: &Tasks, drained: &Sh
     };
     let router = routes::router(&app, routes::table());
     tracing::info!(address = %listeners.http.local_addr()?, instance = app.instance, "serving");
-    server::serve(listeners.http, router, limits, shutdown).await;
+    server::serve(listeners.http, router, limits, app.certificates.for_https()?, shutdown).await;
     // What was begun for others, and what was published, goes out before the process ends.
     let last = async {
         app.desk.group().idle().await;
@@ -107,6 +123,7 @@ async fn serve(config: Config, listeners: Listeners, tasks: &Tasks, drained: &Sh
     if tokio::time::timeout(TASKS_GRACE, last).await.is_err() {
         tracing::warn!("the last messages did not go out in time");
     }
+    app.audit.end(TASKS_GRACE).await;
     Ok(())
 }
 
@@ -114,15 +131,17 @@ async fn start(config: Config, tasks: &Tasks, drained: &Shutdown) -> anyhow::Res
     let limits =
         Limits { connections: config.max_connections, header_timeout: config.header_timeout.get(), grace: config.shutdown_grace.get() };
     let instance = format!("{:016x}", rand::random::<u64>());
-    let broker = connect(&config, &instance).await?;
-    let app = tokio::time::timeout(START, prepare(config, instance, broker, tasks, drained)).await;
+    let certificates = Certificates::load(&config)?;
+    let broker = connect(&config, &instance, &certificates).await?;
+    let app = tokio::time::timeout(START, prepare(config, instance, (broker, certificates), tasks, drained)).await;
     Ok((app.context("the broker does not answer")??, limits))
 }
 
-async fn connect(config: &Config, instance: &str) -> anyhow::Result<Broker> {
+async fn connect(config: &Config, instance: &str, certificates: &Certificates) -> anyhow::Result<Broker> {
     let connect = Connect {
         login: config.files().credentials.map_or(Login::Anonymous, Login::File),
         inbox_prefix: Some(broker::gateway_inbox(instance)),
+        client_certificate: certificates.for_broker()?,
         retry_first: true,
         ..Connect::new(config.nats_urls.clone(), "muster-gateway")
     };
@@ -132,7 +151,13 @@ async fn connect(config: &Config, instance: &str) -> anyhow::Result<Broker> {
 }
 
 /// Makes the state and starts the background work, and returns once all of it is up to date.
-async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks, drained: &Shutdown) -> anyhow::Result<App> {
+async fn prepare(
+    config: Config,
+    instance: String,
+    (broker, certificates): (Broker, Certificates),
+    tasks: &Tasks,
+    drained: &Shutdown,
+) -> anyhow::Result<App> {
     let files = config.files();
     let nats = broker.client().clone();
     match &files.bootstrap {
@@ -144,9 +169,15 @@ async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks
     let metrics = Metrics::new();
     let figures = Arc::new(Figures::new(&metrics)?);
     let readiness = Readiness::new(health::CHECKS);
+    let signing = Signing::load(files.job_keys.as_deref(), files.control_plane_keys.as_deref())?;
+    signing::reconcile(&buckets.trust, &signing).await?;
     let app = App::new(Shared {
         auth: Auth::new(nats.clone(), &buckets, config.refusals_per_minute, Arc::clone(&figures)),
+        audit: Trail::new(broker.clone(), &metrics)?,
+        door: Door::new(&config, Arc::clone(&figures)),
         minter: Minter::load(&files)?,
+        certificates,
+        signing,
         waiters: Waiters::new(),
         desk: Desk::new(&metrics)?,
         mirror: Mirror::default(),
@@ -164,10 +195,14 @@ async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks
     });
     mirrors(&app);
     background(&app, "identity", identity::run);
+    background(&app, "leaving", agents::leave::run);
+    background(&app, "key uses", auth::write_uses);
+    background(&app, "certificates", certificates::run);
     background(&app, "waiters", waiters::run);
     background(&app, "queries", queries::run);
     background(&app, "replies", replies::run);
     background(&app, "pools", pools::sample);
+    background(&app, "audit", audit::run);
     let mirror = &app.mirror;
     tokio::join!(
         mirror.agents.synced(),
@@ -175,6 +210,7 @@ async fn prepare(config: Config, instance: String, broker: Broker, tasks: &Tasks
         mirror.pools.synced(),
         mirror.api_keys.synced(),
         mirror.join_tokens.synced(),
+        mirror.key_uses.synced(),
         app.waiters.ready()
     );
     // Last, so that its first look finds everything in place.
@@ -210,8 +246,12 @@ fn mirrors(app: &App) {
     background(app, "watch pools", |app| async move {
         mirror::watch::watch(&app.broker, &app.buckets.pools, app.mirror.pools.feed(|key| key.parse().ok())).await
     });
+    background(app, "watch signers", signing::follow);
     background(app, "watch join tokens", |app| async move {
         mirror::watch::watch(&app.broker, &app.buckets.join_tokens, app.mirror.join_tokens.feed(|key| Some(key.to_owned()))).await
+    });
+    background(app, "watch key uses", |app| async move {
+        mirror::watch::watch(&app.broker, &app.buckets.key_uses, app.mirror.key_uses.feed(|key| Some(key.to_owned()))).await
     });
     background(app, "watch keys", |app| async move {
         let mut feed = app.mirror.api_keys.feed(|key| Some(key.to_owned()));

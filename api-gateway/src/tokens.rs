@@ -1,4 +1,8 @@
-//! Join tokens: made, listed, deleted, and used up. Checking them is in [`crate::auth`].
+//! Join tokens: made, listed, deleted, and used up. Checking them is in [`crate::auth`], those for one certain agent in [`bound`], which names a
+//! token is for in [`pattern`].
+
+pub(crate) mod bound;
+mod pattern;
 
 use std::{str::FromStr, time::Duration};
 
@@ -7,7 +11,7 @@ use axum::{Json as Answer, extract::State, http::StatusCode};
 use muster_schemas::{
     api::{CreateJoinToken, JoinTokenView, Many, One},
     code::Code,
-    names::{NameError, PoolName},
+    names::{AgentName, NameError, PoolName},
     records::{
         JoinTokenRecord, Role,
         secret::{ALPHABET, Kind, PREFIX_LEN},
@@ -18,12 +22,15 @@ use muster_schemas::{
 
 use crate::{
     app::{App, Held, create, read, update},
+    audit::Noted,
     auth::{Caller, secret},
     endpoint::{Access, Endpoint},
     extract::{Json, Path, Query},
     page::{self, ListQuery},
     problem::ApiError,
 };
+
+use pattern::Pattern;
 
 const TAG: &str = "join tokens";
 const ADMIN: Access = Access::Role(Role::Admin);
@@ -36,10 +43,16 @@ const TRIES: usize = 200;
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/api/v1/join-tokens", ADMIN, make)
-            .about(TAG, "Make a join token", "Agents join a pool with it. The token itself is in the answer and nowhere else.")
+            .about(
+                TAG,
+                "Make a join token",
+                "Agents join a pool with it, those whose names fit the pattern if it has one. The token itself is in the answer and nowhere else. \
+                 For one certain agent, create that agent.",
+            )
             .body::<CreateJoinToken>()
             .answers::<One<JoinTokenView>>(StatusCode::CREATED, "The token, shown once.")
-            .codes(&[Code::PoolNotFound, Code::NameInvalid]),
+            .codes(&[Code::PoolNotFound, Code::NameInvalid])
+            .audited_made("join_tokens.create", "/data/prefix"),
         Endpoint::get("/api/v1/join-tokens", ADMIN, list)
             .about(TAG, "List join tokens", "In the order of their prefixes, used up and expired ones too.")
             .query::<ListQuery>()
@@ -48,7 +61,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::delete("/api/v1/join-tokens/{prefix}", ADMIN, delete)
             .about(TAG, "Delete a join token", "It stops working at once. Agents that joined with it stay.")
             .answers_other(StatusCode::NO_CONTENT, "It is gone.", "")
-            .codes(&[Code::NotFound, Code::NameInvalid]),
+            .codes(&[Code::NotFound, Code::NameInvalid])
+            .audited("join_tokens.delete"),
     ]
 }
 
@@ -67,11 +81,14 @@ impl FromStr for Prefix {
 async fn make(
     State(app): State<App>,
     caller: Caller,
+    noted: Noted,
     Json(asked): Json<CreateJoinToken>,
 ) -> Result<(StatusCode, Answer<One<JoinTokenView>>), ApiError> {
     let pool: PoolName = asked.pool.parse()?;
     let uses = within("uses", asked.uses.unwrap_or(1), USES)?;
+    noted.detail(format!("pool {pool}, {uses} uses"));
     let ttl = within("ttl_s", asked.ttl_s.unwrap_or(TTL_DEFAULT_S), TTL_S)?;
+    let pattern = asked.name_pattern.map(|pattern| pattern.parse::<Pattern>()).transpose()?;
     app.buckets.pool(&pool).await?;
     let parts = secret::fresh(Kind::Join);
     let now = Timestamp::now();
@@ -84,8 +101,8 @@ async fn make(
         created_at: now,
         expires_at: Some(now + Duration::from_secs(ttl.into())),
         agent_id: None,
-        name_pattern: None,
-        ephemeral: false,
+        name_pattern: pattern.map(|pattern| pattern.as_str().to_owned()),
+        ephemeral: asked.ephemeral,
     };
     let revision = create(&app.buckets.join_tokens, &record.prefix, &record).await?;
     let revision = revision.ok_or_else(|| ApiError::internal("make the token", "its prefix exists already"))?;
@@ -128,6 +145,19 @@ fn view(record: &JoinTokenRecord) -> JoinTokenView {
         created_at: record.created_at,
         token: None,
     }
+}
+
+/// Makes sure that the token is for agents of this name.
+///
+/// # Errors
+/// `name_invalid` that tells the pattern.
+pub(crate) fn check_name(token: &JoinTokenRecord, name: &AgentName) -> Result<(), ApiError> {
+    let Some(pattern) = &token.name_pattern else { return Ok(()) };
+    // One that cannot be read fits nothing.
+    if pattern.parse::<Pattern>().is_ok_and(|pattern| pattern.fits(name)) {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::NameInvalid, format!("the join token is for agents with names like `{pattern}`, and `{name}` is not")))
 }
 
 /// Counts one use of a token. Of any number of callers with a single-use token, exactly one succeeds.

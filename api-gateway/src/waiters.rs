@@ -11,15 +11,13 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Client;
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_schemas::{
     code::Code,
     names::{JobId, PoolName},
-    result::JobResult,
     subjects::About,
-    time::Timestamp,
     topology,
 };
 use tokio::{
@@ -27,7 +25,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use crate::{app::App, jobs::outcome, problem::ApiError, stored};
+use crate::{
+    app::App,
+    jobs::outcome::{self, Arrived, Marked},
+    problem::ApiError,
+    stored,
+};
 
 /// The most requests that may wait on one gateway. Each costs a connection and about 2 KiB.
 const MOST: usize = 10_000;
@@ -48,10 +51,17 @@ struct Inner {
     ready: watch::Sender<bool>,
 }
 
+/// What the broker told of a stored result.
+#[derive(Debug, Clone)]
+struct Done {
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+}
+
 /// Waiting requests by the subject on which their result comes.
 #[derive(Default)]
 struct Waiting {
-    by_subject: HashMap<String, Vec<(u64, oneshot::Sender<Bytes>)>>,
+    by_subject: HashMap<String, Vec<(u64, oneshot::Sender<Done>)>>,
     count: usize,
     next: u64,
 }
@@ -100,14 +110,14 @@ impl Waiters {
     }
 
     /// Hands a result to whoever waits for it.
-    fn deliver(&self, subject: &str, body: &Bytes) {
+    fn deliver(&self, subject: &str, done: &Done) {
         let mut waiting = self.lock();
         let Some(waiters) = waiting.by_subject.remove(subject) else { return };
         waiting.count = waiting.count.saturating_sub(waiters.len());
         drop(waiting);
         for (_, waiter) in waiters {
             // Whoever stopped waiting meanwhile wants no answer.
-            let _ = waiter.send(body.clone());
+            let _ = waiter.send(done.clone());
         }
     }
 
@@ -126,20 +136,27 @@ pub(crate) struct Waiter {
     subject: String,
     stored_under: String,
     token: u64,
-    result: oneshot::Receiver<Bytes>,
+    result: oneshot::Receiver<Done>,
     looks: watch::Receiver<u64>,
     home: Waiters,
 }
 
 impl Waiter {
     /// The job's result if it comes before `deadline` and before the gateway stops. Safe to cancel.
-    pub(crate) async fn result(&mut self, app: &App, deadline: Instant) -> Option<JobResult> {
+    pub(crate) async fn result(&mut self, app: &App, deadline: Instant) -> Option<Marked> {
+        let arrived = self.arrived(app, deadline).await?;
+        Some(outcome::marked(app, &arrived).await)
+    }
+
+    async fn arrived(&mut self, app: &App, deadline: Instant) -> Option<Arrived> {
         let mut again = interval_at(Instant::now() + LOOK_AGAIN, LOOK_AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                body = &mut self.result => return body.ok().map(|body| outcome::read(&body, Timestamp::now())),
+                done = &mut self.result => {
+                    return done.ok().map(|done| Arrived::republished(self.stored_under.clone(), done.headers, done.payload));
+                }
                 () = sleep_until(deadline) => return None,
                 () = app.tasks.shutdown().requested() => return None,
                 changed = self.looks.changed() => changed.ok()?,
@@ -153,10 +170,10 @@ impl Waiter {
     }
 
     /// Looks for the stored result.
-    async fn look(&self, client: &Client) -> Result<Option<JobResult>, stored::StoreError> {
+    async fn look(&self, client: &Client) -> Result<Option<Arrived>, stored::StoreError> {
         let _permit = self.home.0.looking.acquire().await;
         let found = stored::last(client, topology::RESULTS, &self.stored_under).await?;
-        Ok(found.map(|found| outcome::read(&found.payload, found.at)))
+        Ok(found.map(Arrived::from))
     }
 }
 
@@ -186,7 +203,7 @@ pub(crate) async fn run(app: App) -> anyhow::Result<()> {
         tokio::select! {
             message = done.next() => {
                 let Some(message) = message else { anyhow::bail!("the subscription to stored results ended") };
-                waiters.deliver(&message.subject, &message.payload);
+                waiters.deliver(&message.subject, &Done { headers: message.headers, payload: message.payload });
             }
             // The client subscribes again before it tells of the connection, so a result is either seen by the look or comes afterwards.
             status = app.broker.wait_for(|status| status.connects != connects) => {
@@ -206,6 +223,10 @@ mod tests {
         ("p".parse().unwrap(), "j".parse().unwrap())
     }
 
+    fn done(body: &'static str) -> Done {
+        Done { headers: None, payload: body.into() }
+    }
+
     #[test]
     fn whoever_stops_waiting_leaves_nothing_behind() {
         let waiters = Waiters::new();
@@ -214,7 +235,7 @@ mod tests {
         assert_eq!(waiters.count(), 2);
         drop(first);
         assert_eq!(waiters.count(), 1);
-        waiters.deliver(&About::Done.job(&pool, &id), &Bytes::new());
+        waiters.deliver(&About::Done.job(&pool, &id), &done(""));
         assert_eq!(waiters.count(), 0);
         drop(second);
         assert_eq!((waiters.count(), waiters.lock().by_subject.len()), (0, 0));
@@ -225,10 +246,10 @@ mod tests {
         let waiters = Waiters::new();
         let (pool, id) = job();
         let mut waiter = waiters.register(&pool, &id).unwrap();
-        waiters.deliver(&About::Done.job(&"q".parse().unwrap(), &id), &Bytes::new());
+        waiters.deliver(&About::Done.job(&"q".parse().unwrap(), &id), &done(""));
         assert!(waiter.result.try_recv().is_err());
-        waiters.deliver(&About::Done.job(&pool, &id), &Bytes::from_static(b"x"));
-        assert_eq!(waiter.result.try_recv().unwrap(), "x");
+        waiters.deliver(&About::Done.job(&pool, &id), &done("x"));
+        assert_eq!(waiter.result.try_recv().unwrap().payload, "x");
     }
 
     #[test]

@@ -5,16 +5,15 @@
 #[path = "stack/stack.rs"]
 mod stack;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use async_nats::jetstream;
 use futures_util::future::join_all;
 use muster_broker_config::{jwt, provision};
 use muster_schemas::{
     control::{RenewAnswer, RenewRequest},
     heartbeat::{Heartbeat, Load, Slots},
     names::AgentId,
-    records::{AgentRecord, AgentState, keys},
+    records::{AgentState, keys},
     standing::{Standing, Status},
     subjects::{self, broker},
     time::Timestamp,
@@ -22,46 +21,12 @@ use muster_schemas::{
     wire::{self, V},
 };
 use nkeys::KeyPair;
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
-use stack::{Answer, Gateway, POOL, Stack, eventually, send};
-
-const REGISTER: &str = "/api/v1/agents/register";
-
-fn body(name: &str) -> Value {
-    json!({
-        "name": name, "version": "0.1.0", "os": "linux", "arch": "x86_64", "hostname": "host", "capabilities": ["shell", "probe"],
-        "labels": {"zone": "north"}, "public_key": KeyPair::new_user().public_key(),
-    })
-}
-
-async fn join(gateway: &Gateway, token: &str, body: &Value) -> Answer {
-    send(gateway.anybody().request(Method::POST, REGISTER).header("x-agent-token", token).json(body)).await
-}
+use stack::{Gateway, POOL, Stack, body, come_back, eventually, join, user};
 
 async fn token(stack: &Stack, gateway: &Gateway, body: Value) -> Value {
     stack.admin(gateway).post("/api/v1/join-tokens", &body).await.data(201).clone()
-}
-
-/// Connects as the agent that registered with this key.
-async fn connect(stack: &Stack, registered: &Value, user: KeyPair) -> async_nats::Client {
-    let id: AgentId = registered["agent_id"].as_str().unwrap().parse().unwrap();
-    let user = Arc::new(user);
-    let sign = move |nonce: Vec<u8>| {
-        let user = Arc::clone(&user);
-        async move { user.sign(&nonce).map_err(async_nats::AuthError::new) }
-    };
-    let options = async_nats::ConnectOptions::with_jwt(registered["jwt"].as_str().unwrap().to_owned(), sign);
-    options.custom_inbox_prefix(subjects::agent_inbox(&id)).connect(stack.server.url()).await.unwrap()
-}
-
-/// Changes an agent's record behind the gateway's back, as an operator's command would.
-async fn decide(stack: &Stack, id: &AgentId, state: AgentState) {
-    let js = jetstream::new(stack.broker().await);
-    let bucket = js.get_key_value(topology::AGENTS).await.unwrap();
-    let mut record: AgentRecord = wire::decode(&bucket.get(keys::agent(id)).await.unwrap().unwrap()).unwrap();
-    record.state = state;
-    bucket.put(keys::agent(id), wire::encode(&record).into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -88,11 +53,11 @@ async fn an_agent_joins_once_and_comes_back_with_its_key() {
     queue(broker::ConsumerApi::Delete).await;
 
     // At the other gateway, with a new key pair and a changed body.
-    let user = KeyPair::new_user();
+    let user = user();
     let mut again = body("another-name");
     again["public_key"] = user.public_key().into();
     again["capabilities"] = json!(["shell", "docker"]);
-    let back = other.with_key(key).post(REGISTER, &again).await;
+    let back = come_back(&other, key, &again).await;
     let back = back.data(200);
     assert_eq!(back["agent_id"], id);
     assert_eq!(queue(broker::ConsumerApi::Info).await["name"], id, "and is there again");
@@ -234,14 +199,14 @@ async fn tokens_end_and_are_deleted() {
 async fn a_revoked_agent_is_refused_at_every_door() {
     let stack = Stack::start().await;
     let gateway = stack.gateway(&[]).await;
-    let user = KeyPair::new_user();
+    let user = user();
     let mut asked = body("web-1");
     asked["public_key"] = user.public_key().into();
     let joined = join(&gateway, &stack.join_token(), &asked).await.data(201).clone();
     let id: AgentId = joined["agent_id"].as_str().unwrap().parse().unwrap();
-    let client = connect(&stack, &joined, user).await;
+    let client = stack.connect(&joined, user).await;
     let renew = async |public_key: &str| -> RenewAnswer {
-        let request = RenewRequest { v: V, public_key: public_key.into() };
+        let request = RenewRequest { v: V, public_key: public_key.into(), csr: None };
         let answer = client.request(subjects::renew(&id), wire::encode(&request).into()).await.unwrap();
         wire::decode(&answer.payload).unwrap()
     };
@@ -265,11 +230,11 @@ async fn a_revoked_agent_is_refused_at_every_door() {
     })
     .await;
     // One that takes no jobs keeps its identity; a revoked one does not.
-    decide(&stack, &id, AgentState::Disabled).await;
+    stack.decide(&id, AgentState::Disabled).await;
     assert!(renew(key).await.jwt.is_some());
-    decide(&stack, &id, AgentState::Revoked).await;
+    stack.decide(&id, AgentState::Revoked).await;
     assert_eq!(renew(key).await.error.unwrap().code.as_str(), "agent_revoked");
-    let back = gateway.with_key(joined["api_key"].as_str().unwrap()).post(REGISTER, &asked).await;
+    let back = come_back(&gateway, joined["api_key"].as_str().unwrap(), &asked).await;
     assert_eq!(back.code(), "agent_revoked");
     assert_eq!(back.status, StatusCode::FORBIDDEN);
     let view = stack.admin(&gateway).get(&format!("/api/v1/agents/{id}")).await;
@@ -284,7 +249,7 @@ async fn an_agents_health_is_its_standing_and_its_last_heartbeat() {
     let stack = Stack::start().await;
     let gateway = stack.gateway(&[]).await;
     let admin = stack.admin(&gateway);
-    let user = KeyPair::new_user();
+    let user = user();
     let mut asked = body("web-1");
     asked["public_key"] = user.public_key().into();
     let joined = join(&gateway, &stack.join_token(), &asked).await.data(201).clone();
@@ -315,7 +280,7 @@ async fn an_agents_health_is_its_standing_and_its_last_heartbeat() {
         draining: false,
         goodbye: false,
     };
-    let client = connect(&stack, &joined, user).await;
+    let client = stack.connect(&joined, user).await;
     let pool = POOL.parse().unwrap();
     client.publish(subjects::heartbeat(&pool, &id), wire::encode(&beat).into()).await.unwrap();
     client.flush().await.unwrap();

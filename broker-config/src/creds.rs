@@ -95,6 +95,14 @@ pub fn issue_service(core_signing_seed: &str, core_account: &str, name: &str, po
     issue(core_signing_seed, core_account, name, &Role::Service { pools: pools.to_vec() }, None, Timestamp::now())
 }
 
+/// Makes the credentials of somebody who watches `pools`; they do not expire. `core_account` is the public key of `CORE`.
+///
+/// # Errors
+/// As [`issue`].
+pub fn issue_viewer(core_signing_seed: &str, core_account: &str, name: &str, pools: &[PoolName]) -> Result<Creds, JwtError> {
+    issue(core_signing_seed, core_account, name, &Role::Viewer { pools: pools.to_vec() }, None, Timestamp::now())
+}
+
 /// Makes an agent's JWT for the public key that it brought (`U…`), valid from now for `lifetime`. The agent keeps its seed.
 ///
 /// # Errors

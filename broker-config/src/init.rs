@@ -3,7 +3,7 @@
 //! It is idempotent: keys and secrets that exist are never overwritten, what is missing is made, and what follows from the keys (JWTs of
 //! accounts, the config) is written anew only when it would say something else. It never talks to a server: see [`crate::provision`].
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use muster_schemas::{names::PoolName, time::Timestamp};
 use nkeys::{KeyPair, KeyPairType};
@@ -17,13 +17,18 @@ use crate::{
     layout::{Account, Layout},
     permissions::Role,
     provision::Bootstrap,
+    tls::TlsError,
 };
 
 pub mod config;
+mod fleet;
 pub mod secrets;
 mod signers;
+mod tls;
 
-pub use config::Broker;
+pub use config::{Broker, Endpoint};
+pub use signers::{drop_old_job_keys, roll_job_keys};
+pub use tls::{Certified, certify};
 
 /// What a deployment is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,9 @@ pub enum InitError {
     /// A JWT could not be signed.
     #[error("cannot sign")]
     Sign(#[from] JwtError),
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A secret could not be hashed.
     #[error("cannot hash the admin key")]
     Hash(#[from] bcrypt::BcryptError),
@@ -77,6 +85,8 @@ pub struct Deployment {
     pub join_token: Option<Zeroizing<String>>,
     /// What provisioning stores first.
     pub bootstrap: Bootstrap,
+    /// Whether TLS is on.
+    pub tls: bool,
 }
 
 impl std::fmt::Debug for Deployment {
@@ -116,13 +126,16 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Deployment, InitError> 
     };
     let operator_jwt = signed(&layout.operator_jwt(), &claims, &operator, now)?;
     let account = |account, claims: AccountClaims| signed(&layout.account_jwt(account), &claims, &operator, now);
+    let (claims, signers) =
+        (|revoked| accounts::fleet(&fleet, &core, revoked), fleet::Signers { operator: &operator, signing: &operator_signing });
     let jwts = [
         (&sys, account(Account::Sys, accounts::sys(&sys))?),
         (&core, account(Account::Core, accounts::core(&core, &fleet))?),
-        (&fleet, account(Account::Fleet, accounts::fleet(&fleet, &core, revocations(&layout)?))?),
+        (&fleet, fleet::signed(&layout, &options.broker.accounts_dir(), &fleet.account, claims, &signers, now)?),
     ];
+    let tls = tls::ensure(&layout, options.broker.tls.as_deref(), now)?;
     let preload = jwts.map(|(keys, jwt)| (keys.account.clone(), jwt));
-    files::replace(&layout.server_config(), &config::render(&options.broker, &operator_jwt, &sys.account, &preload))?;
+    files::replace(&layout.server_config(), &config::render(&options.broker, tls.as_ref(), &operator_jwt, &sys.account, &preload))?;
     for path in [layout.fleet_account(), layout.revoked_account()] {
         files::replace(&path, &format!("{}\n", fleet.account))?;
     }
@@ -134,7 +147,16 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Deployment, InitError> 
     user(Account::Sys, &sys, &layout.system_creds(), "system", &Role::System)?;
     user(Account::Sys, &sys, &layout.revoker_creds(), "revoker", &Role::Revoker)?;
     let first = secrets::ensure(&layout, &options.pool, signers, now)?;
-    Ok(Deployment { layout, sys, core, fleet, admin_key: first.admin_key, join_token: first.join_token, bootstrap: first.bootstrap })
+    Ok(Deployment {
+        layout,
+        sys,
+        core,
+        fleet,
+        admin_key: first.admin_key,
+        join_token: first.join_token,
+        bootstrap: first.bootstrap,
+        tls: tls.is_some(),
+    })
 }
 
 /// Reads a seed, or makes one where there is none.
@@ -158,8 +180,7 @@ fn account_keys(layout: &Layout, account: Account) -> Result<AccountKeys, InitEr
     Ok(AccountKeys { account: identity?.public_key(), signing: signing?.public_key() })
 }
 
-/// The JWT on disk while it says the same, so that its `iat` stands: the server's resolver keeps the newest it has seen, and a needlessly
-/// fresh one would undo revocations that were made on the server.
+/// The JWT on disk while it says the same, so that its `iat` stands.
 fn signed(path: &Path, claims: &impl Claims, key: &KeyPair, now: Timestamp) -> Result<String, InitError> {
     if let Some(jwt) = files::read(path)?
         && jwt::says_same(&jwt, claims, key)
@@ -169,18 +190,6 @@ fn signed(path: &Path, claims: &impl Claims, key: &KeyPair, now: Timestamp) -> R
     let jwt = jwt::encode(claims, key, now)?;
     files::replace(path, &format!("{jwt}\n"))?;
     Ok(jwt)
-}
-
-/// Revocations in the last JWT of `FLEET` that was signed here, to be carried over.
-fn revocations(layout: &Layout) -> Result<BTreeMap<String, i64>, InitError> {
-    let path = layout.account_jwt(Account::Fleet);
-    let Some(jwt) = files::read(&path)? else { return Ok(BTreeMap::new()) };
-    // Losing them would let revoked agents in again, so a damaged file is not simply signed anew.
-    let payload = jwt::payload(&jwt).map_err(|error| damaged(&path, error))?;
-    match payload.pointer("/nats/revocations") {
-        None => Ok(BTreeMap::new()),
-        Some(revoked) => serde_json::from_value(revoked.clone()).map_err(|error| damaged(&path, error)),
-    }
 }
 
 /// Credentials for `role`: the seed on disk stays, its JWT is signed anew when the role's permissions or the signing key are others now.

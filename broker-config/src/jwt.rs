@@ -10,7 +10,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha512_256};
 
 pub mod claims;
+mod revocations;
 pub use claims::{AccountClaims, Claims, OperatorClaims, UserClaims};
+pub use revocations::{revocations, with_revocations};
 
 /// The header of every NATS JWT: the signature is by an nkey over header and payload.
 const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
@@ -80,13 +82,18 @@ pub(crate) fn check_key(public_key: &str, what: &'static str, prefix: &'static s
 /// [`JwtError::Sign`] when the key has no seed.
 pub fn encode(claims: &impl Claims, key: &KeyPair, now: Timestamp) -> Result<String, JwtError> {
     let mut body = claims.to_value();
+    if let (Some(map), Some(lifetime)) = (body.as_object_mut(), claims.lifetime()) {
+        map.insert("exp".into(), (now + lifetime).secs().into());
+    }
+    sign(body, key, now.secs())
+}
+
+/// Signs a payload as of a second.
+fn sign(mut body: Value, key: &KeyPair, iat: i64) -> Result<String, JwtError> {
     if let Some(map) = body.as_object_mut() {
-        map.insert("iat".into(), now.secs().into());
+        map.insert("iat".into(), iat.into());
         map.insert("iss".into(), key.public_key().into());
         map.insert("jti".into(), "".into());
-        if let Some(lifetime) = claims.lifetime() {
-            map.insert("exp".into(), (now + lifetime).secs().into());
-        }
     }
     // As the reference implementation has it: the id is a hash of the claims with an empty id.
     let id = BASE32_NOPAD.encode(&Sha512_256::digest(body.to_string()));

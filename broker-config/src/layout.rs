@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 /// | `system/` | whoever looks after the server |
 /// | `agent/` | agents that join by token |
 /// | `services/` | credentials of services |
+/// | `tls/` | the certificate authority, where TLS is on: `muster init` and `muster creds issue`; `ca.pem` is for everybody |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     root: PathBuf,
@@ -39,6 +40,33 @@ impl Account {
             Self::Sys => "sys",
             Self::Core => "core",
             Self::Fleet => "fleet",
+        }
+    }
+}
+
+/// A part of the deployment that takes part in TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsPart {
+    /// nats-server.
+    Broker,
+    /// The gateway.
+    Gateway,
+    /// The dispatcher.
+    Dispatcher,
+    /// Agents. Theirs is the authority's certificate only: they make their own keys.
+    Agent,
+}
+
+impl TlsPart {
+    /// Every part.
+    pub const ALL: [Self; 4] = [Self::Broker, Self::Gateway, Self::Dispatcher, Self::Agent];
+
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Gateway => "gateway",
+            Self::Dispatcher => "dispatcher",
+            Self::Agent => "agent",
         }
     }
 }
@@ -97,6 +125,11 @@ impl Layout {
     /// The public keys of all of those, which the gateway sees to that agents trust: one a line, after the name of its process.
     pub fn control_plane_keys(&self) -> PathBuf {
         self.at("gateway/control-plane.pub")
+    }
+
+    /// The same, for the dispatcher.
+    pub fn dispatcher_control_plane_keys(&self) -> PathBuf {
+        self.at("dispatcher/control-plane.pub")
     }
 
     /// The operator's JWT.
@@ -165,6 +198,42 @@ impl Layout {
     /// The credentials of a service. `name` must be a checked name, such as an agent's or pool's.
     pub fn service_creds(&self, name: &str) -> PathBuf {
         self.at(&format!("services/{name}.creds"))
+    }
+
+    /// The key of the deployment's certificate authority, where TLS is on. Whoever has it can make certificates for every broker and agent.
+    pub fn ca_key(&self) -> PathBuf {
+        self.at("tls/ca.key")
+    }
+
+    /// The authority's certificate: what every process and every client checks others by. No secret.
+    pub fn ca(&self) -> PathBuf {
+        self.at("tls/ca.pem")
+    }
+
+    /// A part's own copy of the authority's certificate.
+    pub fn ca_of(&self, part: TlsPart) -> PathBuf {
+        self.at(&format!("{}/ca.pem", part.directory()))
+    }
+
+    /// A part's private key. The gateway's is the authority's: it signs agents, and makes its own certificates itself.
+    pub fn tls_key(&self, part: TlsPart) -> PathBuf {
+        let name = if part == TlsPart::Gateway { "ca.key" } else { "tls.key" };
+        self.at(&format!("{}/{name}", part.directory()))
+    }
+
+    /// A part's certificate.
+    pub fn tls_certificate(&self, part: TlsPart) -> PathBuf {
+        self.at(&format!("{}/tls.pem", part.directory()))
+    }
+
+    /// The names by which broker and gateway are reached, one a line.
+    pub fn tls_names(&self) -> PathBuf {
+        self.at("gateway/tls.names")
+    }
+
+    /// The client certificate of a service, and its key, beside its credentials.
+    pub fn beside_creds(creds: &Path) -> (PathBuf, PathBuf) {
+        (creds.with_extension("pem"), creds.with_extension("key"))
     }
 
     /// Every directory that `init` makes.

@@ -11,7 +11,9 @@
 //! | credentials files, and minting them for agents and services | [`creds`] |
 //! | where a deployment keeps which file | [`layout`] |
 //! | making a deployment (`muster init`) | [`init`] |
+//! | certificates, and requests for them | [`tls`] |
 //! | making the streams on a server | [`provision`] |
+//! | what gateway and dispatcher sign with | [`signing`] |
 //! | finding, fetching, starting a `nats-server` | [`server`] |
 
 pub mod accounts;
@@ -23,3 +25,5 @@ pub mod layout;
 pub mod permissions;
 pub mod provision;
 pub mod server;
+pub mod signing;
+pub mod tls;

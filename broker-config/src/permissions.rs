@@ -35,6 +35,11 @@ pub enum Role {
         /// The pools. None means no pool.
         pools: Vec<PoolName>,
     },
+    /// Somebody who watches some pools, in `CORE`: their results, events and output, and nothing that changes anything.
+    Viewer {
+        /// The pools. None means no pool.
+        pools: Vec<PoolName>,
+    },
     /// Whoever looks after the server, in the system account.
     System,
     /// The dispatcher's second connection, in the system account: it puts revocations into the agents' account.
@@ -95,8 +100,9 @@ impl Role {
             Self::Gateway => control_plane::gateway(),
             Self::Dispatcher => control_plane::dispatcher(),
             Self::Service { pools } => service(pools),
+            Self::Viewer { pools } => viewer(pools),
             Self::Revoker => Permissions {
-                publish: [broker::CLAIMS_UPDATE, broker::CLAIMS_LOOKUPS].map(str::to_owned).into(),
+                publish: [broker::CLAIMS_UPDATE, broker::CLAIMS_LOOKUPS, broker::ACCOUNTS_IN_FORCE].map(str::to_owned).into(),
                 subscribe: vec![broker::SYSTEM_INBOXES.into()],
                 ..Permissions::default()
             },
@@ -143,14 +149,20 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
 
 /// No JetStream interface at all: its answers go to a reply subject of the caller's choice, which could be another pool's queue.
 fn service(pools: &[PoolName]) -> Permissions {
-    let each = |build: &dyn Fn(&PoolName) -> String| pools.iter().map(build).collect::<Vec<_>>();
-    let mut publish = each(&subjects::jobs_of);
-    publish.extend(each(&Query::any_about));
-    let mut subscribe = vec![broker::INBOXES.to_owned()];
-    for about in [About::Done, About::Event, About::Log] {
-        subscribe.extend(each(&|pool| about.pool(pool)));
-    }
-    Permissions { publish, publish_not: Vec::new(), subscribe, responses: None }
+    let mut publish: Vec<String> = pools.iter().map(subjects::jobs_of).collect();
+    publish.extend(pools.iter().map(Query::any_about));
+    Permissions { publish, subscribe: watched(pools), ..Permissions::default() }
+}
+
+fn viewer(pools: &[PoolName]) -> Permissions {
+    let publish = pools.iter().map(|pool| Query::Result.about(pool)).collect();
+    Permissions { publish, subscribe: watched(pools), ..Permissions::default() }
+}
+
+/// What is told of the pools' jobs, and the answers to one's own questions.
+fn watched(pools: &[PoolName]) -> Vec<String> {
+    let told = [About::Done, About::Event, About::Log].into_iter().flat_map(|about| pools.iter().map(move |pool| about.pool(pool)));
+    std::iter::once(broker::INBOXES.to_owned()).chain(told).collect()
 }
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ impl Api {
             // A proxy of the environment leads out, not to this machine.
             builder = builder.no_proxy();
         }
+        if let Some(path) = &target.ca {
+            let unfit = || format!("can't use the certificates in {}", path.display());
+            let pem = std::fs::read(path).with_context(unfit)?;
+            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).with_context(unfit)?);
+        }
         Ok(Self { http: builder.build().context("can't set up HTTP")?, target })
     }
 
@@ -230,7 +235,7 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", free.local_addr().unwrap());
         drop(free);
-        let api = Api::new(Target { url: url.clone(), api_key: None }).unwrap();
+        let api = Api::new(Target { url: url.clone(), api_key: None, ca: None }).unwrap();
         let error = api.get::<serde_json::Value>("/pools/x", &[]).await.unwrap_err();
         let failure = error.downcast_ref::<Failure>().unwrap();
         assert!(failure.message.contains(&url), "{failure}");

@@ -10,6 +10,8 @@ use muster_schemas::{
     records::Role,
 };
 
+pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod groups;
 pub(crate) mod job;
 pub(crate) mod jobs;
@@ -17,16 +19,20 @@ pub(crate) mod listed;
 pub(crate) mod operate;
 pub(crate) mod pools;
 pub(crate) mod schedules;
+pub(crate) mod signers;
 pub(crate) mod stack;
 pub(crate) mod work;
 
+pub(crate) use agents::{AgentCreateArgs, AgentEditArgs, AgentsCommand, AgentsListArgs, JoinTokenCommand};
+pub(crate) use audit::AuditArgs;
 pub(crate) use groups::{GroupsCommand, GroupsListArgs, RunArgs};
 pub(crate) use job::{JobCommand, PingArgs, SubmitArgs};
 pub(crate) use jobs::{DeadCommand, DeadListArgs, JobsArgs, Which};
 pub(crate) use listed::Listed;
-pub(crate) use operate::{AgentsCommand, AgentsListArgs, CredsCommand, JoinTokenCommand, KeysCommand};
+pub(crate) use operate::{CredsCommand, KeysCommand};
 pub(crate) use pools::{DefaultsArgs, PoolPutArgs, PoolsCommand};
 pub(crate) use schedules::{SchedulePutArgs, SchedulesCommand};
+pub(crate) use signers::SignersCommand;
 pub(crate) use stack::{InitArgs, ServiceCommand, UpArgs};
 pub(crate) use work::{TimeArgs, WhatArgs, WorkArgs};
 
@@ -69,6 +75,9 @@ pub(crate) struct Global {
     /// The API key. Prefer the variable: a command line is visible to others on this machine
     #[arg(long, global = true, env = "MUSTER_API_KEY", value_name = "KEY", hide_env_values = true, help_heading = "Gateway")]
     pub(crate) api_key: Option<String>,
+    /// File with the certificates (PEM) that the gateway's one must be signed by [default: the profile's, else the system's]
+    #[arg(long, global = true, env = "MUSTER_CA", value_name = "FILE", help_heading = "Gateway")]
+    pub(crate) ca: Option<PathBuf>,
     /// A profile of ~/.config/muster/profiles.toml
     #[arg(long, global = true, env = "MUSTER_PROFILE", value_name = "NAME", help_heading = "Gateway")]
     pub(crate) profile: Option<String>,
@@ -97,8 +106,9 @@ pub(crate) enum Command {
     Jobs(Box<JobsArgs>),
     /// List, show, replay and delete dead letters: jobs that nobody could finish
     Dead(Box<Listed<DeadCommand, DeadListArgs>>),
-    /// List agents, look at one, see its health
-    Agents(Listed<AgentsCommand, AgentsListArgs>),
+    /// List agents, look at one, create, change, stop, revoke and delete them
+    #[command(visible_alias = "agent")]
+    Agents(Box<Listed<AgentsCommand, AgentsListArgs>>),
     /// List, make, change, pause and delete pools, see their health
     #[command(visible_alias = "pool")]
     Pools {
@@ -117,16 +127,23 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: CredsCommand,
     },
+    /// List, add and remove the keys whose jobs agents run
+    Signers {
+        #[command(subcommand)]
+        command: SignersCommand,
+    },
     /// Create, list and revoke API keys
     Keys {
         #[command(subcommand)]
         command: KeysCommand,
     },
-    /// Create tokens with which agents join a pool
+    /// Create, list and delete tokens with which agents join a pool
     JoinToken {
         #[command(subcommand)]
         command: JoinTokenCommand,
     },
+    /// Look at the audit trail: who did what, or tried to
+    Audit(Box<AuditArgs>),
     /// Measure a running stack, beside the bare broker in the same run
     Bench(crate::bench::BenchArgs),
     /// Run one of the services; `muster up` does this for you

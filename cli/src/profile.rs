@@ -34,6 +34,9 @@ pub(crate) struct Profile {
     /// The key to show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) api_key: Option<String>,
+    /// File with the certificates (PEM) that its one must be signed by; without it, the system's count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
     /// Where `muster up` keeps its data, if it is one of those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -117,7 +120,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/profiles.toml");
         assert_eq!(Profiles::load(&path).unwrap(), Profiles::default());
-        let local = Profile { url: "http://127.0.0.1:8080".into(), api_key: Some("mst_x".into()), data_dir: Some("/d".into()) };
+        let local = Profile { url: "http://127.0.0.1:8080".into(), api_key: Some("mst_x".into()), ca: None, data_dir: Some("/d".into()) };
         let profiles = Profiles { profiles: [(LOCAL.to_owned(), local)].into() };
         profiles.save(&path).unwrap();
         profiles.save(&path).unwrap();
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_profile_does_not_show_its_key_when_printed_for_debugging() {
-        let profile = Profile { url: "u".into(), api_key: Some("mst_secret".into()), data_dir: None };
+        let profile = Profile { url: "u".into(), api_key: Some("mst_secret".into()), ca: None, data_dir: None };
         assert!(!format!("{profile:?}").contains("mst_secret"));
     }
 }

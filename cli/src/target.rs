@@ -2,6 +2,8 @@
 //!
 //! A key goes only where it belongs: with an address of the caller's own, a profile's key is used only if the address is the profile's.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
 
 use crate::{
@@ -17,6 +19,8 @@ pub(crate) struct Target {
     pub(crate) url: String,
     /// The key, if there is one.
     pub(crate) api_key: Option<String>,
+    /// Certificates that its one must be signed by, if not the system's.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Target {
@@ -43,6 +47,7 @@ pub(crate) fn find(global: &Global) -> anyhow::Result<Target> {
 fn choose(global: &Global, profiles: &Profiles) -> anyhow::Result<Target> {
     let flag = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (url, key) = (flag(&global.url), flag(&global.api_key));
+    let ca = global.ca.clone().filter(|path| !path.as_os_str().is_empty());
     let name = flag(&global.profile);
     let profile = match &name {
         Some(name) => match profiles.profiles.get(name) {
@@ -58,9 +63,13 @@ fn choose(global: &Global, profiles: &Profiles) -> anyhow::Result<Target> {
     match (url, profile) {
         (Some(url), profile) => {
             let fitting = profile.filter(|profile| same(&profile.url, &url));
-            Ok(Target { api_key: key.or_else(|| fitting.and_then(of_profile)), url: trimmed(&url)? })
+            let ca = ca.or_else(|| fitting.and_then(|profile| profile.ca.clone()));
+            Ok(Target { api_key: key.or_else(|| fitting.and_then(of_profile)), ca, url: trimmed(&url)? })
         }
-        (None, Some(profile)) => Ok(Target { api_key: key.or_else(|| of_profile(profile)), url: trimmed(&profile.url)? }),
+        (None, Some(profile)) => {
+            let ca = ca.or_else(|| profile.ca.clone());
+            Ok(Target { api_key: key.or_else(|| of_profile(profile)), ca, url: trimmed(&profile.url)? })
+        }
         (None, None) => bail!(
             Failure::new("no gateway is given")
                 .hint("start one here with `muster up`, or say which: --url and --api-key, MUSTER_URL and MUSTER_API_KEY, or a --profile")
@@ -92,7 +101,7 @@ mod tests {
     use super::*;
 
     fn profiles() -> Profiles {
-        let profile = |url: &str, key: &str| Profile { url: url.into(), api_key: Some(key.into()), data_dir: None };
+        let profile = |url: &str, key: &str| Profile { url: url.into(), api_key: Some(key.into()), ca: None, data_dir: None };
         Profiles {
             profiles: [(LOCAL.to_owned(), profile("http://l:1", "local-key")), ("prod".to_owned(), profile("https://p", "prod-key"))]
                 .into(),
@@ -101,7 +110,7 @@ mod tests {
 
     fn found(url: Option<&str>, key: Option<&str>, name: Option<&str>) -> (String, Option<String>) {
         let own = |text: Option<&str>| text.map(str::to_owned);
-        let global = Global { json: false, url: own(url), api_key: own(key), profile: own(name) };
+        let global = Global { url: own(url), api_key: own(key), profile: own(name), ..Global::default() };
         let target = choose(&global, &profiles()).unwrap();
         (target.url, target.api_key)
     }

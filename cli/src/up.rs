@@ -42,8 +42,8 @@ pub(crate) fn running(data_dir: &Path) -> anyhow::Result<Running> {
     let ports = Ports::last(&folder.ports()).context("it has not chosen its ports yet")?;
     let layout = Layout::new(folder.deployment());
     let api_key = std::fs::read_to_string(layout.admin_key()).context("can't read the administrator's key")?.trim().to_owned();
-    let at = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
-    Ok(Running { url: at("http", ports.http), nats_url: at("nats", ports.nats), layout, api_key })
+    let (url, nats_url) = ports.urls(layout.ca().exists());
+    Ok(Running { url, nats_url, layout, api_key })
 }
 
 /// How long the parts have to finish, one after the other, before they are killed. Agents wait 30 s for running jobs.

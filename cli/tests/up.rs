@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -69,7 +70,11 @@ impl Home {
     }
 
     fn up(&self) -> Up {
-        let mut child = self.up_command().stderr(Stdio::inherit()).spawn().unwrap();
+        self.up_with(&[])
+    }
+
+    fn up_with(&self, flags: &[&str]) -> Up {
+        let mut child = self.up_command().args(flags).stderr(Stdio::inherit()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
@@ -181,6 +186,42 @@ fn one_command_starts_a_stack_that_runs_jobs_and_goes_on_where_it_stopped() {
 
     let _fourth = a_revoked_administrator_gets_in_again(&home, third);
     assert_eq!(home.json(["job", "get", id, "--json"])["result"]["stdout"], "kept");
+}
+
+#[test]
+fn a_stack_with_tls_is_found_by_the_command_line_and_keeps_it_the_next_time() {
+    let home = Home::new();
+    let up = home.up_with(&["--tls", "--agents", "1"]);
+    assert!(up.said("url").starts_with("https://127.0.0.1:") && up.said("nats_url").starts_with("tls://127.0.0.1:"), "{}", up.said);
+    assert_eq!(text(&home.run(["submit", "--", "echo", "sealed"]).stdout), "sealed\n");
+    let ca = home.data().join("deployment/tls/ca.pem");
+    let elsewhere = ["--url", up.said("url"), "--api-key", up.said("api_key"), "--profile", "", "--ca", ca.to_str().unwrap(), "agents"];
+    assert!(home.run(elsewhere).status.success());
+    assert!(!home.run(["--ca", up.said("service_creds"), "agents"]).status.success(), "a file without certificates trusts nobody");
+
+    let out = home.0.path().join("billing.creds");
+    let issue = ["creds", "issue", "--publish", "default", "--name", "billing", "--out", out.to_str().unwrap(), "--json"];
+    let issued = home.json(issue);
+    assert_eq!(issued["registered"], true, "{issued}");
+    let key = issued["public_key"].as_str().unwrap();
+    let known = || home.json(["signers", "list", "--json"]).as_array().unwrap().iter().any(|signer| signer["public_key"] == key);
+    assert!(known());
+    assert!(home.run(["signers", "remove", key]).status.success() && !known());
+    let added = home.run(["signers", "add", out.to_str().unwrap(), "--publish", "default", "--name", "billing"]);
+    assert!(added.status.success() && known(), "{}", text(&added.stderr));
+    for (field, end) in [("path", "creds"), ("certificate", "pem"), ("key", "key")] {
+        let path = out.with_extension(end);
+        assert_eq!(issued[field].as_str().unwrap(), path.to_str().unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+    }
+    assert_eq!(issued["ca"].as_str().unwrap(), ca.to_str().unwrap());
+    fs::remove_file(&out).unwrap();
+    assert!(text(&home.run(issue).stderr).contains("billing.pem exists"), "a certificate is never written over");
+
+    drop(up);
+    let again = home.up_with(&["--agents", "1"]);
+    assert!(again.said("url").starts_with("https://"));
+    assert_eq!(text(&home.run(["submit", "--", "echo", "again"]).stdout), "again\n");
 }
 
 /// Stops the stack, and returns the next one.
@@ -390,8 +431,14 @@ fn a_deployment_is_made_once_and_credentials_are_issued_from_it() {
     assert_eq!(fs::read_to_string(home.data().join("admin.key")).unwrap(), key);
     let config = fs::read_to_string(first["paths"]["server_config"].as_str().unwrap()).unwrap();
     assert!(config.contains("0.0.0.0") && config.contains("4333"), "{config}");
+    for step in ["--roll-job-keys", "--drop-old-job-keys"] {
+        assert!(home.run(["init", "--dir", &dir, step]).status.success(), "{step}");
+        assert!(!home.run(["init", "--dir", &dir, step, "--tls"]).status.success(), "it does nothing else beside");
+    }
+    assert_eq!(fs::read_to_string(first["paths"]["server_config"].as_str().unwrap()).unwrap(), config);
     let issued = home.run(["creds", "issue", "--publish", "default", "--name", "billing", "--out", &out, "--dir", &dir]);
     assert!(issued.status.success(), "{}", text(&issued.stderr));
+    assert!(text(&issued.stderr).contains("muster signers add U"), "it says what is left to do: {}", text(&issued.stderr));
     assert!(fs::read_to_string(out).unwrap().contains("NATS USER JWT"));
 }
 

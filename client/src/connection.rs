@@ -3,9 +3,14 @@
 //! What the broker refuses by permission it does not answer: it only says so beside the conversation. Those remarks are
 //! caught here, so that a call that is not allowed fails at once and with a reason, instead of timing out.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_nats::{ConnectOptions, Event, ServerError};
+use muster_schemas::signature::Signer;
 use tokio::sync::broadcast;
 
 use crate::{Error, waiters::Waiters};
@@ -24,7 +29,35 @@ const REMARKS: usize = 64;
 pub struct Client {
     pub(crate) nats: async_nats::Client,
     pub(crate) waiters: Arc<Waiters>,
+    /// Signs jobs: the key of the credentials.
+    pub(crate) signer: Option<Arc<Signer>>,
     remarks: Remarks,
+}
+
+/// Certificates, as PEM files: of whom to trust, and what to show. They are read anew at each connect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// The authority's certificate, `ca.pem`; `None` trusts the system's.
+    pub authority: Option<PathBuf>,
+    /// The certificate to show and its key: `muster creds issue` writes both beside the credentials.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    /// With either of the two, a broker without TLS is refused.
+    fn apply(&self, options: ConnectOptions) -> ConnectOptions {
+        let mut options = options;
+        if self.authority.is_some() || self.certificate.is_some() {
+            options = options.require_tls(true);
+        }
+        if let Some(authority) = &self.authority {
+            options = options.add_root_certificates(authority.clone());
+        }
+        match &self.certificate {
+            Some((certificate, key)) => options.add_client_certificate(certificate.clone(), key.clone()),
+            None => options,
+        }
+    }
 }
 
 /// What the broker says of permissions.
@@ -38,12 +71,23 @@ impl Client {
     /// # Errors
     /// [`Error::Credentials`] when the file cannot be read, [`Error::Connect`] when the first connection fails.
     pub async fn connect(url: &str, credentials: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::connect_with(url, credentials, &Tls::default()).await
+    }
+
+    /// As [`Client::connect`], to a broker with TLS on.
+    ///
+    /// # Errors
+    /// As [`Client::connect`]; certificates that cannot be read are an [`Error::Connect`].
+    pub async fn connect_with(url: &str, credentials: impl AsRef<Path>, tls: &Tls) -> Result<Self, Error> {
         let path = credentials.as_ref();
         let remarks = Remarks::new();
         let teller = remarks.clone();
+        let unreadable = |source| Error::Credentials { path: path.display().to_string(), source };
+        // What it signs with stays the same for as long as it lives; the connection reads the file anew.
+        let signer = signer(&tokio::fs::read_to_string(path).await.map_err(unreadable)?);
         let options = ConnectOptions::with_credentials_file(path)
             .await
-            .map_err(|source| Error::Credentials { path: path.display().to_string(), source })?
+            .map_err(unreadable)?
             .name("muster-client")
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -54,16 +98,23 @@ impl Client {
             });
         let refused = |source| Error::Connect { url: without_password(url), source };
         let servers: Vec<&str> = url.split(',').map(str::trim).collect();
-        let nats = options.connect(servers).await.map_err(refused)?;
-        Ok(Self::assemble(nats, remarks))
+        let nats = tls.apply(options).connect(servers).await.map_err(refused)?;
+        Ok(Self::assemble(nats, signer, remarks))
     }
 
     /// Uses a connection that exists. Its inbox prefix must be one that the credentials may subscribe to, and `_INBOX` for services.
     ///
     /// What the credentials do not allow then shows as a time-out rather than as [`Error::Forbidden`], since only the
-    /// one who made the connection hears the broker's remarks.
+    /// one who made the connection hears the broker's remarks. Jobs are not signed, and agents run none of those unless they were told to:
+    /// see [`Client::signing_with`].
     pub fn from_nats(nats: async_nats::Client) -> Self {
-        Self::assemble(nats, Remarks::new())
+        Self::assemble(nats, None, Remarks::new())
+    }
+
+    /// Signs jobs with this seed of a user (`SU…`), which has to be registered for their pools (`muster signers add`). `None` when it is none.
+    #[must_use]
+    pub fn signing_with(self, seed: &str) -> Option<Self> {
+        Some(Self { signer: Some(Arc::new(Signer::from_seed(seed)?)), ..self })
     }
 
     /// The connection, for what goes beyond this crate.
@@ -71,8 +122,8 @@ impl Client {
         &self.nats
     }
 
-    fn assemble(nats: async_nats::Client, remarks: Remarks) -> Self {
-        Self { waiters: Waiters::new(nats.clone()), nats, remarks }
+    fn assemble(nats: async_nats::Client, signer: Option<Signer>, remarks: Remarks) -> Self {
+        Self { waiters: Waiters::new(nats.clone()), nats, signer: signer.map(Arc::new), remarks }
     }
 
     /// Starts listening for remarks about subjects. Do this before the request that they may answer.
@@ -117,6 +168,11 @@ fn names(remark: &str, subject: &str) -> bool {
     remark.split('"').nth(1) == Some(subject)
 }
 
+/// The key of a credentials file.
+fn signer(credentials: &str) -> Option<Signer> {
+    credentials.lines().find_map(Signer::from_seed)
+}
+
 /// `nats://user:pass@host` becomes `nats://host`.
 fn without_password(urls: &str) -> String {
     let shown = urls.split(',').map(|url| {
@@ -142,6 +198,17 @@ mod tests {
         assert!(names(remark, "jobs.q.normal.shell.a"));
         assert!(!names(remark, "jobs.q.normal.shell.b"));
         assert!(!names(remark, "jobs.q.normal.shell"));
+    }
+
+    #[test]
+    fn the_key_of_the_credentials_signs() {
+        let key = nkeys::KeyPair::new_user();
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\ney.SU.x\n------END\n-----BEGIN USER NKEY SEED-----\n{}\n------END",
+            key.seed().unwrap()
+        );
+        assert_eq!(signer(&text).unwrap().public_key(), key.public_key());
+        assert!(signer("no seed here").is_none());
     }
 
     #[tokio::test]

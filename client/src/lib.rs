@@ -47,7 +47,7 @@ mod wait;
 mod waiters;
 mod watch;
 
-pub use connection::Client;
+pub use connection::{Client, Tls};
 pub use error::Error;
 pub use job::NewJob;
 pub use submit::Submitted;

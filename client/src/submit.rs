@@ -13,6 +13,8 @@ use muster_schemas::{
     headers,
     names::{JobId, PoolName},
     result::JobResult,
+    signature::{Signed, Signer},
+    time::Timestamp,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -78,7 +80,10 @@ impl Client {
         let mut fresh = !job.own_id;
         loop {
             let connects = self.connects();
-            let request = Request::new().payload(job.body.clone()).headers(message_headers(job, fresh)).timeout(Some(CONFIRM_TIMEOUT));
+            let request = Request::new()
+                .payload(job.body.clone())
+                .headers(message_headers(job, fresh, self.signer.as_deref()))
+                .timeout(Some(CONFIRM_TIMEOUT));
             let answer = tokio::select! {
                 answer = timeout_at(deadline, self.nats.send_request(job.subject.clone(), request)) => answer,
                 denied = denials.of([&job.subject]) => return Err(denied),
@@ -113,8 +118,13 @@ impl Client {
     }
 }
 
-fn message_headers(job: &Prepared, fresh: bool) -> HeaderMap {
+/// Signed anew for each try: what is promised differs, and so does the time.
+fn message_headers(job: &Prepared, fresh: bool, signer: Option<&Signer>) -> HeaderMap {
     let mut map = HeaderMap::new();
+    if let Some(signer) = signer {
+        let signature = signer.sign(Signed::Job { fresh }, &job.subject, &job.body, Timestamp::now());
+        map.insert(headers::SIGNATURE, signature.to_string());
+    }
     map.insert(headers::CONTENT_TYPE, headers::MSGPACK);
     if fresh {
         map.insert(headers::FRESH, "1");
@@ -194,8 +204,19 @@ mod tests {
         let made = NewJob::new("probe.ping", serde_json::json!({})).prepare(&pool).unwrap();
         let own = NewJob::new("probe.ping", serde_json::json!({})).id("mine".parse().unwrap()).prepare(&pool).unwrap();
         let names = |map: HeaderMap| [headers::FRESH, headers::MSG_ID].map(|name| map.get(name).map(ToString::to_string));
-        assert_eq!(names(message_headers(&made, true)), [Some("1".into()), None]);
-        assert_eq!(names(message_headers(&made, false)), [None, None]);
-        assert_eq!(names(message_headers(&own, false)), [None, Some("p.mine".into())]);
+        assert_eq!(names(message_headers(&made, true, None)), [Some("1".into()), None]);
+        assert_eq!(names(message_headers(&made, false, None)), [None, None]);
+        assert_eq!(names(message_headers(&own, false, None)), [None, Some("p.mine".into())]);
+    }
+
+    #[test]
+    fn each_try_is_signed_as_it_is_sent() {
+        let signer = Signer::generate();
+        let made = NewJob::new("probe.ping", serde_json::json!({})).prepare(&"p".parse().unwrap()).unwrap();
+        for fresh in [true, false] {
+            let map = message_headers(&made, fresh, Some(&signer));
+            let signature = muster_schemas::signature::Signature::parse(map.get(headers::SIGNATURE).unwrap().as_str()).unwrap();
+            signature.verify(Signed::Job { fresh }, &made.subject, &made.body).unwrap();
+        }
     }
 }

@@ -276,13 +276,37 @@ pub(crate) async fn write(
     revision: u64,
     patience: Duration,
 ) -> Result<Write, BrokerError> {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
-    if value.is_none() {
-        headers.insert(KV_OPERATION, DELETE);
+    match value {
+        Some(value) => put(client, bucket, key, (HeaderMap::new(), value), revision, patience).await,
+        None => bury(client, bucket, key, Vec::new(), revision, patience).await,
     }
+}
+
+/// Deletes an entry if its key is still at `revision`, and leaves `left` in the marker of its deletion, for those who look there.
+pub(crate) async fn bury(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    left: Vec<u8>,
+    revision: u64,
+    patience: Duration,
+) -> Result<Write, BrokerError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(KV_OPERATION, DELETE);
+    put(client, bucket, key, (headers, left), revision, patience).await
+}
+
+async fn put(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    (mut headers, body): (HeaderMap, Vec<u8>),
+    revision: u64,
+    patience: Duration,
+) -> Result<Write, BrokerError> {
+    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string());
     let what = format!("{key} in bucket {bucket}");
-    let request = Request::new().headers(headers).payload(value.unwrap_or_default().into()).timeout(Some(patience));
+    let request = Request::new().headers(headers).payload(body.into()).timeout(Some(patience));
     let answer = client.send_request(js::key(bucket, key), request).await.map_err(|source| unanswered(&what, source))?;
     match answered::<Ack>(&answer.payload, &what)? {
         Answer::Ok(Ack { seq }) => Ok(Write::Stored(seq)),

@@ -10,12 +10,13 @@ use muster_schemas::{
     code::Code,
     control::{Order, What},
     event::{self, Event, EventKind},
-    headers::{CONTENT_TYPE, MSGPACK, REPLY_TO, REPUBLISHED_SUBJECT, TTL},
+    headers::{CONTENT_TYPE, MSGPACK, REPLY_TO, REPUBLISHED_SUBJECT, SIGNATURE, TTL},
     job::Job,
     names::{AgentId, JobId, PoolName},
     queue::{self, Queue},
     records::keys,
     result::{ErrorInfo, JobResult, Outcome},
+    signature::Signed,
     standing::{Standing, Status},
     subjects::{self, About, js},
     time::Timestamp,
@@ -26,6 +27,7 @@ use muster_schemas::{
 use crate::{
     broker::{self, BrokerError, PATIENCE, Stored},
     held::{self, Held},
+    signing::Signing,
 };
 
 /// What became of a cancel.
@@ -70,10 +72,15 @@ pub(crate) async fn find_in(client: &Client, pool: &PoolName, id: &JobId, queue:
 async fn find_at(client: &Client, pool: &PoolName, id: &JobId, stream: String, filter: &str) -> Result<Option<Waiting>, BrokerError> {
     let Some(message) = held::last_queued(client, pool, &stream, filter).await? else { return Ok(None) };
     let Some(queue) = subjects::parse_job(&message.subject).map(|address| address.queue) else { return Ok(None) };
+    waiting(client, pool, id, queue, message).await.map(Some)
+}
+
+/// The job that a message of a queue is.
+pub(crate) async fn waiting(client: &Client, pool: &PoolName, id: &JobId, queue: Queue, message: Held) -> Result<Waiting, BrokerError> {
     let event = held::last(client, EVENTS, &About::Event.job(pool, id)).await?;
     let told = event.filter(|event| is_told_of(event, &message)).and_then(|event| wire::decode(&event.payload).ok());
     let job = Job::decode(&message.payload).ok();
-    Ok(Some(Waiting { pool: pool.clone(), id: id.clone(), queue, stream, message, job, told }))
+    Ok(Waiting { pool: pool.clone(), id: id.clone(), stream: queue.stream(pool), queue, message, job, told })
 }
 
 /// Whether the last event under a job's id is an agent's, and of this very job: not the broker's own copy of it, nor of an earlier one.
@@ -83,9 +90,9 @@ fn is_told_of(event: &Held, message: &Held) -> bool {
 }
 
 /// Cancels a job, wherever it waits. Nothing happens when it has ended.
-pub(crate) async fn cancel(client: &Client, pool: &PoolName, id: &JobId, why: &str) -> Result<Cancelled, BrokerError> {
+pub(crate) async fn cancel(client: &Client, signing: &Signing, pool: &PoolName, id: &JobId, why: &str) -> Result<Cancelled, BrokerError> {
     match find(client, pool, id).await? {
-        Some(waiting) => waiting.cancel(client, why).await,
+        Some(waiting) => waiting.cancel(client, signing, why).await,
         None => Ok(Cancelled::Nowhere),
     }
 }
@@ -120,8 +127,8 @@ impl Waiting {
     }
 
     /// Cancels it: it never starts, or is stopped.
-    pub(crate) async fn cancel(&self, client: &Client, why: &str) -> Result<Cancelled, BrokerError> {
-        let stored = self.end(client, Outcome::Cancelled, ErrorInfo::new(Code::Cancelled, why)).await?;
+    pub(crate) async fn cancel(&self, client: &Client, signing: &Signing, why: &str) -> Result<Cancelled, BrokerError> {
+        let stored = self.end(client, signing, Outcome::Cancelled, ErrorInfo::new(Code::Cancelled, why)).await?;
         self.stop(client).await?;
         Ok(if stored == Stored::Now { Cancelled::Now } else { Cancelled::Ended })
     }
@@ -161,7 +168,7 @@ impl Waiting {
     }
 
     /// Stores how it ended, unless that is known already, and takes it out of its queue.
-    pub(crate) async fn end(&self, client: &Client, outcome: Outcome, error: ErrorInfo) -> Result<Stored, BrokerError> {
+    pub(crate) async fn end(&self, client: &Client, signing: &Signing, outcome: Outcome, error: ErrorInfo) -> Result<Stored, BrokerError> {
         let times = (self.queued_at(), Timestamp::now());
         let result = JobResult::ended_in(&self.queue, self.job.as_ref(), self.told.as_ref(), outcome, error, times);
         let ttl = self.job.as_ref().map_or(RESULT_TTL, Job::result_ttl);
@@ -171,8 +178,13 @@ impl Waiting {
         if let Some(reply_to) = self.message.headers.get(REPLY_TO) {
             headers.insert(REPLY_TO, reply_to.clone());
         }
+        let (subject, body) = (About::Result.job(&self.pool, &self.id), wire::encode(&result));
+        // Without a key it is shown as not signed; that nobody waits for this job any longer matters more.
+        if let Some(signature) = signing.sign(Signed::Result, &subject, &body) {
+            headers.insert(SIGNATURE, signature.to_string());
+        }
         // Refused when the job has just ended otherwise: that is as good, and nobody is given it any more.
-        let stored = broker::store(client, About::Result.job(&self.pool, &self.id), headers, wire::encode(&result)).await?;
+        let stored = broker::store(client, subject, headers, body).await?;
         self.take_out(client).await?;
         Ok(stored)
     }

@@ -17,7 +17,13 @@ use crate::{
     intake::Input,
     lanes::Lanes,
     lease::keeper::Leadership,
+    signing,
     state::{Command, Event, Feed, Key, Note, Source, State},
+    trail::Trail,
+    warden::{
+        agenda::{Agenda, Task},
+        told,
+    },
 };
 
 /// Inputs taken in at once.
@@ -28,7 +34,7 @@ const FIGURES_EVERY: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The checks of `/readyz`.
-pub(crate) const CHECKS: [&str; 2] = [BROKER, STATE];
+pub(crate) const CHECKS: [&str; 3] = [BROKER, STATE, signing::CHECK];
 const BROKER: &str = "broker";
 const STATE: &str = "state";
 
@@ -38,7 +44,9 @@ pub(crate) struct Core {
     pub(crate) leadership: Leadership,
     pub(crate) inputs: mpsc::Receiver<Input>,
     pub(crate) lanes: Lanes,
+    pub(crate) agenda: Agenda,
     pub(crate) figures: Figures,
+    pub(crate) trail: Trail,
     pub(crate) readiness: Readiness,
     /// Told when all records of agents have been taken in.
     pub(crate) records_read: watch::Sender<bool>,
@@ -58,9 +66,10 @@ pub(crate) struct Mind {
 }
 
 impl Mind {
-    pub(crate) fn new() -> Self {
+    /// Knows nothing yet. Ephemeral agents may stay away for so long.
+    pub(crate) fn new(ephemeral_after: Duration) -> Self {
         let now = Instant::now();
-        Self { state: State::default(), clock: BrokerClock::new(Timestamp::now(), now), lead: false, figures_at: now }
+        Self { state: State::new(ephemeral_after), clock: BrokerClock::new(Timestamp::now(), now), lead: false, figures_at: now }
     }
 }
 
@@ -97,6 +106,7 @@ impl Core {
             match input {
                 Input::BrokerClock(said, at) => self.mind.clock.asked(said, at),
                 Input::Event(event) => {
+                    let event = *event;
                     if let Event::Heartbeat(_, _, stored) | Event::Finished(_, _, _, stored) = &event {
                         self.mind.clock.stamped(*stored, now);
                     }
@@ -134,6 +144,8 @@ impl Core {
             Command::Put(key, standing, revision) => self.write(key, Some(wire::encode(&standing)), revision),
             Command::Delete(key, revision) => self.write(key, None, revision),
             Command::Lanes(pool, executors) => self.lanes.want(pool, executors),
+            Command::Remove(agent) => self.agenda.put(agent, Task::Remove),
+            Command::Expel(agent) => self.agenda.put(agent, Task::Expel),
             Command::Note(note) => self.note(note),
         }
     }
@@ -177,7 +189,8 @@ impl Core {
                 self.figures.ignored(Ignored::Unattributed);
                 tracing::debug!(%pool, %agent, "a result that names an agent of another pool, or none that is known");
             }
-            Note::TwoProcesses(Key { pool, agent }) => tracing::warn!(%pool, %agent, "two processes use this identity"),
+            Note::TwoProcesses(Key { pool, agent }) if self.mind.lead => told::twin(&self.trail, &pool, &agent),
+            Note::TwoProcesses(_) => {}
             Note::Status(Key { pool, agent }, status, reason) if self.mind.lead => {
                 tracing::info!(%pool, %agent, ?status, reason, "an agent's status changed");
             }

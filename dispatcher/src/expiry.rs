@@ -25,6 +25,7 @@ use crate::{
     figures::Figures,
     history::{Late, Past, Spot},
     lease::keeper::Leadership,
+    signing::Signing,
 };
 
 /// The longest time between two looks.
@@ -48,6 +49,7 @@ pub(crate) struct Expiry {
     leadership: Leadership,
     past: Past,
     figures: Figures,
+    signing: Signing,
     /// How long after its expiry a job is ended.
     after: Duration,
     from: Option<Spot>,
@@ -56,8 +58,8 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
-    pub(crate) fn new(broker: Broker, leadership: Leadership, past: Past, figures: Figures, after: Duration) -> Self {
-        Self { broker, leadership, past, figures, after, from: None, clean_since: None }
+    pub(crate) fn new(broker: Broker, leadership: Leadership, past: Past, figures: Figures, signing: Signing, after: Duration) -> Self {
+        Self { broker, leadership, past, figures, signing, after, from: None, clean_since: None }
     }
 
     fn every(&self) -> Duration {
@@ -102,7 +104,7 @@ impl Expiry {
         // One that fails comes again, once the end is reached.
         self.from = next;
         let this = &*self;
-        let end = |waiting: Waiting| async move { end(this.broker.client(), &waiting, late, &this.figures).await.map(drop) };
+        let end = |waiting: Waiting| async move { end(this.broker.client(), &this.signing, &waiting, late, &this.figures).await.map(drop) };
         this.each(overdue, end).await;
         Ok(())
     }
@@ -161,13 +163,19 @@ impl Expiry {
 ///
 /// # Errors
 /// When the broker does not answer. It may be repeated.
-pub(crate) async fn end(client: &Client, waiting: &Waiting, late: Timestamp, figures: &Figures) -> Result<Option<Stored>, BrokerError> {
+pub(crate) async fn end(
+    client: &Client,
+    signing: &Signing,
+    waiting: &Waiting,
+    late: Timestamp,
+    figures: &Figures,
+) -> Result<Option<Stored>, BrokerError> {
     let Some(expires_at) = waiting.expires_at().filter(|at| *at < late) else { return Ok(None) };
     if waiting.may_run(client).await? {
         return Ok(None);
     }
     let error = ErrorInfo::new(Code::Expired, format!("it was to start before {expires_at}, and no agent has it"));
-    let stored = waiting.end(client, Outcome::Expired, error).await?;
+    let stored = waiting.end(client, signing, Outcome::Expired, error).await?;
     // One that had ended before was told of then.
     if stored == Stored::Now {
         figures.expired();

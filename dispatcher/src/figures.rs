@@ -11,10 +11,11 @@ use std::{
 use muster_runtime::metrics::{Counter, Counters, Gauge, Gauges, Histograms, JOB_BUCKETS, LATENCY_BUCKETS, Metrics, MetricsError};
 use muster_schemas::{
     names::{AgentId, PoolName},
+    signature::Mark,
     standing::{Standing, Status},
 };
 
-use crate::intake::decode::Ended;
+use crate::intake::results::Ended;
 
 /// The pool of results whose pool is not known: a label must not be what a stranger chose.
 const NO_POOL: &str = "unknown";
@@ -96,6 +97,7 @@ pub(crate) struct Figures {
     ignored: Counters<1>,
     interrupted: Counters<1>,
     rewound: Counters<1>,
+    signatures: Counters<1>,
     groups: Gauge,
     waves: Counter,
     expired: Counter,
@@ -146,6 +148,11 @@ impl Figures {
                 "Times that a stream's sequence went backwards: the broker has lost messages.",
                 ["stream"],
             )?,
+            signatures: metrics.counters(
+                "muster_results_signed_total",
+                "Stored results by what is known of their signatures: valid, missing or wrong.",
+                ["signature"],
+            )?,
             groups: metrics.gauge("muster_groups_open", "Groups whose jobs are being sent, run or cancelled.")?,
             waves: metrics.counter("muster_group_waves_sent_total", "Waves of groups that were sent.")?,
             expired: metrics.counter("muster_jobs_expired_total", "Jobs that expired and that no agent had taken.")?,
@@ -170,6 +177,11 @@ impl Figures {
 
     pub(crate) fn ignored(&self, why: Ignored) {
         self.ignored.with([why.label()]).inc();
+    }
+
+    /// The signature of a result that was stored.
+    pub(crate) fn signed(&self, mark: Mark) {
+        self.signatures.with([mark.as_str()]).inc();
     }
 
     pub(crate) fn interrupted(&self, stream: &str) {

@@ -16,25 +16,18 @@ mod desk;
 mod driver;
 mod open;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use muster_runtime::{nats::Broker, tasks::Tasks};
+use muster_runtime::tasks::Tasks;
 
-use crate::{figures::Figures, fixed::Fixed, history::Past, lease::keeper::Leadership};
+use crate::{history::Past, intake::follow::Source, lease::keeper::Leadership, signing::Signing};
 use desk::Desk;
 use driver::Driver;
 
 /// Starts the task that drives groups. `expire_after` is how long after its expiry a job is ended that no agent began.
-pub(crate) fn start(
-    tasks: &Tasks,
-    broker: &Broker,
-    fixed: &Arc<Fixed>,
-    leadership: &Leadership,
-    past: Past,
-    figures: Figures,
-    expire_after: Duration,
-) {
-    let desk = Desk { broker: broker.clone(), leadership: leadership.clone(), figures, expire_after };
-    let driver = Driver::new(desk, Arc::clone(fixed), past);
+pub(crate) fn start(tasks: &Tasks, source: &Source, leadership: &Leadership, past: Past, signing: &Signing, expire_after: Duration) {
+    let Source { broker, figures, fixed, .. } = source.clone();
+    let desk = Desk { broker, leadership: leadership.clone(), figures, signing: signing.clone(), expire_after };
+    let driver = Driver::new(desk, fixed, past);
     tasks.essential("groups", driver.run(tasks.shutdown().clone()));
 }

@@ -84,7 +84,8 @@ pub(crate) async fn all(client: &Client, stream: &str, filter: &str) -> Result<V
     }
 }
 
-async fn page(client: &Client, stream: &str, filter: &str, from: u64) -> Result<Vec<Held>, BrokerError> {
+/// The first messages of a stream from a sequence on that match a filter; none when there are no more.
+pub(crate) async fn page(client: &Client, stream: &str, filter: &str, from: u64) -> Result<Vec<Held>, BrokerError> {
     let interrupted = |why: &dyn std::fmt::Display| BrokerError::Interrupted { what: filter.to_owned(), why: why.to_string() };
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| interrupted(&error))?;

@@ -47,12 +47,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     config::Config,
-    intake::follow::{Follower, Message, Position, Range, Source},
+    intake::follow::{Follower, Position, Range, Source},
+    keyring::Keyring,
 };
 use answer::Answers;
 use audit::Audit;
-use decode::Decoded;
-use feed::Feed;
+use feed::{Decode, Feed};
 use ledger::Ledger;
 use projection::Projection;
 use store::{HistoryError, Limits, Store};
@@ -72,12 +72,19 @@ pub(crate) const AGE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 ///
 /// # Errors
 /// When its metrics cannot be made.
-pub(crate) fn start(tasks: &Tasks, source: &Source, config: &Config, metrics: &Metrics, readiness: &Readiness) -> anyhow::Result<Past> {
+pub(crate) fn start(
+    tasks: &Tasks,
+    source: &Source,
+    keyring: &Keyring,
+    config: &Config,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> anyhow::Result<Past> {
     let ledger = Arc::new(Ledger::new(metrics, readiness.clone(), source.figures.clone())?);
     // Names of consumers are made of it, and another task follows RESULTS too.
     let source = Source { instance: format!("{}_history", source.instance), ..source.clone() };
     let (read, past) = Past::new();
-    let history = History { source, config: config.clone(), ledger, read };
+    let history = History { source, keyring: keyring.clone(), config: config.clone(), ledger, read };
     let shutdown = tasks.shutdown().clone();
     tasks.start("history", OnFailure::Restart { delay: AGAIN_AFTER }, move || {
         let (history, shutdown) = (history.clone(), shutdown.clone());
@@ -90,6 +97,8 @@ pub(crate) fn start(tasks: &Tasks, source: &Source, config: &Config, metrics: &M
 #[derive(Clone)]
 struct History {
     source: Source,
+    /// Marks results.
+    keyring: Keyring,
     config: Config,
     ledger: Arc<Ledger>,
     /// Told what can be asked, once it is read.
@@ -108,7 +117,7 @@ impl History {
 
         let (sender, inputs) = mpsc::channel(projection::QUEUE);
         let (caught_up, done) = watch::channel(false);
-        let follow = |stream: &'static str, about: About, decode: fn(&Message) -> Decoded| {
+        let follow = |stream: &'static str, about: About, decode: Decode| {
             let position = store.reached(stream)?.map(|reached| Position {
                 created: Timestamp::from_micros(reached.created),
                 sequence: reached.sequence,
@@ -117,8 +126,8 @@ impl History {
             let follower = Follower::new(self.source.clone(), stream.to_owned(), about.all(), Range::Whole).behind(position);
             Ok::<_, HistoryError>(follower.run(Feed::new(stream, decode, sender.clone())))
         };
-        let events = follow(topology::EVENTS, About::Event, decode::event)?;
-        let results = follow(topology::RESULTS, About::Result, decode::result)?;
+        let events = follow(topology::EVENTS, About::Event, Decode::Events)?;
+        let results = follow(topology::RESULTS, About::Result, Decode::Results(self.keyring.clone()))?;
         let (broker, after) = (self.source.broker.clone(), self.config.ledger_after.get());
         let answers = Answers { store: Arc::clone(&store), broker: broker.clone() };
         let ledger = Arc::clone(&self.ledger);

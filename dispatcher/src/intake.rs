@@ -7,9 +7,11 @@
 //! |---|---|
 //! | reading a stream across reconnects and restarts of the broker | [`follow`] |
 //! | bodies and keys into events | [`decode`] |
+//! | results, as far as they count | [`results`] |
 
 pub(crate) mod decode;
 pub(crate) mod follow;
+pub(crate) mod results;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -23,9 +25,14 @@ use muster_schemas::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::{lease::keeper::Leadership, state::Event};
-use decode::{Pools, agents, heartbeats, pools, results, standings};
+use crate::{
+    keyring::{Keyring, forged},
+    lease::keeper::Leadership,
+    state::Event,
+};
+use decode::{Pools, agents, heartbeats, pools, standings};
 use follow::{Follower, Range, Source};
+use results::Results;
 
 /// Events that may wait for the state. While it is behind, the streams are read more slowly; nothing is lost.
 pub(crate) const QUEUE: usize = 1024;
@@ -34,7 +41,7 @@ pub(crate) const QUEUE: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Input {
     /// Something happened.
-    Event(Event),
+    Event(Box<Event>),
     /// The broker's clock showed this when this machine's monotonic clock showed that.
     BrokerClock(Timestamp, Instant),
 }
@@ -47,6 +54,7 @@ pub(crate) fn start(
     tasks: &Tasks,
     source: &Source,
     leadership: &Leadership,
+    keyring: &Keyring,
     inputs: &mpsc::Sender<Input>,
     records_read: watch::Receiver<bool>,
 ) -> KnownPools {
@@ -77,7 +85,23 @@ pub(crate) fn start(
     let beats = stream(topology::HEARTBEATS, subjects::heartbeats(), Range::Latest);
     follow("heartbeats", beats, Box::new(heartbeats(figures())), records_read.clone());
     let ended = stream(topology::RESULTS, About::Result.all(), Range::Hour);
-    follow("results", ended, Box::new(results(figures(), leadership.clone(), known_pools.clone())), records_read);
+    let results = Results {
+        inputs: inputs.clone(),
+        figures: figures(),
+        leadership: leadership.clone(),
+        pools: known_pools.clone(),
+        keyring: keyring.clone(),
+        forged: forged::start(tasks, source.trail.clone()),
+        live: false,
+    };
+    let shutdown = tasks.shutdown().clone();
+    tasks.essential("results", async move {
+        tokio::select! {
+            () = follow_when(records_read, ended, results) => {}
+            () = shutdown.requested() => {}
+        }
+        Ok(())
+    });
     known_pools
 }
 

@@ -18,6 +18,9 @@
 //! | ending jobs without their agents: cancelled, expired | `cancel`, `expiry` |
 //! | which dispatcher is the active one | [`lease`] |
 //! | limits on running jobs that hold for whole pools | `shares` |
+//! | whose results are whose, and which count | `keyring` |
+//! | what it signs jobs and results with | `signing` |
+//! | having revoked keys refused, removing agents | `warden` |
 //! | settings, start and end | [`Config`], [`run`] |
 
 mod broker;
@@ -33,6 +36,7 @@ mod held;
 mod history;
 pub mod instances;
 mod intake;
+mod keyring;
 mod lanes;
 pub mod lease;
 pub mod ranking;
@@ -41,7 +45,10 @@ pub mod schedules;
 pub mod score;
 mod service;
 mod shares;
+mod signing;
 pub mod state;
+mod trail;
+mod warden;
 pub mod window;
 
 pub use config::Config;

@@ -23,17 +23,16 @@ pub mod plan;
 mod store;
 mod timers;
 
-use std::sync::Arc;
+use muster_runtime::tasks::Tasks;
 
-use muster_runtime::{nats::Broker, tasks::Tasks};
-
-use crate::{figures::Figures, fixed::Fixed, lease::keeper::Leadership};
+use crate::{intake::follow::Source, lease::keeper::Leadership, signing::Signing};
 use desk::Desk;
 
 /// Starts both loops.
-pub(crate) fn start(tasks: &Tasks, broker: &Broker, fixed: &Arc<Fixed>, leadership: &Leadership, figures: &Figures) {
-    let desk = Desk { broker: broker.clone(), figures: figures.clone() };
+pub(crate) fn start(tasks: &Tasks, source: &Source, leadership: &Leadership, signing: &Signing) {
+    let Source { broker, figures, fixed, .. } = source.clone();
+    let desk = Desk { broker, figures, signing: signing.clone() };
     let timers = timers::Timers::new(desk.clone(), leadership.clone());
     tasks.essential("schedules", timers.run(tasks.shutdown().clone()));
-    tasks.essential("firings", firings::run(desk, Arc::clone(fixed), tasks.shutdown().clone()));
+    tasks.essential("firings", firings::run(desk, fixed, tasks.shutdown().clone()));
 }

@@ -1,6 +1,6 @@
 //! Puts the dispatcher together: connection, tasks, and the order in which they end.
 
-use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -14,7 +14,7 @@ use muster_runtime::{
     shutdown::Shutdown,
     tasks::Tasks,
 };
-use muster_schemas::subjects::broker::dispatcher_inbox;
+use muster_schemas::subjects::broker::{dispatcher_inbox, system_inbox};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -28,15 +28,25 @@ use crate::{
     fixed::Fixed,
     groups, history,
     intake::{self, follow::Source},
+    keyring,
     lanes::{Lanes, Reconciler},
     lease::keeper::Keeper,
     sampler::Sampler,
     schedules,
     shares::Shares,
+    signing::{self, Signing},
+    trail::Trail,
+    warden::{
+        self,
+        agenda::Agenda,
+        means::{self, Means, Missing},
+    },
 };
 
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the last entries of the audit trail may take to be stored.
+const TRAIL_GRACE: Duration = Duration::from_secs(1);
 
 /// The sockets that the dispatcher serves.
 #[derive(Debug)]
@@ -91,7 +101,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     let instance = ulid::Ulid::generate().to_string();
     let metrics = Metrics::new();
     let readiness = Readiness::new(core::CHECKS);
-    let broker = connect(&config, &instance).await?;
+    let broker = connect(&config, "muster-dispatcher", config.files().credentials, dispatcher_inbox(&instance)).await?;
+    let system = system(&config, &instance).await?;
     let tasks = Tasks::new(shutdown.clone());
 
     let router = Ops::new(readiness.clone(), metrics.registry().clone()).router();
@@ -101,7 +112,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
 
     let worked = tokio::select! {
         checked = broker.check_version() => match checked {
-            Ok(()) => work(config, instance, broker, metrics, readiness, &tasks).await,
+            Ok(()) => work(config, instance, (broker, system), metrics, readiness, &tasks).await,
             Err(error) => Err(error.into()),
         },
         () = shutdown.requested() => Ok(()),
@@ -111,22 +122,33 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     worked
 }
 
-async fn connect(config: &Config, instance: &str) -> anyhow::Result<Broker> {
-    let login = config.credentials_file().map_or(Login::Anonymous, Login::File);
+async fn connect(config: &Config, name: &str, credentials: Option<PathBuf>, inbox_prefix: String) -> anyhow::Result<Broker> {
+    let (root_certificates, client_certificate) = config.tls();
     let connect = Connect {
-        login,
-        inbox_prefix: Some(dispatcher_inbox(instance)),
-        root_certificates: config.nats_ca.clone(),
+        login: credentials.map_or(Login::Anonymous, Login::File),
+        inbox_prefix: Some(inbox_prefix),
+        root_certificates,
+        client_certificate,
         retry_first: true,
-        ..Connect::new(config.nats_urls.clone(), "muster-dispatcher")
+        ..Connect::new(config.nats_urls.clone(), name)
     };
     Ok(connect.connect().await?)
+}
+
+/// What revocations are carried out with, where there is all of it: over a connection of its own, in the system account.
+async fn system(config: &Config, instance: &str) -> anyhow::Result<Result<(Means, Broker), Missing>> {
+    let means = match means::load(&config.files())? {
+        Ok(means) => means,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let broker = connect(config, "muster-dispatcher-revoker", Some(means.credentials.clone()), system_inbox(instance)).await?;
+    Ok(Ok((means, broker)))
 }
 
 async fn work(
     config: Config,
     instance: String,
-    broker: Broker,
+    (broker, system): (Broker, Result<(Means, Broker), Missing>),
     metrics: Metrics,
     readiness: Readiness,
     tasks: &Tasks,
@@ -134,22 +156,37 @@ async fn work(
     let shutdown = tasks.shutdown();
     let fixed = Arc::new(Fixed::default());
     let figures = Figures::new(&metrics)?;
+    let trail = Trail::new(broker.clone(), &metrics, &instance)?;
     let (keeper, leadership) = Keeper::new(broker.clone(), Arc::clone(&fixed), instance.clone());
     // The lease is given back last, when nothing is written any more.
     let keep = Shutdown::new();
     tasks.essential("lease", keeper.run(keep.clone()));
 
+    let (writer, until) = (trail.clone(), keep.clone());
+    tasks.essential("audit", async move {
+        tokio::select! {
+            () = writer.run() => {}
+            () = until.requested() => {}
+        }
+        Ok(())
+    });
     let (sender, inputs) = mpsc::channel(intake::QUEUE);
     let (records_read, wait) = watch::channel(false);
-    let source = Source { broker: broker.clone(), fixed: Arc::clone(&fixed), figures: figures.clone(), instance };
-    let past = history::start(tasks, &source, &config, &metrics, &readiness)?;
-    let pools = intake::start(tasks, &source, &leadership, &sender, wait);
+    let source = Source { broker: broker.clone(), fixed: Arc::clone(&fixed), figures: figures.clone(), instance, trail: trail.clone() };
+    let files = config.files();
+    let signing = Signing::load(files.job_keys.as_deref(), files.control_plane_keys.as_deref())?;
+    signing::start(tasks, &source, &signing, &readiness);
+    let keyring = keyring::start(tasks, &source, &signing);
+    let past = history::start(tasks, &source, &keyring, &config, &metrics, &readiness)?;
+    let pools = intake::start(tasks, &source, &leadership, &keyring, &sender, wait);
 
-    schedules::start(tasks, &broker, &fixed, &leadership, &figures);
+    schedules::start(tasks, &source, &leadership, &signing);
     let after = config.expire_after.get();
-    groups::start(tasks, &broker, &fixed, &leadership, past.clone(), figures.clone(), after);
-    let expiry = Expiry::new(broker.clone(), leadership.clone(), past, figures.clone(), after);
+    groups::start(tasks, &source, &leadership, past.clone(), &signing, after);
+    let expiry = Expiry::new(broker.clone(), leadership.clone(), past, figures.clone(), signing.clone(), after);
     tasks.essential("expiry", expiry.run(shutdown.clone()));
+    let agenda = Agenda::default();
+    warden::start(tasks, &source, &leadership, &agenda, &signing, system);
     let lanes = Lanes::default();
     let reconciler =
         Reconciler { broker: broker.clone(), fixed, leadership: leadership.clone(), lanes: lanes.clone(), pools: pools.clone() };
@@ -159,9 +196,11 @@ async fn work(
     let sampler = Sampler { broker: broker.clone(), leadership: leadership.clone(), pools, figures: figures.clone() };
     tasks.essential("sampler", sampler.run(shutdown.clone()));
 
-    let (tick, mind, writes) = (config.tick.get(), Mind::new(), FuturesUnordered::new());
-    let core = Core { broker, leadership, inputs, lanes, figures, readiness, records_read, tick, mind, writes };
+    let (tick, mind, writes) = (config.tick.get(), Mind::new(config.ephemeral_after.get()), FuturesUnordered::new());
+    let core =
+        Core { broker, leadership, inputs, lanes, agenda, figures, trail: trail.clone(), readiness, records_read, tick, mind, writes };
     let worked = core.run(shutdown.clone()).await;
+    trail.end(TRAIL_GRACE).await;
     keep.trigger("nothing is written any more");
     worked
 }

@@ -15,7 +15,10 @@ pub mod board;
 pub mod defaults;
 pub mod roster;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use muster_schemas::{
     heartbeat::Heartbeat,
@@ -24,6 +27,7 @@ use muster_schemas::{
     result::Outcome,
     standing::{ACCEPTING_MAX, Standing, Status},
     time::Timestamp,
+    topology::EPHEMERAL_AWAY_MAX,
     wire::V,
 };
 
@@ -74,11 +78,16 @@ pub struct Enlisted {
     pub state: AgentState,
     /// Its executors.
     pub capabilities: BTreeSet<ExecutorName>,
+    /// Those that an operator allows it; `None` is all that it has.
+    pub allowed: Option<BTreeSet<ExecutorName>>,
+    /// Whether it is to be removed once it stays away.
+    pub ephemeral: bool,
 }
 
 impl From<AgentRecord> for Enlisted {
     fn from(record: AgentRecord) -> Self {
-        Self { pool: record.pool, state: record.state, capabilities: record.capabilities }
+        let AgentRecord { pool, state, capabilities, allowed, ephemeral, .. } = record;
+        Self { pool, state, capabilities, allowed, ephemeral }
     }
 }
 
@@ -158,6 +167,10 @@ pub enum Command {
     Put(Key, Standing, u64),
     /// Delete the standing of an agent that is no more, if its key is still at this revision.
     Delete(Key, u64),
+    /// Remove an agent whose record says that it is being removed. Told at each tick as long as it holds.
+    Remove(AgentId),
+    /// Have an ephemeral agent removed that has been away for too long. Told at each tick as long as it holds.
+    Expel(AgentId),
     /// Make sure that a pool has the lanes of these executors.
     Lanes(PoolName, BTreeSet<ExecutorName>),
     /// Tell people.
@@ -193,9 +206,16 @@ pub struct State {
     untidy: bool,
     /// Lanes that were asked for, so that each is asked for once.
     lanes: BTreeMap<PoolName, BTreeSet<ExecutorName>>,
+    /// How long an ephemeral agent may stay away, if not for [`EPHEMERAL_AWAY_MAX`].
+    ephemeral_after: Option<Duration>,
 }
 
 impl State {
+    /// One that has ephemeral agents removed that have been away for so long.
+    pub fn new(ephemeral_after: Duration) -> Self {
+        Self { ephemeral_after: Some(ephemeral_after), ..Self::default() }
+    }
+
     /// Takes in one event and says what is to be done.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
         self.apply_all([event], now)
@@ -220,6 +240,9 @@ impl State {
         }
         if self.commanding() && (all || std::mem::take(&mut self.untidy)) {
             self.tidy(&mut commands);
+        }
+        if self.commanding() && all {
+            commands.extend(self.roster.leaving(now, self.ephemeral_after.unwrap_or(EPHEMERAL_AWAY_MAX)));
         }
         commands
     }
@@ -342,7 +365,7 @@ impl State {
         let commanding = self.commanding();
         for (agent, judged) in judged {
             let place = if judged.accepting { places.next() } else { None }.unwrap_or(behind_all);
-            let Judged { health, accepting, reason } = judged;
+            let Judged { health, accepting, reason, executors, twin } = judged;
             let standing = Standing {
                 v: V,
                 score: health.score(),
@@ -354,8 +377,8 @@ impl State {
                 accepting_agents,
                 accepting,
                 reason,
-                executors: None,
-                twin: false,
+                executors,
+                twin,
                 defaults: self.defaults.of(pool),
                 at: now,
             };

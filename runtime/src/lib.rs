@@ -1,5 +1,5 @@
 //! What every Muster process shares: logs and traces, shutdown, named tasks, configuration,
-//! health and metrics endpoints, and the connection to the broker.
+//! health and metrics endpoints, the connection to the broker, and the way into the audit trail.
 //!
 //! It owns how a process runs, never what it does: no job, agent, pool or subject appears here.
 //! It is also the one home of `tokio::spawn` ([`tasks`]) and of the process environment ([`env`]).
@@ -15,7 +15,9 @@ pub mod nats;
 pub mod process;
 pub mod shutdown;
 pub mod tasks;
+pub mod tls;
 pub mod trace;
+pub mod trail;
 
 #[doc(hidden)]
 pub use tracing as __tracing;

@@ -3,10 +3,12 @@
 //! It knows no subject and no stream. What a process may do is decided by its credentials, which
 //! come from outside: a file, a text, or a callback that is asked at each connect ([`Identity`]).
 
+mod certificates;
 mod login;
 mod status;
 mod version;
 
+pub use certificates::ClientCertificate;
 pub use login::{Identity, IdentityError, Login};
 pub use status::Status;
 pub use version::{MIN_SERVER_VERSION, VersionError, check_server_version};
@@ -27,7 +29,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How to connect to the broker.
 #[derive(Debug, Clone)]
 pub struct Connect {
-    /// Server URLs: `nats://host:4222`, `tls://…`, several for a cluster.
+    /// Server URLs: `nats://host:4222`, `tls://…`, several for a cluster; or `ws://`, `wss://` for all of them.
     pub urls: Vec<String>,
     /// Name of this connection in the broker's monitoring.
     pub name: String,
@@ -37,6 +39,8 @@ pub struct Connect {
     pub inbox_prefix: Option<String>,
     /// Certificates that the broker's one must be signed by; `None` trusts the system's.
     pub root_certificates: Option<PathBuf>,
+    /// The certificate to show. With one, or with [`Connect::root_certificates`], the connection is made over TLS or not at all.
+    pub client_certificate: Option<ClientCertificate>,
     /// Whether to return at once and keep trying, instead of failing when the first attempt fails.
     pub retry_first: bool,
 }
@@ -88,7 +92,15 @@ pub struct Broker {
 impl Connect {
     /// To connect to these servers under this name, without credentials.
     pub fn new(urls: Vec<String>, name: impl Into<String>) -> Self {
-        Self { urls, name: name.into(), login: Login::Anonymous, inbox_prefix: None, root_certificates: None, retry_first: false }
+        Self {
+            urls,
+            name: name.into(),
+            login: Login::Anonymous,
+            inbox_prefix: None,
+            root_certificates: None,
+            client_certificate: None,
+            retry_first: false,
+        }
     }
 
     /// Connects.
@@ -120,9 +132,7 @@ impl Connect {
         if let Some(prefix) = &self.inbox_prefix {
             options = options.custom_inbox_prefix(prefix);
         }
-        if let Some(path) = self.root_certificates {
-            options = options.add_root_certificates(path);
-        }
+        options = certificates::apply(options, self.root_certificates, self.client_certificate, &addresses);
         if self.retry_first {
             options = options.retry_on_initial_connect();
         }

@@ -14,10 +14,12 @@ use std::{
 };
 
 use broker::server::{Server, User};
+use muster_broker_config::tls::{Authority, Key};
 use muster_runtime::{
     config::Secret,
     nats::{Broker, Connect, ConnectError, Identity, IdentityError, Login, Status},
 };
+use muster_schemas::time::Timestamp;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -107,6 +109,29 @@ async fn a_broker_that_restarts_is_found_again_within_the_longest_delay() {
     assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
     broker.client().publish("a", "b".into()).await.unwrap();
     broker.client().flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_without_tls_gets_no_login_of_whoever_says_whom_to_trust() {
+    let server = Server::start();
+    let user = Arc::new(User::new());
+    let (jwt, asked) = (user.jwt(&server, None), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&asked);
+    let login = Login::callback(move || {
+        let (user, jwt) = (Arc::clone(&user), jwt.clone());
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move { Ok(Identity::new(jwt, move |nonce| user.sign(nonce).map_err(IdentityError::new))) }
+    });
+    let key = Key::generate().unwrap();
+    let authority = server.dir().join("ca.pem");
+    std::fs::write(&authority, Authority::certify(&key, Timestamp::now()).unwrap()).unwrap();
+    let mut trusting = connect(&server, login.clone());
+    trusting.root_certificates = Some(authority);
+    let refused = trusting.connect().await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Unreachable { .. }), "{refused:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    connect(&server, login).connect().await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 mod agents;
+mod audit;
 mod commands;
 mod dead;
 mod groups;
@@ -16,6 +17,7 @@ mod watch;
 mod why;
 
 pub use agents::*;
+pub use audit::*;
 pub use commands::*;
 pub use dead::*;
 pub use groups::*;

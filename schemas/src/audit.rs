@@ -4,9 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     code::Code,
+    records::secret::Parts,
     time::Timestamp,
     wire::{Body, V},
 };
+
+mod fold;
+
+pub use fold::{FOLD_EVERY, FOLDED_ACTION, FOLDS_MAX, Fold};
+
+/// The longest text of an entry, in characters.
+const TEXT_MAX: usize = 256;
+/// What every key and token begins with.
+const KEY_LEAD: &str = "mst_";
 
 /// Who acted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -31,6 +41,8 @@ pub enum ActorKind {
     Agent,
     /// The holder of a join token.
     JoinToken,
+    /// A service on NATS. The broker says that it may, and not which one it is.
+    Service,
     /// The control plane itself.
     Muster,
     /// Nobody who could prove to be somebody.
@@ -87,9 +99,84 @@ impl Body for AuditEntry {
     const LIMIT: usize = 16 * 1024;
 }
 
+impl ActorKind {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Agent => "agent",
+            Self::JoinToken => "join_token",
+            Self::Service => "service",
+            Self::Muster => "muster",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+impl AuditOutcome {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Actor {
+    /// Somebody by the id of what was shown.
+    pub fn new(kind: ActorKind, id: impl Into<String>) -> Self {
+        Self { kind, id: Some(id.into()), name: None }
+    }
+
+    /// The same, with a name.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// Who could not prove to be somebody.
+    pub fn nobody() -> Self {
+        Self { kind: ActorKind::Nobody, id: None, name: None }
+    }
+}
+
+impl AuditEntry {
+    /// An entry with nothing but the necessary.
+    pub fn new(action: impl Into<String>, actor: Actor, outcome: AuditOutcome, at: Timestamp) -> Self {
+        let action = action.into();
+        Self { v: V, at, action, actor, address: None, target: None, outcome, code: None, detail: None, request_id: None, count: None }
+    }
+
+    /// The entry as it may be kept: each text short, without control characters, and without keys and tokens, which a caller may have written
+    /// anywhere (as a name, as an id in a path). Of one that is whole its prefix stays, which is no secret.
+    #[must_use]
+    pub fn clean(mut self) -> Self {
+        let texts = [&mut self.actor.id, &mut self.actor.name, &mut self.address, &mut self.target, &mut self.detail, &mut self.request_id];
+        for text in texts.into_iter().flatten() {
+            *text = cleaned(text);
+        }
+        self
+    }
+}
+
+fn cleaned(text: &str) -> String {
+    let short: String = text.chars().filter(|letter| !letter.is_control()).take(TEXT_MAX).collect();
+    if let Some(parts) = Parts::parse(&short) {
+        // As its `Debug` has it: without the secret.
+        return format!("{parts:?}");
+    }
+    // Damaged ones have no part that is surely none of the secret.
+    match short.to_ascii_lowercase().find(KEY_LEAD) {
+        Some(at) => format!("{}{KEY_LEAD}…", short.get(..at).unwrap_or_default()),
+        None => short,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
     use super::*;
     use crate::wire;
 
@@ -110,5 +197,28 @@ mod tests {
         };
         assert_eq!(wire::decode::<AuditEntry>(&wire::encode(&entry)).unwrap(), entry);
         crate::json::golden("audit_entry.json", &(serde_json::to_string_pretty(&entry).unwrap() + "\n"));
+    }
+
+    #[test]
+    fn a_key_that_somebody_wrote_into_a_name_or_a_path_is_not_kept() {
+        let random = std::array::from_fn(|place| u8::try_from(place).unwrap());
+        let whole = Parts::from_random(crate::records::secret::Kind::Join, &random);
+        let damaged = [&whole.reveal()[..40], &whole.reveal().to_uppercase(), &format!("my key {}!", whole.reveal())].map(str::to_owned);
+        for text in damaged.into_iter().chain([whole.reveal()]) {
+            let entry = AuditEntry {
+                target: Some(text.clone()),
+                request_id: Some(text.clone()),
+                ..AuditEntry::new("a.b", Actor::new(ActorKind::Key, "key_1").named(&text), AuditOutcome::Done, Timestamp::from_secs(0))
+            };
+            let kept = serde_json::to_string(&entry.clean()).unwrap().to_lowercase();
+            assert!(!kept.contains(&whole.secret[..8]) && kept.contains("mst_"), "{kept}");
+        }
+        let entry = AuditEntry {
+            target: Some("a\r\nb".into()),
+            detail: Some("x".repeat(999)),
+            ..AuditEntry::new("a.b", Actor::nobody(), AuditOutcome::Done, Timestamp::from_secs(0))
+        };
+        let kept = entry.clean();
+        assert_eq!((kept.target.as_deref(), kept.detail.map(|text| text.len())), (Some("ab"), Some(TEXT_MAX)));
     }
 }

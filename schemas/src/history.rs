@@ -6,6 +6,7 @@ use crate::{
     api::{JobRow, JobState, PoolStats},
     names::{AgentId, GroupId, JobType, PoolName},
     result::ErrorInfo,
+    signature::Mark,
     time::Timestamp,
     wire::{Body, V},
 };
@@ -39,6 +40,9 @@ pub struct JobsQuestion {
     /// Jobs that have this label with this value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<(String, String)>,
+    /// Jobs that have ended, and whose result's signature is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Mark>,
     /// Jobs queued then or later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -190,6 +194,7 @@ mod tests {
             reason: None,
             next_at: None,
             parent: None,
+            signature: Some(Mark::Valid),
         };
         let answer = JobsAnswer { v: V, rows: vec![row], cursor: Some("c".into()), error: None };
         assert_eq!(wire::decode::<JobsAnswer>(&wire::encode(&answer)).unwrap(), answer);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     names::{AgentId, AgentName, ExecutorName, PoolName},
+    signature::SKEW_MAX,
     time::Timestamp,
     topology::{QUEUED_DEFAULT, RUNNING_DEFAULT},
     wire::{Body, V},
@@ -132,10 +133,52 @@ pub struct PastKey {
     pub public_key: String,
     /// What it signed up to here counts.
     pub until: Timestamp,
+    /// Whether it was revoked, and not just replaced by another one: then only what the broker had stored by then counts, for the
+    /// moment that a signature names is whatever its signer says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoked: bool,
 }
 
 /// Past keys that a record keeps.
 pub const PAST_KEYS_MAX: usize = 8;
+
+/// The public keys that an agent has or had. Whoever removes an agent leaves them in the marker of its record's deletion, so that results
+/// which are still kept can be checked. A whole record can be read as one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SigningKeys {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// The present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// Those before, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past_keys: Vec<PastKey>,
+}
+
+impl Body for SigningKeys {
+    const LIMIT: usize = 64 * 1024;
+}
+
+impl SigningKeys {
+    /// Whether a result is this agent's that `key` signed at that moment, by the signer's clock, and that the broker stored at the other one.
+    pub fn signs_with(&self, key: &str, signed_at: Timestamp, stored_at: Timestamp) -> bool {
+        let past = |past: &PastKey| past.public_key == key && past.covers(signed_at, stored_at);
+        self.public_key.as_deref() == Some(key) || self.past_keys.iter().any(past)
+    }
+
+    /// Whether the key is, or ever was, this agent's.
+    pub fn knows(&self, key: &str) -> bool {
+        self.public_key.as_deref() == Some(key) || self.past_keys.iter().any(|past| past.public_key == key)
+    }
+}
+
+impl PastKey {
+    fn covers(&self, signed_at: Timestamp, stored_at: Timestamp) -> bool {
+        if self.revoked { stored_at <= self.until } else { signed_at <= self.until + SKEW_MAX }
+    }
+}
 
 impl AgentRecord {
     /// An active agent of which nothing else is known yet.
@@ -177,24 +220,35 @@ impl AgentRecord {
         labels
     }
 
+    /// A label as it is looked at.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.set_labels.get(name).or_else(|| self.labels.get(name)).map(String::as_str)
+    }
+
+    /// Whether it has an executor and may use it.
+    pub fn may_run(&self, executor: &ExecutorName) -> bool {
+        self.capabilities.contains(executor) && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(executor))
+    }
+
     /// Executors that it has and may use.
     pub fn executors(&self) -> BTreeSet<ExecutorName> {
-        let allowed = |name: &&ExecutorName| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(*name));
-        self.capabilities.iter().filter(allowed).cloned().collect()
+        self.capabilities.iter().filter(|name| self.may_run(name)).cloned().collect()
     }
 
-    /// Whether a result that `key` signed at that moment is this agent's.
-    pub fn signs_with(&self, key: &str, at: Timestamp) -> bool {
-        self.public_key.as_deref() == Some(key) || self.past_keys.iter().any(|past| past.public_key == key && at <= past.until)
+    /// Its public keys.
+    pub fn signing_keys(&self) -> SigningKeys {
+        SigningKeys { v: V, public_key: self.public_key.clone(), past_keys: self.past_keys.clone() }
     }
 
-    /// Takes a public key into use. The one before still counts for what it signed until now.
+    /// Takes a public key into use; `None` revokes the present one. The one before still counts for what it signed until now.
     pub fn replace_key(&mut self, key: Option<String>, now: Timestamp) {
         if self.public_key == key {
             return;
         }
+        // Without a key to follow it, it is one that the broker refuses from now on.
+        let revoked = key.is_none();
         if let Some(public_key) = std::mem::replace(&mut self.public_key, key) {
-            self.past_keys.insert(0, PastKey { public_key, until: now });
+            self.past_keys.insert(0, PastKey { public_key, until: now, revoked });
             self.past_keys.truncate(PAST_KEYS_MAX);
         }
     }
@@ -458,17 +512,42 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_was_replaced_counts_for_what_it_signed_before() {
-        let (now, at) = (Timestamp::from_secs(100), Timestamp::from_secs);
-        let mut record = AgentRecord::new(AgentId::generate(), "a".parse().unwrap(), "p".parse().unwrap(), now);
-        record.replace_key(Some("UA".into()), now);
-        record.replace_key(Some("UB".into()), now);
-        assert!(record.signs_with("UA", at(100)) && !record.signs_with("UA", at(101)) && record.signs_with("UB", at(200)));
-        assert!(!record.signs_with("UC", at(0)));
+    fn a_key_that_was_replaced_counts_for_what_it_signed_before_and_a_revoked_one_for_what_was_stored_before() {
+        let at = Timestamp::from_secs;
+        let mut record = AgentRecord::new(AgentId::generate(), "a".parse().unwrap(), "p".parse().unwrap(), at(0));
+        record.replace_key(Some("UA".into()), at(1_000));
+        record.replace_key(Some("UB".into()), at(1_000));
+        record.replace_key(None, at(2_000));
+        record.replace_key(Some("UC".into()), at(3_000));
+        let holds = |key: &str, signed: i64, stored: i64| record.signing_keys().signs_with(key, at(signed), at(stored));
+        let skew = i64::try_from(SKEW_MAX.as_secs()).unwrap();
+        assert!(holds("UA", 1_000 + skew, 9_000), "out of a spool, by a clock that is ahead");
+        assert!(!holds("UA", 1_001 + skew, 9_000));
+        assert!(holds("UB", 1_999, 2_000));
+        assert!(!holds("UB", 1_999, 2_001), "it says that it is older than the revocation");
+        assert!(holds("UC", 9_000, 9_000) && !holds("UD", 0, 0));
+        assert!(record.signing_keys().knows("UB") && !record.signing_keys().knows("UD"));
         for n in 0..20 {
-            record.replace_key(Some(format!("U{n}")), now);
+            record.replace_key(Some(format!("U{n}")), at(4_000));
         }
         assert_eq!(record.past_keys.len(), PAST_KEYS_MAX);
+        assert_eq!(wire::decode::<SigningKeys>(&wire::encode(&record)).unwrap(), record.signing_keys());
+    }
+
+    #[test]
+    fn what_an_operator_set_goes_before_what_the_agent_says_and_an_empty_list_allows_nothing() {
+        let mut record = AgentRecord::new(AgentId::generate(), "a".parse().unwrap(), "p".parse().unwrap(), Timestamp::from_secs(0));
+        let (shell, http): (ExecutorName, ExecutorName) = ("shell".parse().unwrap(), "http".parse().unwrap());
+        record.capabilities = [shell.clone(), http.clone()].into();
+        record.labels = [("zone".to_owned(), "a".to_owned()), ("rack".to_owned(), "1".to_owned())].into();
+        record.set_labels = [("zone".to_owned(), "b".to_owned())].into();
+        assert_eq!((record.label("zone"), record.label("rack"), record.label("none")), (Some("b"), Some("1"), None));
+        assert_eq!(record.all_labels().get("zone").map(String::as_str), Some("b"));
+        assert!(record.may_run(&shell) && record.executors().len() == 2);
+        record.allowed = Some([http.clone(), "docker".parse().unwrap()].into());
+        assert!(!record.may_run(&shell) && record.executors() == [http.clone()].into());
+        record.allowed = Some(BTreeSet::new());
+        assert!(!record.may_run(&http) && record.executors().is_empty());
     }
 
     #[test]

@@ -154,6 +154,9 @@ pub struct JobResult {
     /// Who ran the last attempt; absent when none ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
+    /// The agent that ended it without running it once more, and signs for that; absent where the one that ran the last attempt did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_by: Option<AgentId>,
     /// How many attempts were begun; 0 when none was.
     pub attempt: u32,
     /// When the broker stored the job.
@@ -199,6 +202,7 @@ impl JobResult {
             data: None,
             error: Some(error),
             agent_id: None,
+            ended_by: None,
             attempt: 0,
             queued_at,
             started_at: None,
@@ -208,6 +212,11 @@ impl JobResult {
             labels: BTreeMap::new(),
             log_chunks: 0,
         }
+    }
+
+    /// The agent whose signature it has to bear, unless the control plane ended the job.
+    pub fn signing_agent(&self) -> Option<&AgentId> {
+        self.ended_by.as_ref().or(self.agent_id.as_ref())
     }
 
     /// A result of a job that somebody else than its agent ends in its queue, by what is known of it: its body and the last event that an agent

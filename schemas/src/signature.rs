@@ -154,16 +154,27 @@ impl Signer {
     }
 }
 
-/// What is known of a result's signature. The history and every view of a job show it.
+/// What is known of a result's signature. The history and every view of a job show it; only a valid one counts in a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
-    /// Signed by the agent that it names, or by the control plane.
+    /// Signed by the agent that it names as the one that ended it, or by the control plane.
     Valid,
     /// Not signed.
     Missing,
     /// Signed by somebody else, by a key that was revoked before, or not of this message.
     Wrong,
+}
+
+impl Mark {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Missing => "missing",
+            Self::Wrong => "wrong",
+        }
+    }
 }
 
 /// Marks a result. `trusted` says whether a key may sign it, at the moment at which it did.

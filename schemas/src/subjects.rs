@@ -250,6 +250,11 @@ impl Query {
         format!("query.{}.*.*", self.token())
     }
 
+    /// All requests with this verb about a pool, as a permission.
+    pub fn about(self, pool: &PoolName) -> String {
+        format!("query.{}.{pool}.*", self.token())
+    }
+
     /// All requests about a pool, as a permission.
     pub fn any_about(pool: &PoolName) -> String {
         format!("query.*.{pool}.*")
@@ -296,6 +301,14 @@ pub fn audit(action: &str) -> Option<String> {
     let plain = |token: &str| !token.is_empty() && token.len() <= 32 && token.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     let (area, deed) = action.split_once('.')?;
     (plain(area) && plain(deed)).then(|| format!("audit.{area}.{deed}"))
+}
+
+/// Which entries of the audit trail a filter means: one action, or with `<area>.*` all of an area. `None` when it is neither.
+pub fn audit_filter(action: &str) -> Option<String> {
+    match action.strip_suffix(".*") {
+        Some(area) => audit(&format!("{area}.x")).map(|_| format!("audit.{area}.*")),
+        None => audit(action),
+    }
 }
 
 /// Whether a reply subject is one that clients make for answers: nothing else may be answered on a stranger's behalf, since an
@@ -385,6 +398,7 @@ mod tests {
         assert_eq!(audit("agents.rotate_key").as_deref(), Some("audit.agents.rotate_key"));
         for action in ["", "agents", "agents.", ".revoke", "agents.re.voke", "agents.*", "agents.>", "Agents.revoke", "a b.c"] {
             assert_eq!(audit(action), None, "{action}");
+            assert_eq!(audit_filter(action).filter(|_| action != "agents.*"), None, "{action}");
         }
     }
 

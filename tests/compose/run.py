@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -103,9 +104,11 @@ class Stack:
 
     def __init__(self, folder):
         self.folder = folder
-        self.http, self.nats = free_port(), free_port()
-        self.env = {**os.environ, "MUSTER_BUILDER": "muster-prebuilt", "MUSTER_HTTP_PORT": str(self.http), "MUSTER_NATS_PORT": str(self.nats)}
+        self.http, self.nats, self.wss = free_port(), free_port(), free_port()
+        self.env = {**os.environ, "MUSTER_BUILDER": "muster-prebuilt", "MUSTER_HTTP_PORT": str(self.http), "MUSTER_NATS_PORT": str(self.nats),
+                    "MUSTER_WSS_PORT": str(self.wss)}
         self.key = None
+        self.ca = folder / "ca.pem"
 
     def compose(self, *words, **options):
         return run("docker-compose", "--project-name", PROJECT, "--file", ROOT / "docker-compose.yml", *words, env=self.env, **options)
@@ -115,10 +118,10 @@ class Stack:
 
     def call(self, method, path, body=None):
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.http}/api/v1{path}", method=method, data=None if body is None else json.dumps(body).encode(),
+            f"https://127.0.0.1:{self.http}/api/v1{path}", method=method, data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=90) as answer:
+            with urllib.request.urlopen(request, timeout=90, context=ssl.create_default_context(cafile=str(self.ca))) as answer:
                 return json.load(answer)
         except (urllib.error.URLError, OSError) as error:
             return {"error": str(error)}
@@ -143,7 +146,12 @@ def free_port():
 
 def check(stack):
     stack.compose("up", "--detach", "--build")
-    eventually("a gateway that answers", 120, lambda: quiet("curl", "-sf", f"http://127.0.0.1:{stack.http}/healthz") or None)
+    stack.ca.write_text(stack.read("/deploy/tls/ca.pem"))
+    eventually("a gateway that answers", 120,
+               lambda: quiet("curl", "-sf", "--cacert", str(stack.ca), f"https://127.0.0.1:{stack.http}/healthz") or None)
+    for flags in (["--cacert", str(stack.ca), "--tls-max", "1.2"], []):
+        assert not quiet("curl", "-sf", *flags, f"https://127.0.0.1:{stack.http}/healthz"), "an older TLS, or an authority that nobody knows"
+    print("ok: TLS on the gateway")
     stack.key = stack.read("/deploy/admin.key").strip()
     eventually("one agent online", 90, lambda: len(stack.online()) == 1)
 
@@ -152,13 +160,15 @@ def check(stack):
     print("ok: a job by REST")
 
     issued = "/deploy/compose-test.creds"
-    stack.compose("run", "--rm", "--no-deps", "-T", "init", "creds", "issue", "--publish", "default", "--name", "compose-test", "--out", issued, "--dir", "/deploy")
+    stack.compose("run", "--rm", "--no-deps", "-T", "-e", f"MUSTER_API_KEY={stack.key}", "init", "creds", "issue", "--publish", "default", "--name", "compose-test", "--out", issued, "--dir", "/deploy")
     creds = stack.folder / "service.creds"
-    creds.write_text(stack.read(issued))
+    for suffix in (".creds", ".pem", ".key"):
+        creds.with_suffix(suffix).write_text(stack.read(issued.replace(".creds", suffix)))
     packages = stack.folder / "packages"
     example = ROOT / "client/examples/python"
     run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", packages, "-r", example / "requirements.txt")
-    said = output(sys.executable, example / "submit.py", f"nats://127.0.0.1:{stack.nats}", creds, env={**os.environ, "PYTHONPATH": str(packages)})
+    said = output(sys.executable, example / "submit.py", f"tls://127.0.0.1:{stack.nats}", creds,
+                  env={**os.environ, "PYTHONPATH": str(packages), "MUSTER_CA": str(stack.ca)})
     assert "succeeded" in said, said
     print("ok: a job straight onto NATS")
 

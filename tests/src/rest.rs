@@ -40,10 +40,24 @@ impl Answer {
 impl Rest {
     /// A caller of the gateway at `base` (scheme, host and port).
     pub fn new(base: &str, key: &str) -> Self {
+        Self::knowing(None, base, key)
+    }
+
+    /// A caller that trusts this authority (PEM) instead of the system's.
+    pub(crate) fn knowing(ca: Option<&[u8]>, base: &str, key: &str) -> Self {
         // Several tests install it at once; the first one counts.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(90)).build().unwrap();
-        Self { http, base: base.into(), key: key.into() }
+        let builder = reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(90));
+        let http = match ca {
+            Some(pem) => builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).unwrap()).build(),
+            None => builder.build(),
+        };
+        Self { http: http.unwrap(), base: base.into(), key: key.into() }
+    }
+
+    /// Whether the gateway says that it is ready.
+    pub async fn is_ready(&self) -> bool {
+        self.http.get(format!("{}/readyz", self.base)).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// The same gateway with another key.

@@ -10,11 +10,16 @@ use std::{
 
 use muster_broker_config::{
     creds,
-    init::{self, Broker, Deployment, InitOptions},
-    layout::Account,
+    init::{self, Broker, Deployment, Endpoint, InitOptions},
+    layout::{Account, TlsPart},
     server::{Places, Server, Start, find_binary},
 };
-use muster_schemas::names::PoolName;
+use muster_schemas::{
+    headers::SIGNATURE,
+    names::PoolName,
+    signature::{Signed, Signer},
+    time::Timestamp,
+};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -39,11 +44,13 @@ pub struct StackOptions {
     pub dispatchers: usize,
     /// Environment of every agent beside the usual.
     pub agent_env: Vec<(&'static str, String)>,
+    /// Whether TLS is on, with certificates of gateway and agents that live this long; the broker then listens for WebSocket as well.
+    pub tls: Option<Duration>,
 }
 
 impl Default for StackOptions {
     fn default() -> Self {
-        Self { agents: 2, slots: 5, gateways: 1, dispatchers: 1, agent_env: Vec::new() }
+        Self { agents: 2, slots: 5, gateways: 1, dispatchers: 1, agent_env: Vec::new(), tls: None }
     }
 }
 
@@ -74,13 +81,19 @@ impl Stack {
     pub async fn start(options: StackOptions) -> Self {
         let folder = Arc::new(tempfile::Builder::new().prefix("muster-").tempdir().unwrap());
         let dir = folder.path().join("deploy");
-        let init = InitOptions { broker: Broker::local(None, folder.path().join("jetstream")), pool: POOL.parse().unwrap() };
+        let mut broker = Broker::local(None, folder.path().join("jetstream"));
+        if options.tls.is_some() {
+            broker.tls = Some(Vec::new());
+            // Of its own, so that it is the same after a restart.
+            broker.websocket = Some(Endpoint { host: "127.0.0.1".into(), port: Some(free_address().port()) });
+        }
+        let init = InitOptions { broker, pool: POOL.parse().unwrap() };
         let deployment = tokio::task::spawn_blocking(move || init::init(&dir, &init).unwrap()).await.unwrap();
         let binary = find_binary(&Places::from_env()).await.unwrap();
         let broker = Server::start(Start::new(binary, deployment.layout.server_config(), folder.path().join("broker"))).await.unwrap();
         let admin_key = deployment.admin_key.as_ref().unwrap().to_string();
         let gateway_addresses: Vec<SocketAddr> = (0..options.gateways).map(|_| free_address()).collect();
-        let rest = Rest::new(&format!("http://{}", gateway_addresses[0]), &admin_key);
+        let rest = rest_at(&deployment, gateway_addresses[0], &admin_key);
         let mut stack = Self {
             broker,
             gateways: Vec::new(),
@@ -127,7 +140,7 @@ impl Stack {
 
     /// A caller of one of the gateways with the admin key.
     pub fn rest_of(&self, gateway: usize) -> Rest {
-        Rest::new(&format!("http://{}", self.gateway_addresses[gateway]), &self.admin_key)
+        rest_at(&self.deployment, self.gateway_addresses[gateway], &self.admin_key)
     }
 
     /// Where a gateway listens.
@@ -145,17 +158,16 @@ impl Stack {
             .env("MUSTER_GATEWAY_CREDENTIALS", layout.gateway_creds())
             .env("MUSTER_SIGNING_KEY", layout.signing_key(Account::Fleet))
             .env("MUSTER_DEPLOYMENT", layout.root());
+        if let Some(life) = self.options.tls {
+            command.env("MUSTER_CERTIFICATE_LIFETIME", format!("{}s", life.as_secs()));
+        }
         self.process(&format!("gateway-{number}"), &mut command)
     }
 
     /// Waits until a gateway is ready.
     pub async fn gateway_ready(&self, number: usize) {
-        let url = format!("http://{}/readyz", self.gateway_addresses[number]);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        eventually("a gateway that is ready", READY, || async {
-            http.get(&url).send().await.ok().filter(|answer| answer.status().is_success()).map(drop)
-        })
-        .await;
+        let rest = self.rest_of(number);
+        eventually("a gateway that is ready", READY, || async { rest.is_ready().await.then_some(()) }).await;
     }
 
     /// Starts a dispatcher.
@@ -164,7 +176,7 @@ impl Stack {
         command
             .env("MUSTER_DISPATCHER_LISTEN", "127.0.0.1:0")
             .env("MUSTER_NATS_URL", self.broker.url())
-            .env("MUSTER_DISPATCHER_CREDENTIALS", self.deployment.layout.dispatcher_creds())
+            .env("MUSTER_DEPLOYMENT", self.deployment.layout.root())
             .env("MUSTER_DISPATCHER_DATA_DIR", self.folder.path().join(format!("dispatcher-{number}")));
         self.process(&format!("dispatcher-{number}"), &mut command)
     }
@@ -179,7 +191,8 @@ impl Stack {
     pub fn agent_of(&self, name: &str, token: &str, nats: &str, env: &[(&str, &str)]) -> Process {
         let mut command = Command::new(binaries::path("muster-agent"));
         command
-            .env("AGENT_API_URL", format!("http://{}", self.gateway_addresses[0]))
+            .env("AGENT_API_URL", url_of(&self.deployment, self.gateway_addresses[0]))
+            .env("AGENT_CA_FILE", if self.deployment.tls { self.deployment.layout.ca() } else { PathBuf::new() })
             .env("AGENT_JOIN_TOKEN", token)
             .env("AGENT_NAME", name)
             .env("NATS_URL", nats)
@@ -266,26 +279,67 @@ impl Stack {
         self.broker.signal(Signal::SIGKILL).unwrap();
     }
 
-    /// The path of credentials for a service that may publish to these pools.
-    pub fn service_creds(&self, pools: &[&str]) -> PathBuf {
+    /// The path of credentials for a service that may publish to these pools, and whose signature counts there.
+    ///
+    /// # Panics
+    /// When the gateway does not take its key.
+    pub async fn service_creds(&self, pools: &[&str]) -> PathBuf {
         let pools: Vec<PoolName> = pools.iter().map(|pool| pool.parse().unwrap()).collect();
         let seed = std::fs::read_to_string(self.deployment.layout.signing_key(Account::Core)).unwrap();
         let issued = creds::issue_service(seed.trim(), &self.deployment.core.account, "test", &pools).unwrap();
         let path = self.folder().join(format!("service-{}.creds", pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join("-")));
         std::fs::write(&path, issued.to_text()).unwrap();
+        let public_key = signer_of(&path).public_key().to_owned();
+        let answer = self.rest.post("/signers", &json!({"name": "test", "public_key": public_key, "pools": pools})).await;
+        assert!(answer.status.is_success(), "{answer:?}");
         path
     }
 
     /// A client of the library with a service's credentials for the pool `default`.
     pub async fn service(&self) -> muster_client::Client {
-        muster_client::Client::connect(&self.broker.url(), self.service_creds(&[POOL])).await.unwrap()
+        muster_client::Client::connect_with(&self.broker.url(), self.service_creds(&[POOL]).await, &self.tls()).await.unwrap()
     }
 
     /// A plain NATS connection with the credentials of the gateway: it may do what the gateway may.
     pub async fn core(&self) -> async_nats::Client {
         let options = async_nats::ConnectOptions::with_credentials_file(self.deployment.layout.gateway_creds()).await.unwrap();
+        let muster_client::Tls { authority, certificate } = self.tls();
+        let options = authority.into_iter().fold(options, async_nats::ConnectOptions::add_root_certificates);
+        let options = certificate.into_iter().fold(options, |options, (certificate, key)| options.add_client_certificate(certificate, key));
         options.custom_inbox_prefix("_GW.test").connect(self.broker.url()).await.unwrap()
     }
+
+    /// What it takes to connect: where TLS is on, any certificate of the deployment's.
+    fn tls(&self) -> muster_client::Tls {
+        let layout = &self.deployment.layout;
+        let own = (layout.tls_certificate(TlsPart::Dispatcher), layout.tls_key(TlsPart::Dispatcher));
+        let on = self.deployment.tls;
+        muster_client::Tls { authority: on.then(|| layout.ca()), certificate: on.then_some(own) }
+    }
+}
+
+/// The key of a credentials file, which signs a service's jobs.
+///
+/// # Panics
+/// When the file holds none.
+pub fn signer_of(creds: &Path) -> Signer {
+    std::fs::read_to_string(creds).unwrap().lines().find_map(Signer::from_seed).unwrap()
+}
+
+/// Headers with the signature of a job.
+pub fn signed(signer: &Signer, subject: &str, body: &[u8]) -> async_nats::HeaderMap {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(SIGNATURE, signer.sign(Signed::Job { fresh: false }, subject, body, Timestamp::now()).to_string());
+    headers
+}
+
+fn url_of(deployment: &Deployment, gateway: SocketAddr) -> String {
+    format!("{}://{gateway}", if deployment.tls { "https" } else { "http" })
+}
+
+fn rest_at(deployment: &Deployment, gateway: SocketAddr, key: &str) -> Rest {
+    let ca = deployment.tls.then(|| std::fs::read(deployment.layout.ca()).unwrap());
+    Rest::knowing(ca.as_deref(), &url_of(deployment, gateway), key)
 }
 
 /// An address on loopback whose port was free a moment ago.

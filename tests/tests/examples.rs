@@ -92,7 +92,7 @@ fn search_path(first: &Path) -> std::ffi::OsString {
 /// Runs an example against a stack of its own, and gives back the result that it printed.
 async fn run(prepare: impl FnOnce() -> Command + Send + 'static) -> Value {
     let stack = Stack::usual().await;
-    let (url, creds) = (stack.broker.url(), stack.service_creds(&[POOL]));
+    let (url, creds) = (stack.broker.url(), stack.service_creds(&[POOL]).await);
     let task = tokio::task::spawn_blocking(move || output(prepare().arg(url).arg(creds)));
     let text = within("the example", PATIENCE, task).await.unwrap();
     let result: Value = serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text}"));

@@ -4,7 +4,10 @@
 
 use std::{path::Path, time::Duration};
 
-use muster_tests::{Stack, StackOptions, eventually, stack::POOL};
+use muster_tests::{
+    Stack, StackOptions, eventually,
+    stack::{POOL, signed, signer_of},
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -136,7 +139,9 @@ async fn the_pools_defaults_reach_jobs_of_every_origin() {
     .await;
     let hangs = stack.rest.submit("probe.sleep", json!({"ms": 60_000})).await;
     let core = stack.core().await;
-    let straight = core.request(format!("jobs.{POOL}.normal.probe.straight"), r#"{"type":"probe.fail"}"#.into()).await.unwrap();
+    let (subject, body) = (format!("jobs.{POOL}.normal.probe.straight"), r#"{"type":"probe.fail"}"#);
+    let headers = signed(&signer_of(&stack.service_creds(&[POOL]).await), &subject, body.as_bytes());
+    let straight = core.request_with_headers(subject, headers, body.into()).await.unwrap();
     assert!(!String::from_utf8_lossy(&straight.payload).contains("error"));
     let own = json!({"pool": POOL, "type": "probe.fail", "retry": {"max_attempts": 1}});
     let own = stack.rest.post("/jobs", &own).await.text("/data/id").to_owned();

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use muster_client::NewJob;
 use muster_schemas::{result::Outcome, wire};
-use muster_tests::{Stack, StackOptions, eventually, process::living, stack::POOL, within};
+use muster_tests::{
+    Stack, StackOptions, eventually,
+    process::living,
+    stack::{POOL, signed, signer_of},
+    within,
+};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -53,14 +58,15 @@ async fn a_service_submits_waits_and_cancels_with_its_own_credentials() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bare_nats_message_in_json_is_a_job_and_gets_its_result_at_its_reply_to() {
     let stack = Stack::usual().await;
-    let options = async_nats::ConnectOptions::with_credentials_file(stack.service_creds(&[POOL])).await.unwrap();
+    let creds = stack.service_creds(&[POOL]).await;
+    let options = async_nats::ConnectOptions::with_credentials_file(creds.clone()).await.unwrap();
     let nats = options.connect(stack.broker.url()).await.unwrap();
     let inbox = nats.new_inbox();
     let mut answers = nats.subscribe(inbox.clone()).await.unwrap();
-    let mut headers = async_nats::HeaderMap::new();
+    let (subject, body) = ("jobs.default.normal.shell.hello", r#"{"type": "shell.run", "params": {"command": "echo $MUSTER_JOB_ID"}}"#);
+    let mut headers = signed(&signer_of(&creds), subject, body.as_bytes());
     headers.insert("reply_to", inbox.as_str());
-    let body = r#"{"type": "shell.run", "params": {"command": "echo $MUSTER_JOB_ID"}}"#;
-    nats.publish_with_headers("jobs.default.normal.shell.hello", headers, body.into()).await.unwrap();
+    nats.publish_with_headers(subject, headers, body.into()).await.unwrap();
     let answer = within("the result at the reply_to", SOON, futures_util::StreamExt::next(&mut answers)).await.unwrap();
     let result: muster_schemas::result::JobResult = wire::decode(&answer.payload).unwrap();
     assert_eq!((result.outcome, result.stdout.to_text().as_ref()), (Outcome::Succeeded, "hello\n"));

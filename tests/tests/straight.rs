@@ -4,32 +4,41 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap};
+use async_nats::Client;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use muster_schemas::{result::JobResult, wire};
-use muster_tests::{Stack, eventually, stack::POOL, within};
+use muster_schemas::{result::JobResult, signature::Signer, wire};
+use muster_tests::{
+    Stack, eventually,
+    stack::{POOL, signed, signer_of},
+    within,
+};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(20);
 
 struct Service {
     nats: Client,
+    signer: Signer,
     done: async_nats::Subscriber,
 }
 
 impl Service {
     async fn of(stack: &Stack) -> Self {
-        let options = async_nats::ConnectOptions::with_credentials_file(stack.service_creds(&[POOL])).await.unwrap();
+        let creds = stack.service_creds(&[POOL]).await;
+        let signer = signer_of(&creds);
+        let options = async_nats::ConnectOptions::with_credentials_file(creds).await.unwrap();
         let nats = options.connect(stack.broker.url()).await.unwrap();
         let done = nats.subscribe(format!("done.{POOL}.*")).await.unwrap();
         nats.flush().await.unwrap();
-        Self { nats, done }
+        Self { nats, signer, done }
     }
 
     /// Publishes and gives back the broker's answer.
     async fn publish(&self, subject: &str, body: &[u8]) -> Result<serde_json::Value, String> {
-        let answer = self.nats.request(subject.to_string(), Bytes::copy_from_slice(body)).await.map_err(|error| error.to_string())?;
+        let headers = signed(&self.signer, subject, body);
+        let answer = self.nats.request_with_headers(subject.to_string(), headers, Bytes::copy_from_slice(body)).await;
+        let answer = answer.map_err(|error| error.to_string())?;
         let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
         if answer["error"].is_null() { Ok(answer) } else { Err(answer["error"].to_string()) }
     }
@@ -117,14 +126,11 @@ async fn a_service_reaches_its_own_pools_only() {
     let result = within("the refusal", SOON, service.publish("jobs.other.normal.probe.x", br#"{"type":"probe.ping"}"#)).await;
     assert!(result.is_err(), "{result:?}");
     // An acknowledgement sent into another pool's queue would be stored there as a job of somebody else's making.
-    let mut headers = HeaderMap::new();
+    let (subject, body) = (format!("jobs.{POOL}.normal.probe.y"), r#"{"type":"probe.ping"}"#);
+    let mut headers = signed(&service.signer, &subject, body.as_bytes());
     headers.insert("Nats-Msg-Id", "one");
     let reply = "jobs.other.normal.probe.planted";
-    service
-        .nats
-        .publish_with_reply_and_headers(format!("jobs.{POOL}.normal.probe.y"), reply, headers, r#"{"type":"probe.ping"}"#.into())
-        .await
-        .unwrap();
+    service.nats.publish_with_reply_and_headers(subject, reply, headers, body.into()).await.unwrap();
     service.nats.publish_with_reply(format!("query.result.{POOL}.y"), reply, "".into()).await.unwrap();
     stack.rest.finished("y", 20).await;
     let planted = stack.rest.get("/jobs/planted").await;

@@ -38,6 +38,10 @@ pub(super) async fn perform(core: &Core, arrived: &Arrived, step: Step) {
         // The job is left to its lease.
         return std::future::pending().await;
     }
+    if core.ended.is_over() {
+        // Nothing of it would count. The lease runs out, and another agent runs the job.
+        return tracing::debug!("left to its lease: this agent's identity has ended");
+    }
     let answer = |word: Vec<u8>| core.js.answer(arrived.reply.clone(), word);
     match step {
         Step::Store(ending) => store(core, *ending).await,

@@ -29,6 +29,8 @@ pub(crate) enum Stop {
     Finished,
     /// The agent shuts down; the job goes to another one.
     Released,
+    /// The agent's identity is over: nothing of the job is reported, and its lease runs out.
+    Ended,
 }
 
 /// How a job is stopped.

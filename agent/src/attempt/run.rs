@@ -128,6 +128,7 @@ impl Context<'_> {
                 event.reason = Some("its result was stored by another agent".to_owned());
                 return Step::Superseded { id: self.id.clone(), event };
             }
+            Some(Stop::Ended) => return Step::Abandon,
             Some(Stop::Cancelled) | None => {}
         }
         core.figures.ended(execution.outcome);

@@ -13,15 +13,24 @@ pub struct Args {
     /// Where the gateway is
     #[arg(long, value_name = "URL")]
     pub api_url: Option<String>,
+    /// Certificates to trust for the gateway
+    #[arg(long, value_name = "FILE")]
+    pub api_ca: Option<String>,
     /// API key, when an operator gave one
     #[arg(long, value_name = "KEY", hide = true)]
     pub api_key: Option<String>,
+    /// File that holds the API key that an operator gave; it may be replaced while the agent runs
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<String>,
     /// Token to join a pool with at the first start
     #[arg(long, value_name = "TOKEN")]
     pub join_token: Option<String>,
     /// File that holds the token to join a pool with
     #[arg(long, value_name = "FILE")]
     pub join_token_file: Option<String>,
+    /// Remove this agent once it leaves: at its shutdown, or an hour after its last sign of life
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub ephemeral: Option<String>,
     /// Name of this agent; default is the host's
     #[arg(long)]
     pub name: Option<String>,
@@ -70,6 +79,12 @@ pub struct Args {
     /// Certificates to trust for the broker
     #[arg(long, value_name = "FILE")]
     pub nats_ca: Option<String>,
+    /// Run jobs that are not signed too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub accept_unsigned: Option<String>,
+    /// The only public keys whose jobs are run, divided by commas, instead of the list that gateways give
+    #[arg(long, value_name = "KEYS")]
+    pub trusted_signers: Option<String>,
     /// Time that running jobs have at a shutdown, 0s to 10m
     #[arg(long, value_name = "TIME")]
     pub shutdown_grace: Option<String>,
@@ -82,9 +97,12 @@ impl Args {
         let labels = self.labels.iter().map(|label| format!("{label}\n")).collect::<String>();
         Overrides::new()
             .set("--api-url", "api_url", self.api_url.as_ref())
+            .set("--api-ca", "api_ca", self.api_ca.as_ref())
             .set("--api-key", "api_key", self.api_key.as_ref())
+            .set("--api-key-file", "api_key_file", self.api_key_file.as_ref())
             .set("--join-token", "join_token", self.join_token.as_ref())
             .set("--join-token-file", "join_token_file", self.join_token_file.as_ref())
+            .set("--ephemeral", "ephemeral", self.ephemeral.as_ref())
             .set("--name", "name", self.name.as_ref())
             .set("--label", "labels", (!labels.is_empty()).then_some(labels))
             .set("--heartbeat-interval", "heartbeat_interval", self.heartbeat_interval.as_ref())
@@ -101,6 +119,8 @@ impl Args {
             .set("--executors", "executors", self.executors.as_ref())
             .set("--nats-url", "nats_url", self.nats_url.as_ref())
             .set("--nats-ca", "nats_ca", self.nats_ca.as_ref())
+            .set("--accept-unsigned", "accept_unsigned", self.accept_unsigned.as_ref())
+            .set("--trusted-signers", "trusted_signers", self.trusted_signers.as_ref())
             .set("--shutdown-grace", "shutdown_grace", self.shutdown_grace.as_ref())
     }
 }

@@ -54,6 +54,7 @@ fn what_contradicts_itself_is_refused() {
         &[("STATE_DIR", "/s"), ("VAULT_PATH", "/s/spool/vault")],
         &[("AGENT_JOIN_TOKEN", " ")],
         &[("AGENT_JOIN_TOKEN", "mst_join_a"), ("AGENT_JOIN_TOKEN_FILE", "/token")],
+        &[("AGENT_API_KEY", "mst_agent_a"), ("AGENT_API_KEY_FILE", "/key")],
     ] {
         assert!(from_env(pairs).is_err(), "{pairs:?}");
     }
@@ -86,7 +87,7 @@ fn every_setting_of_the_environment_is_also_a_flag() {
         let value = match variable.key {
             "heartbeat_interval" | "max_concurrent_jobs" | "shutdown_grace" => "7",
             "admin_port" => "0",
-            "allow_private_network" | "allow_os_restart" => "false",
+            "allow_private_network" | "allow_os_restart" | "ephemeral" => "false",
             "executors" => "http",
             "labels" => "zone=north",
             "job_log_limit" => "64KiB",

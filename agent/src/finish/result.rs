@@ -41,6 +41,7 @@ impl Ran<'_> {
             data: execution.data,
             error: execution.error,
             agent_id: Some(self.agent.clone()),
+            ended_by: None,
             attempt: self.attempt,
             queued_at: self.queued_at,
             started_at: Some(self.started_at),

@@ -32,8 +32,20 @@ fn an_ending_survives_the_spool_whole() {
     };
     let agent = muster_schemas::names::AgentId::generate();
     let event = events::event(muster_schemas::event::EventKind::Dead, &agent, None, 1, &crate::attempt::count::Past::default());
-    for ending in [ending(Some("_INBOX.x.1")), ending(None).with_dead_letter(&letter, event.clone()).or_superseded(event)] {
+    let signed = ending(None).signed(&Signer::generate(), &"p".parse().unwrap(), Timestamp::from_secs(3));
+    for ending in [ending(Some("_INBOX.x.1")), signed, ending(None).with_dead_letter(&letter, event.clone()).or_superseded(event)] {
         let bytes = rmp_serde::to_vec_named(&ending).unwrap();
         assert_eq!(rmp_serde::from_slice::<Ending>(&bytes).unwrap(), ending);
     }
+}
+
+#[test]
+fn a_result_is_signed_for_its_pool_over_the_bytes_that_are_sent() {
+    let (signer, pool) = (Signer::generate(), "p".parse().unwrap());
+    let ending = ending(None).signed(&signer, &pool, Timestamp::from_secs(3));
+    let (_, header) = ending.headers.iter().find(|(name, _)| name == headers::SIGNATURE).unwrap();
+    let signature = muster_schemas::signature::Signature::parse(header).unwrap();
+    assert_eq!((signature.key.as_str(), signature.at), (signer.public_key(), Timestamp::from_secs(3)));
+    signature.verify(Signed::Result, "results.p.j", &ending.result).unwrap();
+    assert!(ending.is_of(&pool) && !ending.is_of(&"q".parse().unwrap()));
 }

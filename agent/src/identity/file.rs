@@ -42,8 +42,8 @@ pub enum FileError {
     },
 }
 
-/// Larger than any file of ours.
-const LIMIT: u64 = 1024 * 1024;
+/// Larger than any file of ours; no more is read of one.
+pub(super) const LIMIT: u64 = 1024 * 1024;
 
 /// Reads a file that only its owner may read; `None` when there is none.
 pub(crate) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
@@ -76,12 +76,25 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> 
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(())
+        sync_parent(path)
     };
     write().map_err(failed)
+}
+
+/// Removes a file for good.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    let gone = || -> io::Result<()> {
+        fs::remove_file(path)?;
+        sync_parent(path)
+    };
+    gone().map_err(|source| FileError::Write { path: path.to_owned(), source })
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Makes the state directory (0700) and locks it for this process, until the returned file is dropped.

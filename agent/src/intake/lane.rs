@@ -54,6 +54,8 @@ pub(super) struct Lane {
     /// Credits of an older, worse priority. The broker serves them last; they are not counted, and expire.
     spare: u32,
     pub(super) hot: bool,
+    /// May not be pulled.
+    pub(super) closed: bool,
     refusals: u32,
     retry_at: Option<Instant>,
 }
@@ -71,6 +73,7 @@ impl Lane {
             asked_at: None,
             spare: 0,
             hot: false,
+            closed: false,
             refusals: 0,
             retry_at: None,
         }
@@ -94,7 +97,13 @@ impl Lane {
 
     /// Whether it can be pulled now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        !self.draining && self.retry_at.is_none_or(|at| at <= now)
+        !self.draining && !self.closed && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// Says whether it may be pulled.
+    pub(super) fn set_open(&mut self, open: bool) {
+        self.closed = !open;
+        self.hot &= open;
     }
 
     /// Whether it has given nothing for so long.
@@ -104,7 +113,7 @@ impl Lane {
 
     /// A job came. It may be one of an inbox that is being drained, or that was forgotten.
     pub(super) fn gave(&mut self, settings: &Settings, now: Instant) {
-        self.hot = true;
+        self.hot = !self.closed;
         self.refusals = 0;
         self.retry_at = None;
         self.gave_at = Some(now);

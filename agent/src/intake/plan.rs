@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Command, IDLE, Intake, Lane, PRIORITY_LAST, Why};
+use super::{Command, Held, IDLE, Intake, Lane, PRIORITY_LAST, Why};
 
 impl Intake {
     /// When to come back with [`super::Event::Tick`] if nothing else happens before.
@@ -86,10 +86,13 @@ impl Intake {
 
     /// Gives back what was held too long, or must not be held at all.
     fn release(&mut self, now: Instant, commands: &mut Vec<Command>) {
-        let why = if self.may_run() { Why::Full } else { Why::Closed };
-        let due = |since: Instant| why == Why::Closed || now.saturating_duration_since(since) >= self.settings.hold;
-        let overdue: Vec<_> = self.held.iter().filter(|job| due(job.since)).cloned().collect();
-        for job in overdue {
+        let may_run = self.may_run();
+        let overdue = |job: &Held| match may_run && self.is_open(job.lane) {
+            false => Some(Why::Closed),
+            true => (now.saturating_duration_since(job.since) >= self.settings.hold).then_some(Why::Full),
+        };
+        let due: Vec<_> = self.held.iter().filter_map(|job| Some((job.clone(), overdue(job)?))).collect();
+        for (job, why) in due {
             self.held.remove(&job);
             commands.push(Command::Release(job.handle, why));
         }

@@ -1,5 +1,6 @@
 //! Tests of [`super`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+mod open;
 mod own;
 mod properties;
 

@@ -7,7 +7,12 @@ use muster_schemas::names::PoolName;
 use tokio::sync::watch;
 
 use super::Spool;
-use crate::{figures::Figures, finish::Received, js::Js, link::Link};
+use crate::{
+    figures::Figures,
+    finish::{Ending, Received},
+    js::Js,
+    link::Link,
+};
 
 /// First and longest wait after a failed try.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -61,16 +66,18 @@ impl Courier {
                 }
             };
             from = place.saturating_add(1);
+            if !ending.is_of(&self.pool) {
+                tracing::warn!(job_id = %ending.job_id, "dropped a result from the spool: this agent has left the pool of its job, which another agent runs");
+                self.remove(place, &ending).await;
+                continue;
+            }
             match ending.send(&self.js, &self.pool).await {
                 Ok(received) => {
                     tracing::info!(job_id = %ending.job_id, superseded = received == Received::Superseded, "delivered a result from the spool");
                     if received == Received::Superseded {
                         self.figures.superseded.inc();
                     }
-                    if let Err(error) = self.spool.remove(place, &ending.job_id).await {
-                        // It is sent once more at the next start, which does no harm.
-                        tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't remove a delivered result from the spool");
-                    }
+                    self.remove(place, &ending).await;
                 }
                 Err(error) => {
                     tracing::warn!(job_id = %ending.job_id, %error, "a result stays in the spool");
@@ -80,6 +87,13 @@ impl Courier {
                     }
                 }
             }
+        }
+    }
+
+    async fn remove(&self, place: u64, ending: &Ending) {
+        if let Err(error) = self.spool.remove(place, &ending.job_id).await {
+            // It is sent once more at the next start, which does no harm.
+            tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't remove a result from the spool");
         }
     }
 }

@@ -19,6 +19,10 @@ const FOLDER: &str = "spool";
 const SALT_FILE: &str = "spool.salt";
 /// Entries that can't be read, for a person to look at. Never read by the agent.
 const ASIDE: &str = "aside";
+/// What is known of the spool itself.
+const ABOUT: &str = "about";
+/// In it: whose results these are, the agent's id and the part of its API key that is not secret.
+const OWNER: &[u8] = b"owner";
 
 /// sled's page cache. The spool is empty nearly always, and an idle agent is to stay small.
 const CACHE: u64 = 256 * 1024;
@@ -27,6 +31,7 @@ const CACHE: u64 = 256 * 1024;
 pub(super) struct Store {
     entries: sled::Tree,
     aside: sled::Tree,
+    about: sled::Tree,
     cipher: Cipher,
     limits: Limits,
     next_place: AtomicU64,
@@ -51,6 +56,7 @@ impl Store {
         let last = entries.last()?.and_then(|(key, _)| place_of(&key));
         Ok(Self {
             aside: database.open_tree(ASIDE)?,
+            about: database.open_tree(ABOUT)?,
             cipher,
             limits,
             next_place: AtomicU64::new(last.map_or(0, |place| place.saturating_add(1))),
@@ -58,6 +64,23 @@ impl Store {
             bytes: AtomicU64::new(0),
             entries,
         })
+    }
+
+    /// Takes the spool over for this owner. What another one left can't be read or would not be taken any more; it is removed, and counted.
+    pub(super) fn claim(&self, owner: &str) -> Result<usize, SpoolError> {
+        let before = self.about.get(OWNER)?;
+        if before.as_deref() == Some(owner.as_bytes()) {
+            return Ok(0);
+        }
+        // A spool of an older build has no owner: it is this agent's.
+        let void = if before.is_some() { self.entries.len() } else { 0 };
+        if before.is_some() {
+            self.entries.clear()?;
+            self.entries.flush()?;
+        }
+        self.about.insert(OWNER, owner)?;
+        self.about.flush()?;
+        Ok(void)
     }
 
     /// Reads every entry once, moves those aside that can't be read, and answers whose results are here.

@@ -96,7 +96,7 @@ fn a_full_spool_says_so_and_takes_again_when_there_is_room() {
 async fn the_spool_knows_whose_results_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let gauge = muster_runtime::metrics::Metrics::new().gauge("muster_test_results", "Test.").unwrap();
-    let spool = Spool::open(dir.path(), Secret::new("key"), Limits::default(), gauge.clone()).await.unwrap();
+    let spool = Spool::open(dir.path(), &AgentId::generate(), Secret::new("key"), Limits::default(), gauge.clone()).await.unwrap();
     spool.put(ending("a")).await.unwrap();
     let id: JobId = "a".parse().unwrap();
     assert!(spool.holds(&id) && !spool.is_full());
@@ -105,4 +105,23 @@ async fn the_spool_knows_whose_results_it_has() {
     spool.remove(place, &id).await.unwrap();
     assert!(!spool.holds(&id));
     assert_eq!(gauge.get() as u32, 0);
+}
+
+#[test]
+fn what_another_owner_left_is_dropped_and_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    // One of a build that noted no owner is ours.
+    let first = store(dir.path(), "key", 100);
+    first.put(&ending("a")).unwrap();
+    assert_eq!(first.claim("agt_1 aaaa").unwrap(), 0);
+    assert_eq!(ids(&first), ["a"]);
+    drop(first);
+    let again = store(dir.path(), "key", 100);
+    assert_eq!((again.claim("agt_1 aaaa").unwrap(), ids(&again).len()), (0, 1));
+    drop(again);
+    let other = store(dir.path(), "another key", 100);
+    assert_eq!((other.claim("agt_1 bbbb").unwrap(), other.check().unwrap().len()), (1, 0));
+    assert_eq!(other.claim("agt_1 bbbb").unwrap(), 0);
+    other.put(&ending("b")).unwrap();
+    assert_eq!(ids(&other), ["b"]);
 }

@@ -109,6 +109,7 @@ impl Bench {
         std::fs::create_dir(&state_dir).unwrap();
         let stored = Stored {
             agent_id: id.clone(),
+            name: None,
             pool: self.pool.clone(),
             api_key: "mst_agent_aaaaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb".into(),
             seed: key.seed().unwrap(),
@@ -117,6 +118,7 @@ impl Bench {
             nats_urls: vec![self.server.url()],
             heartbeat_interval_s: None,
             labels: BTreeMap::new(),
+            joined_with: None,
         };
         stored.save(&state_dir).unwrap();
         (id, state_dir)
@@ -140,6 +142,8 @@ impl Bench {
             .set("test", "name", Some("agent-1"))
             .set("test", "max_concurrent_jobs", Some(slots))
             .set("test", "admin_port", Some(0))
+            // Tests of signatures say otherwise.
+            .set("test", "accept_unsigned", Some(true))
             .set("test", "executors", Some("shell,http"));
         for (key, value) in settings {
             flags = flags.set("test", key, Some(value));
@@ -160,7 +164,7 @@ impl Bench {
 
     pub(crate) async fn process_in(&self, id: AgentId, state_dir: &Path, slots: u32) -> Process {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_muster-agent"));
-        command.args(["--name", "agent-1", "--admin-port", "0", "--executors", "shell", "--log-format", "text"]);
+        command.args(["--name", "agent-1", "--admin-port", "0", "--executors", "shell", "--log-format", "text", "--accept-unsigned"]);
         command.arg("--state-dir").arg(state_dir).args(["--max-concurrent-jobs", &slots.to_string()]);
         command.env_clear().stdin(Stdio::null()).stderr(std::fs::File::create(state_dir.join("log")).unwrap()).kill_on_drop(true);
         let process = Process { id, state_dir: state_dir.to_owned(), child: command.spawn().unwrap() };

@@ -62,7 +62,7 @@ async fn gateway(bench: &Bench, answers: &[StatusCode]) -> (String, Gateway) {
             config: RegisteredConfig { heartbeat_interval_s: 7, log_level: "INFO".into() },
             name: register.name.parse().unwrap(),
             now: Timestamp::now(),
-            signers: None,
+            signers: Some(crate::desk::signers()),
             certificate: None,
         }
     };

@@ -4,8 +4,11 @@
 mod bench;
 mod commands;
 mod defaults;
+mod desk;
+mod ends;
 mod enrolment;
 mod faults;
+mod identity;
 mod jobs;
 mod lanes;
 mod logs;
@@ -13,4 +16,6 @@ mod repeats;
 mod retries;
 mod settings;
 mod shutdown;
+mod signatures;
 mod spool;
+mod trust;

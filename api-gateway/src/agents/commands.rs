@@ -25,9 +25,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{TAG, VIEWER, unknown};
+use super::{TAG, VIEWER, store, unknown};
 use crate::{
     app::App,
+    audit::Noted,
     endpoint::{Access, Endpoint},
     extract::{JOB_LIMIT, Json, Path, Query, Trace},
     jobs::{self, order, place, wait},
@@ -52,7 +53,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<CommandAccepted>>(StatusCode::OK, "The command has ended: within the wait, or before this one was sent.")
             .codes(jobs::JOB_CODES)
             .codes(&[Code::AgentNotFound, Code::AgentRevoked, Code::TimeInvalid, Code::QueueFull, Code::WaitInvalid])
-            .codes(&[Code::HeaderInvalid, Code::JobConflict]),
+            .codes(&[Code::HeaderInvalid, Code::JobConflict])
+            .audited("agents.command"),
         Endpoint::get("/api/v1/agents/{id}/commands", VIEWER, list::list)
             .about(
                 TAG,
@@ -78,6 +80,7 @@ async fn submit(
     Path(agent): Path<AgentId>,
     Query(query): Query<SubmitQuery>,
     Trace(trace): Trace,
+    noted: Noted,
     headers: HeaderMap,
     Json(command): Json<Command, JOB_LIMIT>,
 ) -> Result<Response, ApiError> {
@@ -85,6 +88,7 @@ async fn submit(
     let pool = pool_of(&app, &agent).await?;
     let checked = order::idempotency_key(&headers).and_then(|key| ask::order(command, &pool, &agent, key, Timestamp::now()));
     let order = checked.inspect_err(|error| app.desk.submits.with([error.code.as_str()]).inc())?;
+    noted.detail(format!("job {}", order.id));
     let deadline = wait.map(|wait| Instant::now() + wait);
     // Before the command is published: its result may be there before the broker's acknowledgement of the command is.
     let waiter = deadline.map(|_| app.waiters.register(&order.pool, &order.id)).transpose()?;
@@ -106,10 +110,10 @@ async fn submit(
 
 /// The pool of an agent. Whether the agent may be sent commands is asked of the bucket itself, in [`ready`].
 async fn pool_of(app: &App, agent: &AgentId) -> Result<PoolName, ApiError> {
-    if let Some(record) = app.mirror.agents.get(agent) {
+    if let Some(record) = app.mirror.agents.get(agent).filter(|record| record.state != AgentState::Deleting) {
         return Ok(record.pool.clone());
     }
-    Ok(app.buckets.agent(agent).await?.ok_or_else(|| unknown(agent))?.record.pool)
+    Ok(store::there(app, agent).await?.record.pool)
 }
 
 /// Makes sure that an agent of this pool can be sent a command of this type, and that it has a consumer to get it with. Whether it is there,
@@ -118,7 +122,7 @@ async fn pool_of(app: &App, agent: &AgentId) -> Result<PoolName, ApiError> {
 /// # Errors
 /// `agent_not_found`; `agent_revoked`; `type_unknown` when it does not have the executor; `pool_not_found`; `broker_unavailable`.
 pub(crate) async fn ready(app: &App, pool: &PoolName, agent: &AgentId, job_type: &JobType) -> Result<(), ApiError> {
-    let record = app.buckets.agent(agent).await?.filter(|held| held.record.pool == *pool).ok_or_else(|| unknown(agent))?.record;
+    let record = Some(store::there(app, agent).await?.record).filter(|record| record.pool == *pool).ok_or_else(|| unknown(agent))?;
     fit(&record, job_type)?;
     if app.mirror.pools.get(pool).is_none() {
         app.buckets.pool(pool).await?;
@@ -168,10 +172,10 @@ fn fit(record: &AgentRecord, job_type: &JobType) -> Result<(), ApiError> {
         return Err(ApiError::new(Code::AgentRevoked, detail));
     }
     // Of one that has never registered nobody knows what it will have.
-    if record.registered_at.is_none() && record.capabilities.is_empty() || record.capabilities.contains(&executor) {
+    if record.registered_at.is_none() && record.capabilities.is_empty() || record.may_run(&executor) {
         return Ok(());
     }
-    let have = record.capabilities.iter().map(ExecutorName::as_str).collect::<Vec<_>>().join(", ");
+    let have = record.executors().iter().map(ExecutorName::as_str).collect::<Vec<_>>().join(", ");
     let have = if have.is_empty() { "none at all".to_owned() } else { have };
     Err(ApiError::new(Code::TypeUnknown, format!("agent `{name}` ({id}) does not run `{executor}` jobs; its executors: {have}")))
 }

@@ -178,6 +178,12 @@ mod tests {
             created_at: Timestamp::from_secs(0),
             registered_at: None,
             remote_ip: None,
+            metadata: [].into(),
+            platform: None,
+            draining: false,
+            ephemeral: false,
+            revoked: None,
+            key_rotated_at: None,
             standing: None,
         }
     }
@@ -236,6 +242,19 @@ mod tests {
         ];
         for query in nothing {
             assert_eq!(names(query), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn every_status_can_be_asked_for() {
+        use AgentStatus::{Degraded, Disabled, Offline, Online, Pending, Revoked};
+        let all = [Online, Offline, Degraded, Pending, Disabled, Revoked];
+        let agents = || ["a", "b", "c", "d", "e", "f"].into_iter().zip(all).zip(1..).map(|((name, status), n)| agent(n, name, status));
+        for (status, name) in all.into_iter().zip(["a", "b", "c", "d", "e", "f"]) {
+            let filter = Filter::try_from(ListQuery { status: Some(status), ..ListQuery::default() }).unwrap();
+            let found: Vec<_> =
+                filter.page(agents().collect::<Vec<_>>().into_iter()).data.into_iter().map(|agent| agent.name.to_string()).collect();
+            assert_eq!(found, [name], "{status:?}");
         }
     }
 

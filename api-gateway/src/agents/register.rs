@@ -1,101 +1,68 @@
-//! Registering an agent: with a join token a new one, with an agent's key the same one again.
+//! Registering an agent: with a join token a new one, with an agent's key the same one again ([`again`]), and with a token that was made for it
+//! one that was created before. What an agent says is checked in [`asked`].
 //!
 //! Of what is done for a new one only counting the token's use cannot be repeated or undone for sure, so it comes after everything
 //! that can be refused, and before everything that makes the agent exist. The order is: check, sign, declare lanes, reserve the name, make
 //! the queue of its commands, count the use, store key and record.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+mod again;
+mod asked;
 
-use axum::{Json as Answer, extract::State, http::StatusCode};
+use std::{collections::BTreeSet, net::IpAddr};
+
+use async_nats::jetstream::kv::Operation;
+use axum::{
+    Json as Answer,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
 use muster_broker_config::provision::{self, ensure_lanes};
 use muster_runtime::tasks::Group;
 use muster_schemas::{
-    api::{One, Register, Registered, RegisteredConfig},
+    api::{Certificate, One, Register, Registered, RegisteredConfig},
     code::Code,
-    job::check_labels,
-    names::{AgentId, AgentName, ExecutorName, PoolName},
-    records::{self, AgentRecord, AgentState, ApiKeyRecord, JoinTokenRecord, KeyOwner, secret::Kind},
+    names::{AgentId, ExecutorName, PoolName},
+    records::{self, AgentRecord, ApiKeyRecord, JoinTokenRecord, secret::Parts},
     time::Timestamp,
-    wire::V,
 };
 
-use super::{commands, store};
+use super::{commands, secrets, store};
 use crate::{
-    app::{App, Held, create, update},
-    auth::{Joiner, secret},
+    app::{App, Held, create},
+    auth::{self, Joiner},
     extract::{Json, Remote},
-    identity, keys,
     problem::ApiError,
     tokens,
 };
 
-pub(super) const ABOUT: &str = "With a join token (header X-Agent-Token) a new agent is made: it gets its id, an API key that is shown once, and a \
-    JWT for the broker, valid for 24 hours. With an agent's API key the same agent comes back: it gets a fresh JWT, for a new public key if it \
-    brings one; the name in the body is then not looked at.";
+use asked::Asked;
 
-/// Executors that one agent may tell of.
-const CAPABILITIES_MAX: usize = 32;
+pub(super) const ABOUT: &str = "With a join token (header X-Agent-Token) a new agent is made: it gets its id, an API key that is shown once, and a \
+    JWT for the broker, valid for 24 hours. A token that was made for one agent is for the one that was created so, whose name and pool stay as they are. \
+    With an agent's API key the same agent comes back: it gets a fresh JWT, for a new public key if it brings one; the name in the body is then \
+    not looked at. `proof` has to prove that the public key is the caller's own, and by it the clocks are compared.";
+
 /// Executors of all agents of a pool. Each costs the broker three consumers, for as long as the pool exists.
 const POOL_EXECUTORS_MAX: usize = 64;
-/// How often a write is tried again after somebody else's.
-const TRIES: usize = 10;
-
-/// What the agent said, checked.
-struct Asked {
-    name: AgentName,
-    capabilities: BTreeSet<ExecutorName>,
-    labels: BTreeMap<String, String>,
-    version: String,
-    os: String,
-    arch: String,
-    hostname: String,
-    public_key: String,
-}
-
-impl TryFrom<Register> for Asked {
-    type Error = ApiError;
-    fn try_from(given: Register) -> Result<Self, ApiError> {
-        identity::check_public_key(&given.public_key)?;
-        check_labels(&given.labels)?;
-        if given.capabilities.len() > CAPABILITIES_MAX {
-            return Err(ApiError::new(Code::FieldInvalid, format!("capabilities takes at most {CAPABILITIES_MAX} executors")));
-        }
-        Ok(Self {
-            name: given.name.parse()?,
-            capabilities: given.capabilities.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
-            labels: given.labels,
-            version: plain("version", given.version, 64)?,
-            os: plain("os", given.os, 64)?,
-            arch: plain("arch", given.arch, 64)?,
-            hostname: plain("hostname", given.hostname, 255)?,
-            public_key: given.public_key,
-        })
-    }
-}
-
-/// A text that is shown to people: short, and without control characters.
-fn plain(field: &str, text: String, most: usize) -> Result<String, ApiError> {
-    if text.len() > most || text.contains(char::is_control) {
-        return Err(ApiError::new(Code::FieldInvalid, format!("{field} takes at most {most} bytes, without control characters")));
-    }
-    Ok(text)
-}
 
 pub(super) async fn register(
     State(app): State<App>,
     joiner: Joiner,
     Remote(remote): Remote,
+    headers: HeaderMap,
     Json(body): Json<Register>,
 ) -> Result<(StatusCode, Answer<One<Registered>>), ApiError> {
-    let asked = Asked::try_from(body)?;
+    let credential = auth::credential(&headers)?;
+    let asked = Asked::new(body, credential, Timestamp::now())?;
+    let prefix = Parts::parse(credential.trim()).map(|parts| parts.prefix).unwrap_or_default();
     // In a task of its own: a caller that hangs up half-way must not leave half an agent.
     let registration = Group::new("registration").spawn(async move {
         match joiner {
-            Joiner::Token(token) => Ok::<_, ApiError>((StatusCode::CREATED, join(&app, token, asked, remote).await?)),
-            Joiner::Agent(id) => Ok((StatusCode::OK, come_back(&app, &id, asked, remote).await?)),
+            Joiner::Token(token) => match token.record.agent_id.clone() {
+                Some(id) => Ok((StatusCode::CREATED, again::first(&app, &id, token, asked, remote).await?)),
+                None => Ok::<_, ApiError>((StatusCode::CREATED, join(&app, token, asked, remote).await?)),
+            },
+            Joiner::Agent(id) => Ok((StatusCode::OK, again::come_back(&app, &id, &prefix, asked, remote).await?)),
         }
     });
     let (status, data) = registration.await.map_err(|error| ApiError::internal("register the agent", error))??;
@@ -104,24 +71,13 @@ pub(super) async fn register(
 
 /// Makes a new agent.
 async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpAddr) -> Result<Registered, ApiError> {
-    if token.record.agent_id.is_some() {
-        return Err(ApiError::new(Code::TokenInvalid, "the join token is for one certain agent, and cannot make another"));
-    }
+    tokens::check_name(&token.record, &asked.name)?;
+    fresh_key(app, None, &asked.public_key).await?;
     let (now, id, pool) = (Timestamp::now(), AgentId::generate(), token.record.pool.clone());
+    let certificate = app.certificates.for_agent(asked.csr.as_deref(), &id)?;
     declare(app, &pool, &asked.capabilities).await?;
     let jwt = app.minter.mint(&pool, &id, &asked.public_key)?;
-    let parts = secret::fresh(Kind::Agent);
-    let key = ApiKeyRecord {
-        v: V,
-        id: keys::fresh_id(now),
-        prefix: parts.prefix.clone(),
-        hash: app.auth.hash(parts.secret.clone(), app.config.bcrypt_cost).await?,
-        name: asked.name.to_string(),
-        owner: KeyOwner::Agent(id.clone()),
-        created_at: now,
-        expires_at: None,
-        revoked_at: None,
-    };
+    let key = secrets::make(app, &id, asked.name.as_str()).await?;
     let record = AgentRecord {
         labels: asked.labels,
         capabilities: asked.capabilities,
@@ -130,9 +86,10 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         arch: asked.arch,
         hostname: asked.hostname,
         public_key: Some(asked.public_key),
-        key_prefix: Some(parts.prefix.clone()),
+        key_prefix: Some(key.record.prefix.clone()),
         registered_at: Some(now),
         remote_ip: Some(remote.to_string()),
+        ephemeral: asked.ephemeral || token.record.ephemeral,
         ..AgentRecord::new(id.clone(), asked.name, pool.clone(), now)
     };
     let reserved = store::reserve(app, &record.name, &id).await?;
@@ -146,7 +103,7 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         store::release(app, reserved).await;
         return Err(refused);
     }
-    match stored(app, &key, &record).await {
+    match stored(app, &key.record, &record).await {
         Ok(revision) => app.mirror.agents.caught_up(revision).await,
         Err(error) => {
             tokens::give_back_use(&app.buckets.join_tokens, &prefix).await;
@@ -156,46 +113,32 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         }
     }
     tracing::info!(agent = %id, name = %record.name, %pool, %remote, token = prefix, "an agent joined");
-    Ok(registered(app, &record, Some(parts.reveal()), jwt))
+    Ok(registered(app, &record, Some(key.text), jwt, certificate))
 }
 
 /// Stores the key first: a key without an agent lets nobody do anything, an agent without a key could never come back.
 async fn stored(app: &App, key: &ApiKeyRecord, record: &AgentRecord) -> Result<u64, ApiError> {
-    let taken = || ApiError::internal("store the agent", "its id or its key's prefix exists already");
-    create(&app.buckets.api_keys, &key.prefix, key).await?.ok_or_else(taken)?;
-    create(&app.buckets.agents, &records::keys::agent(&record.id), record).await?.ok_or_else(taken)
+    secrets::store(app, key).await?;
+    let revision = create(&app.buckets.agents, &records::keys::agent(&record.id), record).await?;
+    revision.ok_or_else(|| ApiError::internal("store the agent", "its id exists already"))
 }
 
-/// Lets an agent come back that has its key: fresh JWT, record brought up to date.
-async fn come_back(app: &App, id: &AgentId, asked: Asked, remote: IpAddr) -> Result<Registered, ApiError> {
-    for _ in 0..TRIES {
-        let Held { record, revision } = app.buckets.agent(id).await?.ok_or_else(|| super::unknown(id))?;
-        if record.state == AgentState::Revoked {
-            return Err(ApiError::new(Code::AgentRevoked, "the agent was revoked; an operator can enable it again"));
-        }
-        declare(app, &record.pool, &asked.capabilities).await?;
-        commands::ensure(app, &record.pool, id).await?;
-        let jwt = app.minter.mint(&record.pool, id, &asked.public_key)?;
-        let renewed = AgentRecord {
-            state: if record.state == AgentState::Pending { AgentState::Active } else { record.state },
-            labels: asked.labels.clone(),
-            capabilities: asked.capabilities.clone(),
-            version: asked.version.clone(),
-            os: asked.os.clone(),
-            arch: asked.arch.clone(),
-            hostname: asked.hostname.clone(),
-            public_key: Some(asked.public_key.clone()),
-            registered_at: Some(Timestamp::now()),
-            remote_ip: Some(remote.to_string()),
-            ..record
-        };
-        if let Some(revision) = update(&app.buckets.agents, &records::keys::agent(id), &renewed, revision).await? {
-            app.mirror.agents.caught_up(revision).await;
-            tracing::info!(agent = %id, name = %renewed.name, %remote, "an agent came back");
-            return Ok(registered(app, &renewed, None, jwt));
-        }
+/// Makes sure that no JWT is made for a public key that is refused, or that is another agent's: the end of one's identity would be the end of both.
+async fn fresh_key(app: &App, own: Option<&AgentId>, public_key: &str) -> Result<(), ApiError> {
+    let refuse =
+        |why| Err(ApiError::new(Code::KeyRevoked, format!("the public key {why}; an agent that is to register has to make a new one")));
+    // It is of A-Z and 2-7, so it is a key of the bucket's.
+    let entry = app.buckets.revocations.entry(public_key).await.map_err(|error| ApiError::broker("look for the public key", error))?;
+    if entry.is_some_and(|entry| entry.operation == Operation::Put) {
+        return refuse("was revoked");
     }
-    Err(ApiError::broker("store the agent", "others kept changing it"))
+    let has = |record: &AgentRecord| {
+        record.public_key.as_deref() == Some(public_key) || record.past_keys.iter().any(|past| past.public_key == public_key)
+    };
+    if app.mirror.agents.all().iter().any(|(id, record)| own != Some(id) && has(record)) {
+        return refuse("is another agent's");
+    }
+    Ok(())
 }
 
 /// Declares the lanes of the executors that the pool does not have yet.
@@ -216,7 +159,7 @@ async fn declare(app: &App, pool: &PoolName, capabilities: &BTreeSet<ExecutorNam
     }
 }
 
-fn registered(app: &App, record: &AgentRecord, api_key: Option<String>, jwt: String) -> Registered {
+fn registered(app: &App, record: &AgentRecord, api_key: Option<String>, jwt: String, certificate: Option<Certificate>) -> Registered {
     let heartbeat_interval_s = u32::try_from(app.config.heartbeat_interval.get().as_secs()).unwrap_or(u32::MAX);
     let config = RegisteredConfig { heartbeat_interval_s, log_level: "INFO".into() };
     Registered {
@@ -228,45 +171,7 @@ fn registered(app: &App, record: &AgentRecord, api_key: Option<String>, jwt: Str
         nats_urls: app.config.urls_for_agents().to_vec(),
         config,
         now: Timestamp::now(),
-        signers: None,
-        certificate: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use nkeys::KeyPair;
-
-    use super::*;
-
-    fn body() -> Register {
-        Register { name: "web-1".into(), public_key: KeyPair::new_user().public_key(), ..Register::default() }
-    }
-
-    fn code(body: Register) -> Code {
-        Asked::try_from(body).err().unwrap().code
-    }
-
-    #[test]
-    fn a_public_key_of_another_kind_or_damaged_is_refused() {
-        assert!(Asked::try_from(body()).is_ok());
-        let damaged = body().public_key.replacen(|c: char| c.is_ascii_digit(), "A", 1);
-        for key in [String::new(), "U".into(), KeyPair::new_account().public_key(), KeyPair::new_user().seed().unwrap(), damaged + "A"] {
-            assert_eq!(code(Register { public_key: key, ..body() }), Code::FieldInvalid);
-        }
-    }
-
-    #[test]
-    fn what_the_agent_says_of_itself_is_bounded() {
-        let many: Vec<String> = (0..=CAPABILITIES_MAX).map(|n| format!("e{n}")).collect();
-        assert_eq!(code(Register { capabilities: many, ..body() }), Code::FieldInvalid);
-        assert_eq!(code(Register { capabilities: vec!["a.b".into()], ..body() }), Code::NameInvalid);
-        assert_eq!(code(Register { hostname: "h".repeat(256), ..body() }), Code::FieldInvalid);
-        assert_eq!(code(Register { os: "a\r\nb".into(), ..body() }), Code::FieldInvalid);
-        assert_eq!(code(Register { labels: [(String::new(), "x".into())].into(), ..body() }), Code::LabelsInvalid);
-        for name in ["", "*", "a.b", "A", "a b", "a\u{0}", "％"] {
-            assert_eq!(code(Register { name: name.into(), ..body() }), Code::NameInvalid, "{name}");
-        }
+        signers: app.signing.present().map(|present| present.signed.clone()),
+        certificate,
     }
 }

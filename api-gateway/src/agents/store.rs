@@ -1,4 +1,4 @@
-//! Names of agents: each belongs to one agent at a time, wherever gateways race for it.
+//! Names of agents: each belongs to one agent at a time, wherever gateways race for it. And their records, read and changed.
 
 use std::time::Duration;
 
@@ -6,14 +6,60 @@ use async_nats::jetstream::kv::{self, CreateErrorKind, Operation};
 use muster_schemas::{
     code::Code,
     names::{AgentId, AgentName},
-    records::keys,
+    records::{AgentRecord, AgentState, keys},
     time::Timestamp,
 };
 
-use crate::{app::App, problem::ApiError};
+use super::unknown;
+use crate::{
+    app::{App, Held, update},
+    problem::ApiError,
+};
 
 /// A name whose agent has no record after this long belongs to a registration that was cut off: it is free again.
 const ABANDONED: Duration = Duration::from_secs(60);
+
+/// How often a write is tried again after somebody else's.
+const TRIES: usize = 10;
+
+/// An agent's record, straight from the bucket. One that is being removed is gone already.
+///
+/// # Errors
+/// `agent_not_found`.
+pub(super) async fn there(app: &App, id: &AgentId) -> Result<Held<AgentRecord>, ApiError> {
+    let held = app.buckets.agent(id).await?;
+    held.filter(|held| held.record.state != AgentState::Deleting).ok_or_else(|| unknown(id))
+}
+
+/// Changes an agent's record, and answers it as it is then. `change` is given it again whenever somebody else was faster; `None` leaves it.
+///
+/// # Errors
+/// `agent_not_found`, also for one that is being removed; and those of `change`.
+pub(super) async fn change(
+    app: &App,
+    id: &AgentId,
+    mut change: impl FnMut(AgentRecord) -> Result<Option<AgentRecord>, ApiError>,
+) -> Result<AgentRecord, ApiError> {
+    let gone = |record: AgentRecord| if record.state == AgentState::Deleting { Err(unknown(id)) } else { change(record) };
+    change_any(app, id, gone).await
+}
+
+/// As [`change`], of one that is being removed too.
+pub(super) async fn change_any(
+    app: &App,
+    id: &AgentId,
+    mut change: impl FnMut(AgentRecord) -> Result<Option<AgentRecord>, ApiError>,
+) -> Result<AgentRecord, ApiError> {
+    for _ in 0..TRIES {
+        let Held { record, revision } = app.buckets.agent(id).await?.ok_or_else(|| unknown(id))?;
+        let Some(changed) = change(record.clone())? else { return Ok(record) };
+        if let Some(revision) = update(&app.buckets.agents, &keys::agent(id), &changed, revision).await? {
+            app.mirror.agents.caught_up(revision).await;
+            return Ok(changed);
+        }
+    }
+    Err(ApiError::broker("store the agent", "others kept changing it"))
+}
 
 /// A name that was reserved; without a record that goes with it, it has to be released.
 #[derive(Debug)]

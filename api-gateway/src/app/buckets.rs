@@ -22,6 +22,9 @@ pub(crate) struct Buckets {
     pub(crate) join_tokens: kv::Store,
     pub(crate) schedules: kv::Store,
     pub(crate) groups: kv::Store,
+    pub(crate) key_uses: kv::Store,
+    pub(crate) revocations: kv::Store,
+    pub(crate) trust: kv::Store,
 }
 
 /// A record and the revision to compare with when it is written again.
@@ -41,6 +44,9 @@ impl Buckets {
             join_tokens: js.get_key_value(topology::JOIN_TOKENS).await?,
             schedules: js.get_key_value(topology::SCHEDULES_BUCKET).await?,
             groups: js.get_key_value(topology::GROUPS).await?,
+            key_uses: js.get_key_value(topology::KEY_USES).await?,
+            revocations: js.get_key_value(topology::REVOCATIONS).await?,
+            trust: js.get_key_value(topology::TRUST).await?,
         })
     }
 

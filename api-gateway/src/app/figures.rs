@@ -14,6 +14,10 @@ pub(crate) struct Figures {
     pub(crate) refused: Counters<1>,
     /// Password hashes computed.
     pub(crate) hashes: Counter,
+    /// Password hashes that are being computed.
+    pub(crate) hashing: Gauge,
+    /// Requests refused at the door, by what they were too many or too large of.
+    pub(crate) limited: Counters<1>,
 }
 
 impl Figures {
@@ -23,6 +27,8 @@ impl Figures {
             seconds: metrics.histograms("muster_gateway_request_seconds", "Time to answer a request.", ["route"], LATENCY_BUCKETS)?,
             running: metrics.gauge("muster_gateway_requests_running", "Requests under way.")?,
             refused: metrics.counters("muster_gateway_refused_total", "Keys and tokens refused.", ["reason"])?,
+            hashing: metrics.gauge("muster_gateway_key_hashes_running", "Password hashes being computed.")?,
+            limited: metrics.counters("muster_gateway_limited_total", "Requests refused at the door.", ["limit"])?,
             hashes: metrics.counter("muster_gateway_key_hashes_total", "Password hashes computed to check keys.")?,
         })
     }

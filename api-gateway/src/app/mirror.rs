@@ -13,7 +13,7 @@ use std::{
 
 use muster_schemas::{
     names::{AgentId, PoolName},
-    records::{AgentRecord, ApiKeyRecord, JoinTokenRecord, PoolRecord},
+    records::{AgentRecord, ApiKeyRecord, JoinTokenRecord, KeyUseRecord, PoolRecord},
     standing::Standing,
     wire::{self, Body},
 };
@@ -29,6 +29,8 @@ pub(crate) struct Mirror {
     pub(crate) pools: Copied<PoolName, PoolRecord>,
     /// By prefix.
     pub(crate) api_keys: Copied<String, ApiKeyRecord>,
+    /// By prefix.
+    pub(crate) key_uses: Copied<String, KeyUseRecord>,
     /// By prefix.
     pub(crate) join_tokens: Copied<String, JoinTokenRecord>,
 }

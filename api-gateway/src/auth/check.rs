@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_nats::{connection::State, jetstream::kv};
@@ -18,24 +18,19 @@ use muster_schemas::{
 };
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     Known, Refusal,
     cache::{Cache, Digest, Verdict},
-    limiter::Limiter,
+    hashing::{Hashing, Turn},
+    life::{Life, Lives},
+    tries::Tries,
+    uses::Uses,
 };
 use crate::{
     app::{Buckets, Figures, Held, mirror::Change, read},
     problem::ApiError,
 };
-
-/// Password hashes computed at once. Each takes a core for about 50 ms, and jobs are to go on meanwhile.
-const HASHES_AT_ONCE: usize = 2;
-/// How long a request waits for its turn to compute a hash.
-const HASH_TURN: Duration = Duration::from_secs(5);
-/// Requests with one key that come at once wait for one check of it. Keys share this many turns.
-const TURNS: usize = 64;
 
 /// Checks keys and tokens.
 pub(crate) struct Auth {
@@ -44,9 +39,10 @@ pub(crate) struct Auth {
     client: async_nats::Client,
     secret: [u8; 32],
     cache: Mutex<Cache>,
-    limiter: Mutex<Limiter>,
-    turns: Vec<tokio::sync::Mutex<()>>,
-    hashing: Semaphore,
+    tries: Tries,
+    hashing: Hashing,
+    lives: Lives,
+    pub(super) uses: Uses,
     figures: Arc<Figures>,
 }
 
@@ -58,28 +54,39 @@ impl Auth {
             client,
             secret: rand::random(),
             cache: Mutex::default(),
-            limiter: Mutex::new(Limiter::new(refusals_per_minute)),
-            turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
-            hashing: Semaphore::new(HASHES_AT_ONCE),
+            tries: Tries::new(refusals_per_minute),
+            hashing: Hashing::new(Arc::clone(&figures)),
+            lives: Lives::default(),
+            uses: Uses::new(),
             figures,
         }
     }
 
-    /// Whoever the API key belongs to: a person, a service or an agent.
-    pub(crate) async fn key(&self, text: &str, remote: IpAddr) -> Result<Arc<Known>, ApiError> {
+    /// Whoever the API key belongs to, a person, a service or an agent, and how long that holds.
+    pub(crate) async fn key(&self, text: &str, remote: IpAddr) -> Result<(Arc<Known>, Life), ApiError> {
         let parts = Parts::parse(text).filter(|parts| parts.kind != Kind::Join);
         let Some(parts) = parts else {
             self.take_try(remote)?;
             return Err(self.refused(Refusal::Wrong));
         };
+        let life = self.lives.enter(parts.prefix.clone());
+        let known = self.known(text, &parts, remote).await?;
+        // Agents show their keys only to register, and are listed with more than that.
+        if matches!(known.owner, KeyOwner::Role(_)) {
+            self.uses.note(&parts.prefix, remote, Instant::now());
+        }
+        let life = life.expiring(known.expires_at);
+        Ok((known, life))
+    }
+
+    async fn known(&self, text: &str, parts: &Parts, remote: IpAddr) -> Result<Arc<Known>, ApiError> {
         let digest = self.digest(text);
         let mut verdict = self.cached(&digest)?;
         if verdict.is_none() {
-            let turn = self.turns.get(usize::from(digest[0]) % TURNS).ok_or_else(|| ApiError::internal("check the key", "no turn"))?;
-            let _turn = turn.lock().await;
+            let _alone = self.hashing.alone(&digest).await.inspect_err(|_| self.limited())?;
             verdict = match self.cached(&digest)? {
                 Some(verdict) => Some(verdict),
-                None => return self.looked_up(&parts, digest, remote).await?.map_err(|refusal| self.refused(refusal)),
+                None => return self.looked_up(parts, digest, remote).await?.map_err(|refusal| self.refused(refusal)),
             };
         }
         match verdict {
@@ -94,7 +101,7 @@ impl Auth {
 
     /// The record of a join token, its revision, and whether it can be used now. A use is not counted here.
     pub(crate) async fn token(&self, text: &str, remote: IpAddr) -> Result<Held<JoinTokenRecord>, ApiError> {
-        self.check_tries(remote)?;
+        self.tries.check(remote).inspect_err(|_| self.limited())?;
         let found = self.found_token(text).await;
         // A check of a token costs next to nothing, so only those that are refused are counted: a thousand agents may join at once.
         if found.as_ref().is_err_and(|error| error.code == Code::TokenInvalid) {
@@ -127,6 +134,8 @@ impl Auth {
             Change::Complete => self.cache().hears(),
             Change::Put { key, .. } | Change::Deleted { key, .. } => self.cache().forget(key),
         }
+        // After the cache, so that whoever enters from here on is checked anew.
+        self.lives.apply(change);
     }
 
     /// Whether changes of keys are heard of.
@@ -144,25 +153,25 @@ impl Auth {
 
     /// Checks a key against its record, and remembers the outcome.
     async fn looked_up(&self, parts: &Parts, digest: Digest, remote: IpAddr) -> Result<Verdict, ApiError> {
-        self.check_tries(remote)?;
+        self.tries.check(remote).inspect_err(|_| self.limited())?;
         // A try is taken with the turn, so that no more tries are out than hashes are computed: many good keys at once are no guessing.
-        let _turn = self.hash_turn().await?;
-        self.take_try(remote)?;
+        let turn = self.hashing.turn().await.inspect_err(|_| self.limited())?;
+        self.tries.guess(remote, &parts.prefix).inspect_err(|_| self.limited())?;
         let epoch = self.cache().epoch();
-        let verdict = self.verdict(parts).await.inspect_err(|_| self.give_back(remote))?;
+        let verdict = self.verdict(parts, turn).await.inspect_err(|_| self.tries.give_back(remote, &parts.prefix))?;
         if verdict.is_ok() {
-            self.give_back(remote);
+            self.tries.give_back(remote, &parts.prefix);
         }
         self.cache().enter(digest, &parts.prefix, &verdict, epoch, Instant::now());
         Ok(verdict)
     }
 
-    async fn verdict(&self, parts: &Parts) -> Result<Verdict, ApiError> {
+    async fn verdict(&self, parts: &Parts, turn: Turn) -> Result<Verdict, ApiError> {
         let Some(Held { record, .. }) = read::<ApiKeyRecord>(&self.keys, &parts.prefix).await? else {
             return Ok(Err(Refusal::Wrong));
         };
         let fits = matches!((&record.owner, parts.kind), (KeyOwner::Role(_), Kind::Api) | (KeyOwner::Agent(_), Kind::Agent));
-        if !fits || !self.matches(parts.secret.clone(), record.hash).await? {
+        if !fits || !turn.matches(parts.secret.clone(), record.hash).await? {
             return Ok(Err(Refusal::Wrong));
         }
         // Only who has the secret learns what became of the key.
@@ -173,27 +182,9 @@ impl Auth {
         Ok(expired(&known).map_or(Ok(Arc::new(known)), Err))
     }
 
-    /// Whether the secret is the one that was hashed.
-    async fn matches(&self, secret: String, hash: String) -> Result<bool, ApiError> {
-        self.figures.hashes.inc();
-        let checked = tokio::task::spawn_blocking(move || bcrypt::verify(secret, &hash)).await;
-        let checked = checked.map_err(|error| ApiError::internal("check the key", error))?;
-        checked.map_err(|error| ApiError::internal("check the key", error))
-    }
-
     /// The hash that is kept of a new key's secret. It takes its turn like those that are checked.
     pub(crate) async fn hash(&self, secret: String, cost: u32) -> Result<String, ApiError> {
-        let _turn = self.hash_turn().await?;
-        self.figures.hashes.inc();
-        let hashed = tokio::task::spawn_blocking(move || bcrypt::hash(secret, cost)).await;
-        let hashed = hashed.map_err(|error| ApiError::internal("make the key", error))?;
-        hashed.map_err(|error| ApiError::internal("make the key", error))
-    }
-
-    async fn hash_turn(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        let turn = tokio::time::timeout(HASH_TURN, self.hashing.acquire()).await;
-        let busy = || ApiError::new(Code::RateLimited, "too many keys are being checked; try again").retry_after(HASH_TURN);
-        turn.ok().and_then(Result::ok).ok_or_else(busy)
+        self.hashing.turn().await.inspect_err(|_| self.limited())?.hash(secret, cost).await
     }
 
     fn digest(&self, text: &str) -> Digest {
@@ -204,28 +195,18 @@ impl Auth {
         }
     }
 
-    fn check_tries(&self, remote: IpAddr) -> Result<(), ApiError> {
-        let left = self.limiter().check(remote, Instant::now());
-        left.map_err(|wait| self.limited(wait))
-    }
-
     fn take_try(&self, remote: IpAddr) -> Result<(), ApiError> {
-        let taken = self.limiter().take(remote, Instant::now());
-        taken.map_err(|wait| self.limited(wait))
+        self.tries.take(remote).inspect_err(|_| self.limited())
     }
 
-    fn limited(&self, wait: Duration) -> ApiError {
+    fn limited(&self) {
         self.figures.refused.with(["limited"]).inc();
-        ApiError::new(Code::RateLimited, "too many wrong keys or tokens from this address; wait before you try again").retry_after(wait)
     }
 
-    fn give_back(&self, remote: IpAddr) {
-        self.limiter().give_back(remote, Instant::now());
-    }
-
-    fn refused(&self, refusal: Refusal) -> ApiError {
+    /// Counts a refusal.
+    pub(super) fn refused(&self, refusal: Refusal) -> ApiError {
         self.figures.refused.with([refusal.word()]).inc();
-        ApiError::new(Code::Unauthenticated, refusal.to_string())
+        refusal.into()
     }
 
     fn refused_token(&self, why: &str) -> ApiError {
@@ -235,10 +216,6 @@ impl Auth {
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn limiter(&self) -> MutexGuard<'_, Limiter> {
-        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,7 +16,7 @@ use muster_schemas::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::problem::ApiError;
+use crate::{auth::Alive, problem::ApiError};
 
 /// The cap of a body unless its endpoint says otherwise, in bytes.
 pub(crate) const BODY_LIMIT: usize = 64 * 1024;
@@ -37,7 +37,10 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         expect_json(request.headers())?;
+        let alive = request.extensions().get::<Alive>().cloned();
         let bytes = read(request.into_body(), LIMIT).await?;
+        // A body may take its time. What arrives after its key was revoked is not done any more.
+        alive.map_or(Ok(()), |alive| alive.check())?;
         parse(&bytes).map(Self)
     }
 }

@@ -61,9 +61,9 @@ pub(super) fn choose(
     for (id, agent) in agents.iter().filter(|(_, agent)| agent.pool == *wanted.pool) {
         if agent.state != AgentState::Active {
             left_out.inactive += 1;
-        } else if !agent.capabilities.contains(wanted.executor) {
+        } else if !agent.may_run(wanted.executor) {
             left_out.without_executor += 1;
-        } else if !wanted.labels.iter().all(|(key, value)| agent.labels.get(key) == Some(value)) {
+        } else if !wanted.labels.iter().all(|(key, value)| agent.label(key) == Some(value.as_str())) {
             left_out.other_labels += 1;
         } else if standing(id).is_some_and(|standing| standing.accepting && standing.status != Status::Offline) {
             there.push(id.clone());

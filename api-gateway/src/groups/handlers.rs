@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::Noted,
     auth::Caller,
     endpoint::{Access, Endpoint},
     extract::{Path, Query},
@@ -69,7 +70,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             )
             .answers::<One<GroupView>>(StatusCode::OK, "The group is being cancelled, or was.")
             .codes(NAMED)
-            .codes(&[Code::GroupFinished]),
+            .codes(&[Code::GroupFinished])
+            .audited("groups.cancel"),
     ]
 }
 
@@ -107,10 +109,12 @@ pub(crate) async fn submit(
     waits: bool,
     headers: &HeaderMap,
     by: &Caller,
+    noted: &Noted,
 ) -> Result<Response, ApiError> {
     let made = make(app, submit, target, waits, headers, by).await;
     place::count(app, &made, |made| made.repeated);
     let data = made?.view;
+    noted.target(data.id.to_string());
     let place = HeaderValue::try_from(format!("{BASE}/groups/{}", data.id));
     let place = place.map_err(|error| ApiError::internal("name the group's place", error))?;
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, place)], axum::Json(One { data })).into_response())

@@ -20,12 +20,13 @@ use muster_schemas::{
     code::Code,
     control::{self, What},
     event::EventKind,
-    headers::{CONTENT_TYPE, MSGPACK, REPLY_TO, TTL},
+    headers::{CONTENT_TYPE, MSGPACK, REPLY_TO, SIGNATURE, TTL},
     job::Job,
     names::{AgentId, JobId, PoolName},
     queue,
     records::AgentState,
     result::{ErrorInfo, JobResult, Outcome},
+    signature::{Mark, Signed},
     subjects::{self, About},
     time::Timestamp,
     topology::{RESULT_TTL, RESULTS},
@@ -34,8 +35,8 @@ use muster_schemas::{
 
 use super::{
     lookup::{self, Found},
-    outcome, view,
-    view::Queued,
+    outcome::{self, Marked},
+    view::{self, Queued},
 };
 use crate::{
     agents::ping,
@@ -95,7 +96,7 @@ pub(crate) async fn stop(app: &App, queued: &Queued) -> Result<JobView, ApiError
 }
 
 /// Stores the `cancelled` result, and answers it or the one of an earlier cancel.
-pub(crate) async fn fence(app: &App, queued: &Queued) -> Result<JobResult, ApiError> {
+pub(crate) async fn fence(app: &App, queued: &Queued) -> Result<Marked, ApiError> {
     let failed = |error: stored::StoreError| error.while_doing("store that the job is cancelled");
     let result = cancelled(queued, Timestamp::now());
     let ttl = queued.job.as_ref().map_or(RESULT_TTL, Job::result_ttl);
@@ -105,12 +106,18 @@ pub(crate) async fn fence(app: &App, queued: &Queued) -> Result<JobResult, ApiEr
     if let Some(reply_to) = queued.headers.get(REPLY_TO) {
         headers.insert(REPLY_TO, reply_to.clone());
     }
-    let subject = About::Result.job(&queued.pool, &queued.id);
-    let message = Outgoing { subject: subject.clone(), headers, payload: wire::encode(&result).into() };
+    let (subject, payload) = (About::Result.job(&queued.pool, &queued.id), wire::encode(&result));
+    // A gateway that can't sign can cancel all the same: it counts for nobody, and is shown as not signed.
+    let signature = app.signing.sign(Signed::Result, &subject, &payload);
+    if let Some(signature) = &signature {
+        headers.insert(SIGNATURE, signature.to_string());
+    }
+    let mark = if signature.is_some() { Mark::Valid } else { Mark::Missing };
+    let message = Outgoing { subject: subject.clone(), headers, payload: payload.into() };
     match stored::store(&app.nats, &message).await.map_err(failed)? {
-        Kept::Stored => Ok(result),
+        Kept::Stored => Ok(Marked { result, signature: mark }),
         Kept::Taken => match stored::last(&app.nats, RESULTS, &subject).await.map_err(failed)? {
-            Some(first) => still_cancelled(&queued.id, outcome::read(&first.payload, first.at)),
+            Some(first) => still_cancelled(&queued.id, outcome::marked(app, &first.into()).await),
             // It was kept for a moment only, and is forgotten already.
             None => Err(ApiError::new(Code::JobFinished, format!("job `{}` has just ended", queued.id))),
         },
@@ -119,7 +126,7 @@ pub(crate) async fn fence(app: &App, queued: &Queued) -> Result<JobResult, ApiEr
 }
 
 /// The result if it says `cancelled`, else `job_finished`.
-fn still_cancelled(id: &JobId, result: JobResult) -> Result<JobResult, ApiError> {
+fn still_cancelled(id: &JobId, result: Marked) -> Result<Marked, ApiError> {
     if result.outcome == Outcome::Cancelled {
         return Ok(result);
     }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::{batch, cancel, logs, lookup, order, order::Order, place, wait, watch};
 use crate::{
     app::App,
+    audit::Noted,
     auth::Caller,
     endpoint::{Access, Endpoint},
     extract::{BATCH_LIMIT, JOB_LIMIT, Json, Path, Query, RequestId, Trace},
@@ -55,13 +56,15 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<GroupView>>(StatusCode::ACCEPTED, "With a `target`: the group is made, and its jobs are sent.")
             .answers::<One<JobView>>(StatusCode::OK, "The job has ended: within the wait, or before this submit.")
             .codes(JOB_CODES)
-            .codes(&[Code::TimeInvalid, Code::QueueFull, Code::WaitInvalid, Code::HeaderInvalid, Code::JobConflict, Code::NoAgentMatches]),
+            .codes(&[Code::TimeInvalid, Code::QueueFull, Code::WaitInvalid, Code::HeaderInvalid, Code::JobConflict, Code::NoAgentMatches])
+            .unaudited("jobs.submit", "every job is in the stream of events; one for many agents is audited as groups.create"),
         Endpoint::post("/api/v1/jobs/batch", Access::Role(Role::Operator), submit_batch)
             .about("jobs", "Submit many jobs", "1 to 1 000 jobs, each accepted or refused on its own; the answers are in the order of the jobs. At most 16 MiB.")
             .query::<BatchQuery>()
             .body::<Batch>()
             .answers::<Many<BatchEntry>>(StatusCode::OK, "What became of each job.")
-            .codes(&[Code::HeaderInvalid]),
+            .codes(&[Code::HeaderInvalid])
+            .unaudited("jobs.submit", "every job is in the stream of events"),
         Endpoint::get("/api/v1/jobs/{id}", Access::Role(Role::Viewer), get)
             .about("jobs", "Look up a job", "Where it is, and its result once it has ended. Results are kept for a day unless the job says otherwise.")
             .query::<LookQuery>()
@@ -71,7 +74,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .about("jobs", "Cancel a job", "A queued job never runs; a running one is stopped with its whole process tree. Cancelling a cancelled job answers it again.")
             .query::<PoolQuery>()
             .answers::<One<JobView>>(StatusCode::OK, "The job is cancelled.")
-            .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobFinished]),
+            .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobFinished])
+            .audited("jobs.cancel"),
         Endpoint::get("/api/v1/jobs/{id}/logs", Access::Role(Role::Viewer), log)
             .about("jobs", "Read a job's output", "What is stored of it: at most 5 MiB, for a day; a note says where it was cut. Progress is among it, in the stream `progress`. With `Accept: text/plain` the bytes alone, and the place of the last one in the header Muster-Log-Seq.")
             .query::<LogQuery>()
@@ -142,11 +146,13 @@ async fn submit(
     Query(query): Query<SubmitQuery>,
     Trace(trace): Trace,
     by: Caller,
+    noted: Noted,
     headers: HeaderMap,
     Json(mut submit): Json<Submit, JOB_LIMIT>,
 ) -> Result<Response, ApiError> {
     if let Some(target) = submit.target.take() {
-        return groups::submit(&app, submit, target, query.wait.is_some(), &headers, &by).await;
+        noted.act("groups.create");
+        return groups::submit(&app, submit, target, query.wait.is_some(), &headers, &by, &noted).await;
     }
     let wait = wait_of(query.wait.as_deref())?;
     let checked = order::idempotency_key(&headers).and_then(|key| Order::check(&submit, key, Timestamp::now()));

@@ -11,6 +11,7 @@ use muster_schemas::{
     names::{AgentId, JobType, PoolName},
     records::Role,
     result::{ErrorInfo, Outcome},
+    signature::Mark,
     subjects::History,
     time::Timestamp,
     wire::{self, Body, V},
@@ -68,6 +69,8 @@ struct JobsQuery {
     job_type: Option<String>,
     /// Jobs in this state: `scheduled`, `pending`, `running`, `retrying`, `succeeded`, `failed`, `timed_out`, `cancelled`, `expired` or `rejected`.
     status: Option<String>,
+    /// Jobs that have ended, and whose result's signature is `valid`, `missing` or `wrong`.
+    signature: Option<Mark>,
     /// Jobs with this label, `key:value`.
     label: Option<String>,
     /// Jobs queued at this time or later, RFC 3339.
@@ -100,6 +103,7 @@ impl JobsQuery {
             job_type: self.job_type.map(|text| text.parse::<JobType>()).transpose()?,
             state: self.status.map(|text| state(&text)).transpose()?,
             label: label.transpose()?,
+            signature: self.signature,
             since: time("since", self.since)?,
             until: time("until", self.until)?,
             limit: page::limit(self.limit)?,

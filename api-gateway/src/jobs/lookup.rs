@@ -12,14 +12,13 @@ use muster_schemas::{
     code::Code,
     names::{JobId, PoolName},
     queue,
-    result::JobResult,
     subjects::{self, About},
     time::Timestamp,
     topology::{self, COMMANDS, EVENTS, RESULTS},
 };
 
 use super::{
-    outcome,
+    outcome::{self, Marked},
     view::{self, Queued},
 };
 use crate::{
@@ -41,7 +40,7 @@ pub(crate) enum Found {
         /// Its pool.
         pool: PoolName,
         /// Its stored result.
-        result: Box<JobResult>,
+        result: Box<Marked>,
     },
     /// It is in a queue.
     Queued(Box<Queued>),
@@ -196,14 +195,20 @@ fn pool_of(about: About, message: &Stored, id: &JobId) -> Option<PoolName> {
 
 /// What the traces of an id in one pool amount to.
 async fn settle(app: &App, id: &JobId, pool: PoolName, traces: Traces) -> Result<Option<Found>, StoreError> {
-    let finished = |pool, stored: Stored| Found::Finished { pool, result: Box::new(outcome::read(&stored.payload, stored.at)) };
     if let Some(result) = traces.result {
-        return Ok(Some(finished(pool, result)));
+        return Ok(Some(finished(app, pool, result).await));
     }
     if let Some(queued) = traces.queued.and_then(|message| Queued::read(message, traces.event.as_ref())) {
         return Ok(Some(Found::Queued(Box::new(queued))));
     }
     // A result is stored before its job leaves the queue: a job that ended between the two looks above has one now.
     let again = stored::last(&app.nats, RESULTS, &About::Result.job(&pool, id)).await?;
-    Ok(again.map(|result| finished(pool, result)))
+    match again {
+        Some(result) => Ok(Some(finished(app, pool, result).await)),
+        None => Ok(None),
+    }
+}
+
+async fn finished(app: &App, pool: PoolName, stored: Stored) -> Found {
+    Found::Finished { pool, result: Box::new(outcome::marked(app, &stored.into()).await) }
 }

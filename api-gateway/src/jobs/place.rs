@@ -5,6 +5,7 @@
 //! `Nats-Msg-Id`, or a message on the same subject) close the gap between the look and the publish.
 
 use async_nats::HeaderMap;
+use muster_broker_config::signing::Signing;
 use muster_client::atomic::Outgoing;
 use muster_runtime::trace::TraceContext;
 use muster_schemas::{
@@ -13,6 +14,7 @@ use muster_schemas::{
     headers::{CONTENT_TYPE, FRESH, MSG_ID, MSGPACK, msg_id},
     job::Job,
     queue::Queue,
+    signature::Signed,
     time::Timestamp,
     topology::COMMANDS_MAX,
 };
@@ -27,6 +29,7 @@ use crate::{
     app::App,
     pools::lanes,
     problem::ApiError,
+    signing,
     stored::{self, Kept, StoreError},
 };
 
@@ -128,13 +131,17 @@ fn full(order: &Order) -> String {
 /// Publishes the job.
 async fn store(app: &App, order: &Order, trace: &TraceContext, named: bool) -> Result<Kept, ApiError> {
     let timer = app.desk.store_seconds.start_timer();
-    let kept = stored::store(&app.nats, &message(order, trace, named)).await;
+    // Signed anew each time: what is sent differs, and so does when.
+    let kept = stored::store(&app.nats, &message(&app.signing, order, trace, named)?).await;
     timer.observe_duration();
     kept.map_err(|error| lost(order, error))
 }
 
 /// The job as it is published. `named` puts its id where the broker refuses a second one.
-pub(super) fn message(order: &Order, trace: &TraceContext, named: bool) -> Outgoing {
+///
+/// # Errors
+/// `signing_unavailable`.
+pub(super) fn message(signing: &Signing, order: &Order, trace: &TraceContext, named: bool) -> Result<Outgoing, ApiError> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, MSGPACK);
     trace.write_to(&mut headers);
@@ -144,7 +151,9 @@ pub(super) fn message(order: &Order, trace: &TraceContext, named: bool) -> Outgo
         IdFrom::Caller | IdFrom::Key | IdFrom::Retry | IdFrom::Letter => {}
     }
     let subject = order.queue.subject(&order.pool, &order.id);
-    Outgoing { subject, headers, payload: order.body.clone() }
+    let signed = Signed::Job { fresh: order.id_from == IdFrom::Us };
+    signing::sign(signing, signed, &subject, &mut headers, &order.body)?;
+    Ok(Outgoing { subject, headers, payload: order.body.clone() })
 }
 
 /// The broker gave no answer: the job may be stored or not.

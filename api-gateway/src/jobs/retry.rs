@@ -56,7 +56,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<JobView>>(StatusCode::OK, "The new job has ended: an earlier retry with the same key made it.")
             .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobNotFinished, Code::BodyNotKept])
             .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull, Code::AgentNotFound, Code::AgentRevoked])
-            .codes(&[Code::HeaderInvalid, Code::JobConflict]),
+            .codes(&[Code::HeaderInvalid, Code::JobConflict])
+            .audited("jobs.retry"),
     ]
 }
 

@@ -10,13 +10,12 @@ use muster_schemas::{
     job::{Job, JobError},
     names::{JobId, PoolName},
     queue::Queue,
-    result::JobResult,
     subjects,
     time::Timestamp,
     wire,
 };
 
-use super::order::Order;
+use super::{order::Order, outcome::Marked};
 use crate::stored::Stored;
 
 /// A job that is in a queue, waiting or running.
@@ -52,7 +51,7 @@ impl Queued {
 }
 
 /// A job that has ended.
-pub(crate) fn finished(pool: PoolName, id: JobId, result: JobResult) -> JobView {
+pub(crate) fn finished(pool: PoolName, id: JobId, Marked { result, signature }: Marked) -> JobView {
     JobView {
         id,
         pool,
@@ -68,6 +67,7 @@ pub(crate) fn finished(pool: PoolName, id: JobId, result: JobResult) -> JobView 
         reason: None,
         next_at: None,
         result: Some(result),
+        signature: Some(signature),
     }
 }
 
@@ -89,6 +89,7 @@ pub(crate) fn accepted(order: &Order, now: Timestamp) -> JobView {
         reason: None,
         next_at: put_off,
         result: None,
+        signature: None,
     }
 }
 
@@ -112,6 +113,7 @@ pub(crate) fn queued(queued: &Queued, now: Timestamp) -> JobView {
         reason: None,
         next_at: put_off,
         result: None,
+        signature: None,
     };
     if let Some(event) = &queued.event {
         view.attempt = event.attempt;
@@ -140,7 +142,8 @@ mod tests {
     use muster_schemas::{
         code::Code,
         names::AgentId,
-        result::{ErrorInfo, Outcome},
+        result::{ErrorInfo, JobResult, Outcome},
+        signature::Mark,
         wire::V,
     };
 
@@ -235,8 +238,8 @@ mod tests {
     fn a_finished_job_shows_its_outcome() {
         let at = Timestamp::from_secs(QUEUED);
         let result = JobResult::never_ran(Outcome::Expired, ErrorInfo::new(Code::Cancelled, "x"), at, at);
-        let view = finished("p".parse().unwrap(), "j".parse().unwrap(), result);
-        assert_eq!(view.state, JobState::Expired);
+        let view = finished("p".parse().unwrap(), "j".parse().unwrap(), Marked { result, signature: Mark::Wrong });
+        assert_eq!((view.state, view.signature), (JobState::Expired, Some(Mark::Wrong)));
         assert!(view.state.is_final() && view.result.is_some());
     }
 }

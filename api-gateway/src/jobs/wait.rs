@@ -31,12 +31,23 @@ pub(crate) fn parse(text: &str) -> Result<Duration, ApiError> {
 /// Waits until the job of `view` has ended or `deadline` is there, and answers where it is then.
 pub(crate) async fn until(app: &App, view: JobView, waiter: &mut Waiter, deadline: Instant) -> JobView {
     app.desk.waiting.inc();
+    // Also when the caller goes away, or is sent away.
+    let waiting = Waiting(app);
     let result = waiter.result(app, deadline).await;
-    app.desk.waiting.dec();
+    drop(waiting);
     app.desk.waits.with([if result.is_some() { "finished" } else { "elapsed" }]).inc();
     match result {
         Some(result) => view::finished(view.pool, view.id, result),
         None => view,
+    }
+}
+
+/// A request that is counted as waiting.
+struct Waiting<'a>(&'a App);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.desk.waiting.dec();
     }
 }
 

@@ -128,7 +128,7 @@ fn agents(app: &App, pool: &PoolName, executor: &ExecutorName) -> WhyAgents {
     let members = app.mirror.agents.all().into_iter().filter(|(_, record)| record.pool == *pool && record.state != AgentState::Revoked);
     for (id, record) in members {
         found.registered += 1;
-        if !record.capabilities.contains(executor) {
+        if !record.may_run(executor) {
             continue;
         }
         let standing = app.mirror.standings.get(&id);

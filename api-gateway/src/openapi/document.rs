@@ -73,6 +73,8 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
             Access::Role(role) => role.to_string(),
             Access::AgentOrToken => "agent".to_owned(),
         },
+        // What the audit trail calls it, where it tells of every use.
+        "x-audit": endpoint.audit.always(),
         "security": match endpoint.access {
             Access::Public => json!([]),
             Access::Role(_) => json!([{"key": []}, {"keyHeader": []}]),
@@ -185,6 +187,7 @@ fn problems(endpoint: &Endpoint) -> BTreeMap<StatusCode, Vec<Code>> {
                 Code::HeaderInvalid,
                 Code::Unauthenticated,
                 Code::Forbidden,
+                Code::HeadTooLarge,
                 Code::RateLimited,
                 Code::BrokerUnavailable,
                 Code::Internal,
@@ -195,6 +198,7 @@ fn problems(endpoint: &Endpoint) -> BTreeMap<StatusCode, Vec<Code>> {
             Code::Unauthenticated,
             Code::TokenInvalid,
             Code::Forbidden,
+            Code::HeadTooLarge,
             Code::RateLimited,
             Code::BrokerUnavailable,
             Code::Internal,

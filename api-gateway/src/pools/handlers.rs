@@ -42,7 +42,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .body::<PutPool>()
             .answers::<One<PoolView>>(StatusCode::OK, "The pool as it is now.")
             .answers::<One<PoolView>>(StatusCode::CREATED, "The pool is made.")
-            .codes(&[Code::NameInvalid, Code::TimeoutInvalid, Code::RetryInvalid]),
+            .codes(&[Code::NameInvalid, Code::TimeoutInvalid, Code::RetryInvalid])
+            .audited("pools.put"),
         Endpoint::get("/api/v1/pools", Access::Role(Role::Viewer), list)
             .about("pools", "List pools", "By name.")
             .query::<ListQuery>()
@@ -61,7 +62,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             )
             .query::<DeleteQuery>()
             .answers_other(StatusCode::NO_CONTENT, "The pool is gone.", "")
-            .codes(&[Code::NameInvalid, Code::PoolNotFound, Code::PoolNotEmpty]),
+            .codes(&[Code::NameInvalid, Code::PoolNotFound, Code::PoolNotEmpty])
+            .audited("pools.delete"),
         Endpoint::post("/api/v1/pools/{name}/pause", Access::Role(Role::Operator), stop)
             .about(
                 "pools",
@@ -72,11 +74,13 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             )
             .body::<PausePool>()
             .answers::<One<PoolView>>(StatusCode::OK, "The pool, paused.")
-            .codes(&[Code::NameInvalid, Code::PoolNotFound]),
+            .codes(&[Code::NameInvalid, Code::PoolNotFound])
+            .audited("pools.pause"),
         Endpoint::post("/api/v1/pools/{name}/resume", Access::Role(Role::Operator), go_on)
             .about("pools", "Let a paused pool go on", "Jobs that waited are given out at once. A pool that is not paused stays as it is.")
             .answers::<One<PoolView>>(StatusCode::OK, "The pool.")
-            .codes(&[Code::NameInvalid, Code::PoolNotFound]),
+            .codes(&[Code::NameInvalid, Code::PoolNotFound])
+            .audited("pools.resume"),
         Endpoint::get("/api/v1/pools/{name}/health", Access::Role(Role::Viewer), health)
             .about("pools", "A pool's health", "Whether jobs of it run, by its agents' standings.")
             .answers::<One<PoolHealth>>(StatusCode::OK, "Its health.")

@@ -30,7 +30,7 @@ pub(crate) async fn ready(app: &App, pool: &PoolName, executor: &ExecutorName) -
 pub(crate) async fn declare(app: &App, pool: &PoolName, executor: &ExecutorName) -> Result<(), ApiError> {
     // The mirror may lag behind: what is refused is refused on the bucket's word.
     let record = app.buckets.pool(pool).await?.record;
-    let known = |agent: &AgentRecord| agent.pool == *pool && agent.capabilities.contains(executor);
+    let known = |agent: &AgentRecord| agent.pool == *pool && agent.may_run(executor);
     if !record.executors.contains(executor) && !app.mirror.agents.all().iter().any(|(_, agent)| known(agent)) {
         let have = record.executors.iter().map(ExecutorName::as_str).collect::<Vec<_>>().join(", ");
         let detail = format!(

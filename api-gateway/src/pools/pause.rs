@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_note_is_one_line_of_text_or_nothing() {
-        let caller = Caller { key_id: "key_1".into(), name: "ci".into() };
+        let caller = Caller { key_id: "key_1".into(), name: "ci".into(), role: muster_schemas::records::Role::Operator };
         let note = |note: &str| wanted(&caller, PausePool { note: Some(note.into()) }, Timestamp::from_secs(0));
         assert_eq!(note(" the disk is full ").unwrap().note.as_deref(), Some("the disk is full"));
         assert_eq!(note("  ").unwrap().note, None);

@@ -47,7 +47,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<ScheduleView>>(StatusCode::OK, "The schedule as it is now.")
             .answers::<One<ScheduleView>>(StatusCode::CREATED, "The schedule is made.")
             .codes(JOB_CODES)
-            .codes(&[Code::ScheduleInvalid]),
+            .codes(&[Code::ScheduleInvalid])
+            .audited("schedules.put"),
         Endpoint::get("/api/v1/schedules", Access::Role(Role::Viewer), list)
             .about("schedules", "List schedules", "By name.")
             .query::<ListQuery>()
@@ -59,15 +60,18 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::delete("/api/v1/schedules/{name}", Access::Role(Role::Operator), delete)
             .about("schedules", "Delete a schedule", "Jobs that it has made stay.")
             .answers_other(StatusCode::NO_CONTENT, "The schedule is gone.", "")
-            .codes(NAMED),
+            .codes(NAMED)
+            .audited("schedules.delete"),
         Endpoint::post("/api/v1/schedules/{name}/pause", Access::Role(Role::Operator), pause)
             .about("schedules", "Pause a schedule", "It does not fire until it is resumed. Pausing a paused one changes nothing.")
             .answers::<One<ScheduleView>>(StatusCode::OK, "The schedule.")
-            .codes(NAMED),
+            .codes(NAMED)
+            .audited("schedules.pause"),
         Endpoint::post("/api/v1/schedules/{name}/resume", Access::Role(Role::Operator), resume)
             .about("schedules", "Resume a schedule", "What would have fired during the pause is not made up for. An interval starts anew.")
             .answers::<One<ScheduleView>>(StatusCode::OK, "The schedule.")
-            .codes(NAMED),
+            .codes(NAMED)
+            .audited("schedules.resume"),
         Endpoint::post("/api/v1/schedules/{name}/trigger", Access::Role(Role::Operator), trigger)
             .about(
                 "schedules",
@@ -76,7 +80,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             )
             .answers::<One<JobView>>(StatusCode::ACCEPTED, "The job is in its pool's queue.")
             .codes(NAMED)
-            .codes(&[Code::PoolNotFound, Code::TypeUnknown, Code::QueueFull]),
+            .codes(&[Code::PoolNotFound, Code::TypeUnknown, Code::QueueFull])
+            .audited("schedules.trigger"),
     ]
 }
 

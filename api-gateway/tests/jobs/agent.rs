@@ -1,6 +1,6 @@
 //! A small agent: it pulls lanes as real ones do and says what a test wants it to say.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt as _;
@@ -8,12 +8,13 @@ use muster_runtime::tasks::{Group, Running};
 use muster_schemas::{
     code::Code,
     event::{Event, EventKind},
-    headers::REPLY_TO,
+    headers::{REPLY_TO, SIGNATURE},
     job::Job,
     lane::{Lane, Priority},
     log::{LogChunk, OutputStream},
     names::{AgentId, JobId, PoolName},
     result::{ErrorInfo, JobResult, Outcome, Output},
+    signature::{Signed, Signer},
     subjects::{self, About, js},
     time::Timestamp,
     topology,
@@ -28,6 +29,7 @@ pub(crate) struct Agent {
     pub(crate) client: Client,
     pub(crate) id: AgentId,
     pub(crate) pool: PoolName,
+    pub(crate) signer: Arc<Signer>,
 }
 
 /// A job that an agent has.
@@ -106,6 +108,11 @@ impl Agent {
         answer.get("error").is_none()
     }
 
+    /// The signature of a result of its pool.
+    pub(crate) fn signs(&self, id: &JobId, body: &[u8]) -> String {
+        self.signer.sign(Signed::Result, &About::Result.job(&self.pool, id), body, Timestamp::now()).to_string()
+    }
+
     pub(crate) async fn ack(&self, taken: &Taken) {
         self.client.publish(taken.message.reply.clone().unwrap(), "+ACK".into()).await.unwrap();
         self.client.flush().await.unwrap();
@@ -117,7 +124,9 @@ impl Agent {
         if let Some(reply_to) = taken.header(REPLY_TO) {
             headers.insert(REPLY_TO, reply_to);
         }
-        let stored = self.store(&self.pool, &taken.id, wire::encode(&self.result(taken, stdout)), headers).await;
+        let body = wire::encode(&self.result(taken, stdout));
+        headers.insert(SIGNATURE, self.signs(&taken.id, &body));
+        let stored = self.store(&self.pool, &taken.id, body, headers).await;
         self.ack(taken).await;
         stored
     }

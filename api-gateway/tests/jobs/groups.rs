@@ -124,6 +124,7 @@ fn row(group: &GroupId, place: u32, state: JobState) -> JobRow {
         reason: None,
         next_at: None,
         parent: None,
+        signature: None,
     }
 }
 

@@ -5,6 +5,7 @@ use muster_schemas::{
     api::{JobRow, JobState, PoolStats},
     history::{JobsAnswer, JobsQuestion, PoolAnswer, PoolQuestion},
     lane::Priority,
+    signature::Mark,
     subjects::History,
     time::Timestamp,
     wire::{self, V},
@@ -51,11 +52,12 @@ async fn every_filter_reaches_the_dispatcher_and_its_page_comes_back() {
         reason: None,
         next_at: None,
         parent: None,
+        signature: None,
     };
     let answer = JobsAnswer { v: V, rows: vec![row], cursor: Some("1.0".into()), error: None };
     let agent = "agt_01ARZ3NDEKTSV4RRFFQ69G5FAV";
     let path = format!(
-        "/jobs?pool=default&agent={agent}&type=shell.run&status=failed&label=team:a&since=2026-01-01T00:00:00Z&until=2027-01-01T00:00:00Z&limit=1"
+        "/jobs?pool=default&agent={agent}&type=shell.run&status=failed&signature=wrong&label=team:a&since=2026-01-01T00:00:00Z&until=2027-01-01T00:00:00Z&limit=1"
     );
     let answers = async {
         let question = asked.next().await.unwrap();
@@ -72,6 +74,7 @@ async fn every_filter_reaches_the_dispatcher_and_its_page_comes_back() {
         target_agent: None,
         job_type: Some("shell.run".parse().unwrap()),
         state: Some(JobState::Failed),
+        signature: Some(Mark::Wrong),
         label: Some(("team".into(), "a".into())),
         since: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         until: Some("2027-01-01T00:00:00Z".parse().unwrap()),

@@ -17,6 +17,7 @@ mod queries;
 mod replies;
 mod retry;
 mod schedules;
+mod signatures;
 mod submit;
 mod watch;
 mod why;

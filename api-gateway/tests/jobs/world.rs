@@ -1,6 +1,9 @@
 //! A deployment with its broker and gateways, and clients in each role.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::{Client, ConnectOptions};
 use muster_broker_config::{
@@ -19,6 +22,7 @@ use muster_runtime::{
 use muster_schemas::{
     names::{AgentId, PoolName},
     records::{AgentRecord, keys},
+    signature::Signer,
     subjects::{self, broker, js},
     time::Timestamp,
     topology, wire,
@@ -154,12 +158,14 @@ impl World {
         let (seed, account) = (self.seed(Account::Fleet), &self.deployment.fleet.account);
         let jwt = creds::mint_agent_jwt(&seed, account, &pool, &id, &user.public_key(), AGENT_JWT_LIFETIME).unwrap();
         let creds = Creds { jwt, seed: user.seed().unwrap().into() };
-        Agent { client: self.connect(&creds.to_text(), &subjects::agent_inbox(&id)).await, id, pool }
+        let signer = Arc::new(Signer::from_seed(&user.seed().unwrap()).unwrap());
+        Agent { client: self.connect(&creds.to_text(), &subjects::agent_inbox(&id)).await, id, pool, signer }
     }
 
     /// Stores the record of an agent, as a registration does.
     pub(crate) async fn enlist(&self, agent: &Agent, name: &str, change: impl FnOnce(&mut AgentRecord)) {
         let mut record = AgentRecord::new(agent.id.clone(), name.parse().unwrap(), agent.pool.clone(), Timestamp::now());
+        record.public_key = Some(agent.signer.public_key().into());
         change(&mut record);
         let key = js::key(topology::AGENTS, &keys::agent(&agent.id));
         self.core().await.request(key, wire::encode(&record).into()).await.unwrap();

@@ -4,6 +4,8 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
+use crate::tls::TlsName;
+
 /// Settings of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
@@ -11,7 +13,7 @@ pub struct Broker {
     pub host: String,
     /// The port; `None` takes a free one, to be read from the ports file (see [`crate::server::Server`]).
     pub port: Option<u16>,
-    /// Where to listen for WebSocket, without TLS: that is for a proxy in front.
+    /// Where to listen for WebSocket: with TLS where that is on, else without, for a proxy in front.
     pub websocket: Option<Endpoint>,
     /// Where to serve the monitoring pages; they need no login, so only ever on loopback.
     pub monitoring: Option<Endpoint>,
@@ -21,6 +23,17 @@ pub struct Broker {
     ///
     /// The caps of `EVENTS` and `LOGS` are set aside of it at once, and the server refuses to make them when it is less.
     pub max_file_store: Option<u64>,
+    /// `Some` turns TLS on, with these names of broker and gateway beside [`TlsName::defaults`] (none: those of the last time). TLS that is on
+    /// stays on: `None` changes nothing then.
+    pub tls: Option<Vec<TlsName>>,
+}
+
+/// The files that the server's TLS is made of, as the server sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) authority: PathBuf,
 }
 
 /// An address and port to listen on.
@@ -35,7 +48,20 @@ pub struct Endpoint {
 impl Broker {
     /// On loopback, without WebSocket and monitoring.
     pub fn local(port: Option<u16>, store_dir: impl Into<PathBuf>) -> Self {
-        Self { host: "127.0.0.1".into(), port, websocket: None, monitoring: None, store_dir: store_dir.into(), max_file_store: None }
+        Self {
+            host: "127.0.0.1".into(),
+            port,
+            websocket: None,
+            monitoring: None,
+            store_dir: store_dir.into(),
+            max_file_store: None,
+            tls: None,
+        }
+    }
+
+    /// Where the server keeps the JWTs of accounts that were updated while it ran.
+    pub(super) fn accounts_dir(&self) -> PathBuf {
+        self.store_dir.join("accounts")
     }
 }
 
@@ -54,8 +80,31 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
+/// TLS 1.3 with certificates on both sides.
+fn tls_block(files: &TlsFiles, indent: &str) -> String {
+    let file = |path: &PathBuf| quoted(&path.display().to_string());
+    let lines = [
+        "tls {".to_owned(),
+        format!("  cert_file: {}", file(&files.certificate)),
+        format!("  key_file: {}", file(&files.key)),
+        format!("  ca_file: {}", file(&files.authority)),
+        "  verify: true".to_owned(),
+        "  min_version: \"1.3\"".to_owned(),
+        // The default of 2 s is little for a thousand agents that come back at once.
+        "  timeout: 10".to_owned(),
+        "}".to_owned(),
+    ];
+    lines.iter().map(|line| format!("{indent}{line}\n")).collect()
+}
+
 /// Renders the config. `preload` is the public key and the JWT of each account.
-pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, preload: &[(String, String)]) -> String {
+pub(crate) fn render(
+    broker: &Broker,
+    tls: Option<&TlsFiles>,
+    operator_jwt: &str,
+    system_account: &str,
+    preload: &[(String, String)],
+) -> String {
     let store = |path: PathBuf| quoted(&path.display().to_string());
     let mut text = String::from(
         "# Written by `muster init`, and written anew at each init: change its options, not this file.\n\
@@ -74,6 +123,9 @@ pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, 
     line(format_args!("write_deadline: \"10s\""));
     line(format_args!("# A client's JWT travels in one line; that of a service with many pools is longer than the default of 4096."));
     line(format_args!("max_control_line: {MAX_CONTROL_LINE}"));
+    if let Some(tls) = tls {
+        line(format_args!("\n# Who has no certificate of this authority does not get as far as showing a JWT.\n{}", tls_block(tls, "")));
+    }
     // The server makes a directory `jetstream` in it.
     line(format_args!("\njetstream {{\n  store_dir: {}", store(broker.store_dir.clone())));
     line(format_args!("  # An acknowledged job or result is on disk. The default is one flush in two minutes."));
@@ -84,14 +136,16 @@ pub(crate) fn render(broker: &Broker, operator_jwt: &str, system_account: &str, 
     line(format_args!("}}\n"));
     if let Some(ws) = &broker.websocket {
         let (host, port) = (quoted(&ws.host), port(ws.port));
-        line(format_args!("# Plain: put a proxy with TLS in front.\nwebsocket {{ host: {host}, port: {port}, no_tls: true }}\n"));
+        match tls {
+            Some(tls) => line(format_args!("websocket {{\n  host: {host}\n  port: {port}\n{}}}\n", tls_block(tls, "  "))),
+            None => {
+                line(format_args!("# Plain: put a proxy with TLS in front.\nwebsocket {{ host: {host}, port: {port}, no_tls: true }}\n"))
+            }
+        }
     }
     line(format_args!("operator: {operator_jwt}\nsystem_account: {system_account}"));
     line(format_args!("# Accounts as updated later are kept in this directory; the newest of the two counts."));
-    line(format_args!(
-        "resolver: {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}",
-        store(broker.store_dir.join("accounts"))
-    ));
+    line(format_args!("resolver: {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}", store(broker.accounts_dir())));
     line(format_args!("resolver_preload: {{"));
     for (account, jwt) in preload {
         line(format_args!("  {account}: {jwt}"));
@@ -107,7 +161,7 @@ mod tests {
     #[test]
     fn a_path_with_quotes_and_spaces_stays_one_string() {
         let broker = Broker::local(None, "/tmp/a \"b\" \\c");
-        let text = render(&broker, "jwt", "ASYS", &[("ACORE".into(), "jwt2".into())]);
+        let text = render(&broker, None, "jwt", "ASYS", &[("ACORE".into(), "jwt2".into())]);
         assert!(text.contains(r#"store_dir: "/tmp/a \"b\" \\c""#), "{text}");
         assert!(text.contains("port: -1\n") && text.contains("sync_interval: always"), "{text}");
         assert!(!text.contains("http:") && !text.contains("websocket"), "{text}");

@@ -101,6 +101,16 @@ pub(super) fn ensure(layout: &Layout, pool: &PoolName, signers: SignedSigners, n
     Ok(First { admin_key: Some(key), join_token: Some(token), bootstrap })
 }
 
+/// Puts a list of signers into the first records: a broker that is made anew begins with it.
+pub(super) fn keep_signers(layout: &Layout, signers: SignedSigners) -> Result<(), InitError> {
+    let path = layout.bootstrap();
+    let Some(text) = files::read(&path)? else { return Ok(()) };
+    let before: Bootstrap = serde_json::from_str(&text).map_err(|error| damaged(&path, error))?;
+    let text = serde_json::to_string_pretty(&Bootstrap { signers, ..before }).map_err(|error| damaged(&path, error))?;
+    files::replace(&path, &(text + "\n"))?;
+    Ok(())
+}
+
 fn reveal(parts: Parts) -> Zeroizing<String> {
     Zeroizing::new(parts.reveal())
 }

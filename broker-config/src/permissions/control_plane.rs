@@ -52,7 +52,9 @@ fn protected(but: (StreamApi, &str)) -> Vec<String> {
     let fixed = fixed_streams().flat_map(|stream| [StreamApi::Purge, StreamApi::MessageDelete].map(|api| api.subject(&stream)));
     // Buckets let no single message be deleted, whoever asks.
     let buckets = BUCKETS.iter().map(|bucket| StreamApi::Purge.subject(&bucket_stream(bucket.name)));
-    fixed.chain(buckets).filter(|subject| *subject != but).collect()
+    // No other age or size of the audit trail either, and no lifting of what protects it: an update could do what a purge may not.
+    let trail = StreamApi::Update.subject(topology::AUDIT);
+    fixed.chain(buckets).chain([trail]).filter(|subject| *subject != but).collect()
 }
 
 /// No removing of the shared streams.

@@ -26,7 +26,8 @@ fn the_whole_table_is_as_reviewed() {
     let (pool, id): (PoolName, AgentId) = ("p".parse().unwrap(), format!("agt_{}", "0".repeat(26)).parse().unwrap());
     let table = json!({
         "agent": Role::Agent { pool: pool.clone(), id }.permissions().to_claims(),
-        "service": Role::Service { pools: vec![pool] }.permissions().to_claims(),
+        "service": Role::Service { pools: vec![pool.clone()] }.permissions().to_claims(),
+        "viewer": Role::Viewer { pools: vec![pool] }.permissions().to_claims(),
         "gateway": Role::Gateway.permissions().to_claims(),
         "dispatcher": Role::Dispatcher.permissions().to_claims(),
         "revoker": Role::Revoker.permissions().to_claims(),

@@ -183,7 +183,7 @@ impl Server {
             .filter_map(Result::ok)
             .find(|entry| entry.file_name().to_str().is_some_and(|name| name.ends_with(&wanted)))?;
         let ports: Ports = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
-        let address = ports.nats.first()?.strip_prefix("nats://")?.to_socket_addrs().ok()?.next()?;
+        let address = ports.nats.first()?.split_once("://")?.1.to_socket_addrs().ok()?.next()?;
         Some((ports, reachable(address)))
     }
 

@@ -260,11 +260,15 @@ async fn a_gateway_may_not_empty_or_remove_what_every_pool_shares() {
             "commands.p.agt.a",
             "$JS.API.STREAM.PURGE.COMMANDS",
             "$KV.groups.state.g",
+            // What is left of an agent that is removed.
+            "$KV.agents.id.x",
+            "$KV.api_keys.x",
+            "audit.agents.removed",
         ],
         &[
             "due.s",
-            "$KV.api_keys.x",
-            "$KV.agents.id.x",
+            "$KV.trust.signers",
+            "$KV.key_uses.x",
             "_INBOX.a",
             "$JS.API.STREAM.DELETE.JOBS_p",
             "$JS.API.STREAM.DELETE.SCHEDULES",

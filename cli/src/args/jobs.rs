@@ -1,6 +1,6 @@
 //! Flags of what looks at many jobs: the list of them, and the dead letters.
 
-use muster_schemas::{api::JobState, names::JobType};
+use muster_schemas::{api::JobState, names::JobType, signature::Mark};
 
 use super::*;
 use crate::text::{self, Moment};
@@ -11,10 +11,12 @@ const JOBS_HELP: &str = "Examples:
   muster jobs --agent agent-1 --limit 100
   muster jobs --label release=42 --since 2026-08-01T00:00:00Z --until 2026-08-02T00:00:00Z
   muster jobs --watch --status running
+  muster jobs --signature wrong --since 1d
   muster jobs --status timed_out --json | jq -r '.[].id'
 
 All filters that are given have to match. Newest first, by the time a job was queued, whoever submitted it.
 STATUS: scheduled, pending, running, retrying, succeeded, failed, timed_out, cancelled, expired, rejected.
+A result that its agent has not signed is marked: NOT SIGNED, or WRONG SIGNATURE. It ended its job, and counts in no score.
 TIME: how long ago, such as 90s, 1h30m or 7d; or a time as RFC 3339 has it.
 --json prints one array; with --watch, one each time something changes.";
 
@@ -37,6 +39,9 @@ pub(crate) struct JobsArgs {
     /// In this state, such as running or failed
     #[arg(long, value_parser = text::word::<JobState>)]
     pub(crate) status: Option<JobState>,
+    /// That have ended with a result whose signature is valid, missing or wrong
+    #[arg(long, value_parser = text::word::<Mark>)]
+    pub(crate) signature: Option<Mark>,
     /// With this label
     #[arg(long, value_name = "KEY=VALUE", value_parser = text::label)]
     pub(crate) label: Option<(String, String)>,

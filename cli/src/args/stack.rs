@@ -1,5 +1,7 @@
 //! Flags of what starts processes or makes a deployment.
 
+use muster_broker_config::tls::TlsName;
+
 use super::*;
 
 const UP_HELP: &str = "Examples:
@@ -31,13 +33,19 @@ pub(crate) struct UpArgs {
     /// The port of the broker; 0 takes a free one
     #[arg(long, default_value_t = 4222)]
     pub(crate) nats_port: u16,
+    /// TLS with certificates of the folder's own authority, between all parts and for REST; once on, it stays on
+    #[arg(long)]
+    pub(crate) tls: bool,
 }
 
 const INIT_HELP: &str = "Examples:
   muster init --dir /var/lib/muster
   muster init --dir /data --listen 0.0.0.0:4222 --store-dir /data/jetstream
+  muster init --dir /data --listen 0.0.0.0:4222 --tls --tls-name muster.example.com --websocket 0.0.0.0:443
 
-It may be run again: what is there stays as it is.";
+It may be run again: what is there stays as it is. TLS that is on stays on. Certificates of the broker and the dispatcher last for a year; an init
+makes them anew once less than a third of it is left, or for other names. nats-server reads them at its next start, or after
+`nats-server --signal reload`. Those of gateways and agents last for 24 hours and are renewed by themselves.";
 
 /// `muster init`.
 #[derive(Debug, Args)]
@@ -55,6 +63,21 @@ pub(crate) struct InitArgs {
     /// The pool that the first join token is for
     #[arg(long, default_value = "default")]
     pub(crate) pool: PoolName,
+    /// Make a certificate authority, and have everybody show a certificate of it: TLS 1.3 on broker and gateway
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// A DNS name or address by which broker and gateway are reached, beside localhost, 127.0.0.1, ::1, broker and gateway; may be repeated
+    #[arg(long = "tls-name", value_name = "NAME", requires = "tls")]
+    pub(crate) tls_names: Vec<TlsName>,
+    /// Where the broker is to listen for WebSocket too, for agents that only get through to the web; with TLS where that is on
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) websocket: Option<std::net::SocketAddr>,
+    /// Only give gateway and dispatcher new keys to sign jobs with, beside their old ones; then restart them, gateways first
+    #[arg(long, conflicts_with_all = ["listen", "store_dir", "pool", "tls", "tls_names", "websocket"])]
+    pub(crate) roll_job_keys: bool,
+    /// Only take the old ones away again, once no job waits that they signed; then restart both, gateways first
+    #[arg(long, conflicts_with_all = ["roll_job_keys", "listen", "store_dir", "pool", "tls", "tls_names", "websocket"])]
+    pub(crate) drop_old_job_keys: bool,
 }
 
 /// The services, as commands of this binary.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, HeaderMap};
 use bytes::Bytes;
 use clap::Args;
 use futures_util::{StreamExt, stream};
@@ -21,11 +21,13 @@ use muster_broker_config::{creds, layout::Account};
 use muster_runtime::tasks::Group;
 use muster_schemas::{
     code::Code,
+    headers::SIGNATURE,
     heartbeat::{Heartbeat, Load, Slots},
     lane::Lane,
     names::{AgentId, ExecutorName, JobId, PoolName},
     records::{AgentRecord, keys},
     result::{ErrorInfo, JobResult, Outcome},
+    signature::{Signed, Signer},
     standing::Standing,
     subjects::{self, About, js},
     time::Timestamp,
@@ -90,11 +92,12 @@ struct Idle {
     id: AgentId,
     pool: PoolName,
     nats: Client,
+    signer: Signer,
 }
 
 impl Fleet {
     async fn start(rig: &Rig, pool: &Pool, agents: usize) -> Result<Self> {
-        let options = ConnectOptions::with_credentials_file(rig.layout.gateway_creds()).await?;
+        let options = rig.secured(ConnectOptions::with_credentials_file(rig.layout.gateway_creds()).await?);
         let core = options.custom_inbox_prefix(subjects::broker::gateway_inbox("bench")).connect(&rig.nats_url).await?;
         let records = async_nats::jetstream::new(core.clone()).get_key_value(topology::AGENTS).await?;
         let seed = std::fs::read_to_string(rig.layout.signing_key(Account::Fleet)).context("the deployment's keys")?;
@@ -102,9 +105,10 @@ impl Fleet {
         let idle: Vec<Idle> = stream::iter(0..agents)
             .map(async |number| {
                 let id = AgentId::generate();
-                let record = record(&id, &pool.name, number)?;
-                records.put(keys::agent(&id), wire::encode(&record).into()).await?;
                 let user = nkeys::KeyPair::new_user();
+                let signer = Signer::from_seed(&user.seed()?).context("the seed of a new key")?;
+                let record = AgentRecord { public_key: Some(user.public_key()), ..record(&id, &pool.name, number)? };
+                records.put(keys::agent(&id), wire::encode(&record).into()).await?;
                 let jwt =
                     creds::mint_agent_jwt(seed.trim(), account.trim(), &pool.name, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
                 let user = Arc::new(user);
@@ -112,8 +116,8 @@ impl Fleet {
                     let user = user.clone();
                     async move { user.sign(&nonce).map_err(async_nats::AuthError::new) }
                 });
-                let nats = login.custom_inbox_prefix(subjects::agent_inbox(&id)).connect(&rig.nats_url).await?;
-                anyhow::Ok(Idle { id, pool: pool.name.clone(), nats })
+                let nats = rig.secured(login).custom_inbox_prefix(subjects::agent_inbox(&id)).connect(&rig.nats_url).await?;
+                anyhow::Ok(Idle { id, pool: pool.name.clone(), nats, signer })
             })
             .buffer_unordered(CONNECTING)
             .collect::<Vec<_>>()
@@ -202,8 +206,10 @@ impl Idle {
         self.nats.publish(subjects::heartbeat(&self.pool, &self.id), wire::encode(&beat).into()).await?;
         let failed = ErrorInfo::new(Code::ProbeFailed, "a past of the bench's making");
         let result = JobResult { agent_id: Some(self.id.clone()), attempt: 1, ..JobResult::never_ran(Outcome::Failed, failed, now, now) };
-        let subject = About::Result.job(&self.pool, &JobId::generate(&self.pool));
-        self.nats.request(subject, wire::encode(&result).into()).await?;
+        let (subject, body) = (About::Result.job(&self.pool, &JobId::generate(&self.pool)), wire::encode(&result));
+        let mut headers = HeaderMap::new();
+        headers.insert(SIGNATURE, self.signer.sign(Signed::Result, &subject, &body, now).to_string());
+        self.nats.request_with_headers(subject, headers, body.into()).await?;
         Ok(())
     }
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use muster_broker_config::layout::Layout;
-use muster_client::Client;
+use async_nats::ConnectOptions;
+use muster_broker_config::layout::{Layout, TlsPart};
+use muster_client::{Client, Tls};
 use muster_schemas::{
     api::BASE,
     names::{AgentName, PoolName},
@@ -48,6 +49,8 @@ struct PoolEnd {
     key: String,
     http: reqwest::Client,
     folder: PathBuf,
+    ca: Option<PathBuf>,
+    signer: String,
     agents: Vec<Child>,
 }
 
@@ -62,11 +65,11 @@ impl Rig {
         // A second install is refused, which does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
+            http: http(&running.layout)?,
             layout: running.layout,
             nats_url: running.nats_url,
             url: format!("{}{BASE}", running.url),
             key: running.api_key,
-            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?,
         })
     }
 
@@ -80,9 +83,19 @@ impl Rig {
         let folder = std::env::temp_dir().join(format!("muster-{name}"));
         std::fs::create_dir_all(&folder)?;
         let file = folder.join("service.creds");
-        crate::commands::issue(&self.layout, "bench", std::slice::from_ref(&name), &file)?;
-        let client = Client::connect(&self.nats_url, &file).await?;
-        let mut end = PoolEnd { url: self.url.clone(), key: self.key.clone(), http: self.http.clone(), folder, agents: Vec::new() };
+        crate::commands::issue(&self.layout, "bench", crate::commands::May { publish: std::slice::from_ref(&name), watch: &[] }, &file)?;
+        let signer = crate::commands::key_of(&file)?;
+        self.call(reqwest::Method::POST, "/signers", &json!({"name": "bench", "public_key": signer, "pools": [name]})).await?;
+        let client = Client::connect_with(&self.nats_url, &file, &self.tls()).await?;
+        let mut end = PoolEnd {
+            url: self.url.clone(),
+            key: self.key.clone(),
+            http: self.http.clone(),
+            folder,
+            ca: self.tls().authority,
+            signer,
+            agents: Vec::new(),
+        };
         if agents > 0 {
             let token = self.call(reqwest::Method::POST, "/join-tokens", &json!({"pool": name, "uses": agents})).await?;
             let token = token.pointer("/data/token").and_then(Value::as_str).context("no join token in the answer")?;
@@ -92,6 +105,26 @@ impl Rig {
             self.ready(&name, agents).await?;
         }
         Ok(Pool { name, client, rig: end })
+    }
+
+    /// What a stack with TLS on asks of whoever connects. The dispatcher's will do: a certificate gives no rights.
+    fn tls(&self) -> Tls {
+        let authority = Some(self.layout.ca()).filter(|path| path.exists());
+        Tls { certificate: authority.is_some().then(|| self.certificate()), authority }
+    }
+
+    fn certificate(&self) -> (PathBuf, PathBuf) {
+        (self.layout.tls_certificate(TlsPart::Dispatcher), self.layout.tls_key(TlsPart::Dispatcher))
+    }
+
+    /// Options that connect to this stack's broker.
+    pub(super) fn secured(&self, options: ConnectOptions) -> ConnectOptions {
+        let ca = self.layout.ca();
+        if !ca.exists() {
+            return options;
+        }
+        let (certificate, key) = self.certificate();
+        options.add_root_certificates(ca).add_client_certificate(certificate, key)
     }
 
     /// Waits until so many agents of the pool accept jobs.
@@ -138,6 +171,14 @@ impl Rig {
     }
 }
 
+fn http(layout: &Layout) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60));
+    if layout.ca().exists() {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&std::fs::read(layout.ca())?)?);
+    }
+    Ok(builder.build()?)
+}
+
 impl Pool {
     /// Stops the agents and removes the pool with what is left in it.
     ///
@@ -145,6 +186,8 @@ impl Pool {
     /// When the gateway refuses.
     pub(super) async fn close(mut self) -> Result<()> {
         self.rig.dismiss_agents().await?;
+        let signer = format!("{}/signers/{}", self.rig.url, self.rig.signer);
+        self.rig.http.delete(&signer).bearer_auth(&self.rig.key).send().await?;
         let url = format!("{}/pools/{}?force=true", self.rig.url, self.name);
         let start = Instant::now();
         loop {
@@ -168,6 +211,7 @@ impl PoolEnd {
         let child = Command::new(std::env::current_exe()?)
             .args(["service", "agent"])
             .env("AGENT_API_URL", gateway)
+            .env("AGENT_CA_FILE", self.ca.as_deref().unwrap_or(Path::new("")))
             .env("AGENT_JOIN_TOKEN", token)
             .env("AGENT_NAME", name.as_str())
             .env("STATE_DIR", &state)

@@ -1,14 +1,22 @@
-//! `muster agents list|get|health|commands`.
+//! `muster agents …`: lists and single ones here, what changes them in [`lives`].
+
+mod lives;
 
 use muster_schemas::{
     api::{AgentHealth, AgentStatus, AgentView, CommandView},
-    names::{AgentId, PoolName},
+    names::AgentId,
+    records::Revoked,
     standing::Standing,
     time::Timestamp,
 };
 
 use super::jobs;
-use crate::{api::Api, args::AgentsCommand, failure::Failure, output, text};
+use crate::{
+    api::Api,
+    args::{AgentsCommand, AgentsListArgs},
+    failure::Failure,
+    output, text,
+};
 
 /// How many commands of an agent are listed.
 const COMMANDS: u32 = 100;
@@ -16,7 +24,7 @@ const COMMANDS: u32 = 100;
 pub(crate) async fn run(api: &Api, command: AgentsCommand, json: bool) -> anyhow::Result<()> {
     match command {
         AgentsCommand::List(args) => {
-            let agents = list(api, args.pool.as_ref()).await?;
+            let agents: Vec<AgentView> = api.list("/agents", &query(&args)).await?;
             if json { output::json(&agents)? } else { output::line(&table(&agents))? }
         }
         AgentsCommand::Get { agent } => {
@@ -34,13 +42,32 @@ pub(crate) async fn run(api: &Api, command: AgentsCommand, json: bool) -> anyhow
             let commands: Vec<CommandView> = api.first(&format!("/agents/{id}/commands"), &[], COMMANDS).await?;
             if json { output::json(&commands)? } else { output::line(&commands_table(&commands, Timestamp::now()))? }
         }
+        AgentsCommand::Create(args) => lives::create(api, *args, json).await?,
+        AgentsCommand::Edit(args) => lives::edit(api, *args, json).await?,
+        AgentsCommand::Disable { agent } => {
+            let what = "takes nothing new until it is enabled again; what it runs, it ends";
+            lives::stop(api, &agent, "disable", what, json).await?;
+        }
+        AgentsCommand::Drain { agent } => {
+            lives::stop(api, &agent, "drain", "ends what it has and takes nothing new until it is enabled again", json).await?;
+        }
+        AgentsCommand::Enable { agent } => lives::enable(api, &agent, json).await?,
+        AgentsCommand::Revoke { agent, reason } => lives::revoke(api, &agent, reason, json).await?,
+        AgentsCommand::RotateKey { agent } => lives::rotate_key(api, &agent, json).await?,
+        AgentsCommand::Delete { agent } => lives::delete(api, &agent, json).await?,
     }
     Ok(())
 }
 
-async fn list(api: &Api, pool: Option<&PoolName>) -> anyhow::Result<Vec<AgentView>> {
-    let query: Vec<_> = pool.map(|pool| ("pool", pool.to_string())).into_iter().collect();
-    api.list("/agents", &query).await
+fn query(args: &AgentsListArgs) -> Vec<(&'static str, String)> {
+    let filters = [
+        ("pool", args.pool.as_ref().map(ToString::to_string)),
+        ("status", args.status.map(|given| status(given).to_owned())),
+        ("tag", args.tag.clone()),
+        ("label", args.label.clone()),
+        ("capability", args.executor.clone()),
+    ];
+    filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 pub(super) async fn health(api: &Api, id: &AgentId) -> anyhow::Result<AgentHealth> {
@@ -52,7 +79,7 @@ pub(super) async fn id(api: &Api, given: &str) -> anyhow::Result<AgentId> {
     if let Ok(id) = given.parse() {
         return Ok(id);
     }
-    let agents = list(api, None).await?;
+    let agents: Vec<AgentView> = api.list("/agents", &[]).await?;
     let found = agents.into_iter().find(|agent| agent.name.as_str() == given).map(|agent| agent.id);
     found.ok_or_else(|| Failure::new(format!("there is no agent `{given}`")).hint("`muster agents` shows what there is").into())
 }
@@ -120,6 +147,9 @@ fn show(agent: &AgentView, now: Timestamp) -> String {
         ("pool", Some(agent.pool.to_string())),
         ("status", Some(status(agent.status).to_owned())),
         ("reason", standing.and_then(|standing| standing.reason.clone())),
+        ("revoked", agent.revoked.as_ref().map(|revoked| revocation(revoked, now))),
+        ("draining", agent.draining.then(|| "yes".to_owned())),
+        ("twin", standing.filter(|standing| standing.twin).map(|_| "two processes run with its identity".to_owned())),
         ("score", score(standing)),
         ("accepting", standing.map(|standing| if standing.accepting { "yes" } else { "no" }.to_owned())),
         ("description", agent.description.clone()),
@@ -129,9 +159,18 @@ fn show(agent: &AgentView, now: Timestamp) -> String {
         ("version", Some(agent.version.clone())),
         ("machine", Some(format!("{} ({} {})", agent.hostname, agent.os, agent.arch))),
         ("address", agent.remote_ip.clone()),
+        ("platform", agent.platform.clone()),
+        ("metadata", Some(text::labels(&agent.metadata))),
+        ("ephemeral", agent.ephemeral.then(|| "yes: it is removed once it leaves, or has been away for an hour".to_owned())),
         ("created", Some(format!("{} ({})", agent.created_at, text::ago(agent.created_at, now)))),
         ("registered", agent.registered_at.map(|at| format!("{at} ({})", text::ago(at, now)))),
+        ("key replaced", agent.key_rotated_at.map(|at| format!("{at} ({})", text::ago(at, now)))),
     ])
+}
+
+fn revocation(revoked: &Revoked, now: Timestamp) -> String {
+    let reason = revoked.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{} by {}{reason}", text::ago(revoked.at, now), revoked.by)
 }
 
 fn show_health(health: &AgentHealth, now: Timestamp) -> String {

@@ -9,6 +9,7 @@ use muster_runtime::config::Period;
 use muster_schemas::{
     api::{JobView, Why},
     names::{JobId, PoolName},
+    signature::Mark,
     time::Timestamp,
 };
 
@@ -109,6 +110,7 @@ fn show(job: &JobView, now: Timestamp) -> String {
         ("ran", ran.map(text::duration)),
         ("exit", result.and_then(|result| result.exit_code).map(|code| code.to_string())),
         ("error", result.and_then(|result| result.error.as_ref()).map(|error| format!("{} ({})", error.message, error.code))),
+        ("signature", job.signature.and_then(doubt).map(str::to_owned)),
         ("data", result.and_then(|result| result.data.as_ref()).map(ToString::to_string)),
     ]);
     for (name, stream) in result.map(|result| [("stdout", &result.stdout), ("stderr", &result.stderr)]).into_iter().flatten() {
@@ -117,6 +119,15 @@ fn show(job: &JobView, now: Timestamp) -> String {
         }
     }
     shown
+}
+
+/// What to think of a result whose signature is not valid.
+fn doubt(signature: Mark) -> Option<&'static str> {
+    match signature {
+        Mark::Valid => None,
+        Mark::Missing => Some("MISSING: nobody has signed this result, so it may be anybody's"),
+        Mark::Wrong => Some("WRONG: this result is not signed by the agent that it names"),
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +167,7 @@ mod tests {
             reason: None,
             next_at: None,
             result: Some(result),
+            signature: Some(Mark::Valid),
         };
         let shown = show(&job, at + Duration::from_secs(90));
         for part in
@@ -163,6 +175,10 @@ mod tests {
         {
             assert!(shown.contains(part), "{part:?} in {shown}");
         }
-        assert!(!shown.contains('\u{1b}') && !shown.contains("stderr"), "{shown}");
+        assert!(!shown.contains('\u{1b}') && !shown.contains("stderr") && !shown.contains("signature"), "{shown}");
+        for (mark, word) in [(Mark::Missing, "signature  MISSING"), (Mark::Wrong, "signature  WRONG")] {
+            let shown = show(&JobView { signature: Some(mark), ..job.clone() }, at);
+            assert!(shown.contains(word), "{shown}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use muster_schemas::{
     api::{AgentView, JobRow, JobState},
     names::AgentId,
+    signature::Mark,
     time::Timestamp,
 };
 
@@ -95,6 +96,7 @@ fn query(args: &JobsArgs, agent: Option<&AgentId>, now: Timestamp) -> Vec<(&'sta
         ("agent", agent.map(ToString::to_string)),
         ("type", args.job_type.as_ref().map(ToString::to_string)),
         ("status", args.status.map(|state| state.as_str().to_owned())),
+        ("signature", args.signature.map(|mark| mark.as_str().to_owned())),
         ("label", args.label.as_ref().map(|(key, value)| format!("{key}:{value}"))),
         ("since", args.since.map(|moment| moment.at(now).to_string())),
         ("until", args.until.map(|moment| moment.at(now).to_string())),
@@ -131,7 +133,17 @@ pub(super) fn took(row: &JobRow, now: Timestamp) -> Option<Duration> {
     Some(until.since(row.started_at?))
 }
 
+/// Where a job is, and whether to believe how it ended.
 pub(super) fn state(row: &JobRow, now: Timestamp) -> String {
+    let doubt = match row.signature {
+        Some(Mark::Missing) => ", NOT SIGNED",
+        Some(Mark::Wrong) => ", WRONG SIGNATURE",
+        Some(Mark::Valid) | None => "",
+    };
+    outcome(row, now) + doubt
+}
+
+fn outcome(row: &JobRow, now: Timestamp) -> String {
     match (row.exit_code.filter(|code| *code != 0), row.next_at.filter(|at| *at > now)) {
         (Some(code), _) => format!("{}, exit {code}", row.state.as_str()),
         (None, Some(at)) => format!("{}, in {}", row.state.as_str(), text::duration(at.since(now))),
@@ -173,10 +185,26 @@ mod tests {
     #[test]
     fn filters_are_sent_as_the_gateway_takes_them() {
         let now = Timestamp::from_secs(1_800_000_000);
-        let args =
-            parsed(&["--pool", "p", "--type", "shell.run", "--status", "timed_out", "--label", "team=a=b", "--since", "1h"]).unwrap();
+        let args = parsed(&[
+            "--pool",
+            "p",
+            "--type",
+            "shell.run",
+            "--status",
+            "timed_out",
+            "--signature",
+            "wrong",
+            "--label",
+            "team=a=b",
+            "--since",
+            "1h",
+        ])
+        .unwrap();
         let sent: Vec<_> = query(&args, None, now).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(sent, ["pool=p", "type=shell.run", "status=timed_out", "label=team:a=b", "since=2027-01-15T07:00:00Z"]);
+        assert_eq!(
+            sent,
+            ["pool=p", "type=shell.run", "status=timed_out", "signature=wrong", "label=team:a=b", "since=2027-01-15T07:00:00Z"]
+        );
         assert!(query(&parsed(&[]).unwrap(), None, now).is_empty());
     }
 

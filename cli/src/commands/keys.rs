@@ -1,4 +1,4 @@
-//! `muster keys create|list|revoke` and `muster join-token create`.
+//! `muster keys create|list|revoke` and `muster join-token create|list|delete`.
 
 use std::time::Duration;
 
@@ -39,20 +39,57 @@ pub(crate) async fn run(api: &Api, command: KeysCommand, json: bool) -> anyhow::
 }
 
 pub(crate) async fn join_token(api: &Api, command: JoinTokenCommand, json: bool) -> anyhow::Result<()> {
-    let JoinTokenCommand::Create { pool, uses, expires_in } = command;
-    let ttl_s = expires_in.map(|period| i64::try_from(period.get().as_secs()).unwrap_or(i64::MAX));
-    let create = CreateJoinToken { pool: pool.to_string(), uses, ttl_s, name_pattern: None, ephemeral: false };
-    let token: JoinTokenView = api.send(Method::POST, "/join-tokens", &create, Duration::ZERO).await?;
-    if json {
-        return output::json(&token);
+    match command {
+        JoinTokenCommand::Create { pool, uses, expires_in, name_pattern, ephemeral } => {
+            let ttl_s = expires_in.map(|period| i64::try_from(period.get().as_secs()).unwrap_or(i64::MAX));
+            let create = CreateJoinToken { pool: pool.to_string(), uses, ttl_s, name_pattern, ephemeral };
+            let token: JoinTokenView = api.send(Method::POST, "/join-tokens", &create, Duration::ZERO).await?;
+            if json { output::json(&token)? } else { once(token.token.as_deref(), &told(&token))? }
+        }
+        JoinTokenCommand::List => {
+            let tokens: Vec<JoinTokenView> = api.list("/join-tokens", &[]).await?;
+            if json { output::json(&tokens)? } else { output::line(&tokens_table(&tokens, Timestamp::now()))? }
+        }
+        JoinTokenCommand::Delete { prefix } => {
+            if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return Err(Failure::new(format!("`{prefix}` is not the prefix of a token"))
+                    .hint("`muster join-token list` shows them")
+                    .into());
+            }
+            api.delete(&format!("/join-tokens/{prefix}")).await?;
+            if json { output::json(&json!({"deleted": prefix}))? } else { output::line(&format!("nobody joins with {prefix} any more"))? }
+        }
     }
+    Ok(())
+}
+
+fn told(token: &JoinTokenView) -> String {
     let uses = token.uses_left.map_or("any number of times".to_owned(), |uses| format!("{uses} times"));
     let until = token.expires_at.map(|at| format!(", until {at}")).unwrap_or_default();
-    once(token.token.as_deref(), &format!("join token for pool {}, for use {uses}{until}", token.pool))
+    let names = token.name_pattern.as_ref().map(|pattern| format!(", for names like {pattern}")).unwrap_or_default();
+    let kind = if token.ephemeral { "ephemeral agents of pool" } else { "pool" };
+    format!("join token for {kind} {}, for use {uses}{until}{names}", token.pool)
+}
+
+fn tokens_table(tokens: &[JoinTokenView], now: Timestamp) -> String {
+    let row = |token: &JoinTokenView| {
+        let works = match (token.uses_left, token.expires_at) {
+            (Some(0), _) => "used up".to_owned(),
+            (_, Some(at)) if at <= now => format!("expired {at}"),
+            (_, Some(at)) => format!("until {at}"),
+            (_, None) => "for ever".to_owned(),
+        };
+        let of_one = token.agent_id.as_ref().map(|id| format!("only {id}"));
+        let names = token.name_pattern.clone().or(of_one).unwrap_or_else(|| "any".to_owned());
+        let uses = token.uses_left.map_or("no limit".to_owned(), |uses| uses.to_string());
+        [token.prefix.clone(), token.pool.to_string(), uses, works, names, if token.ephemeral { "yes" } else { "" }.to_owned()]
+    };
+    let head = ["prefix", "pool", "uses left", "works", "names", "ephemeral"];
+    output::table(head, tokens.iter().map(row).collect(), "There are no join tokens. `muster join-token create` makes one.")
 }
 
 /// The secret alone on standard output, so that it can be piped; what it is beside it.
-fn once(secret: Option<&str>, what: &str) -> anyhow::Result<()> {
+pub(super) fn once(secret: Option<&str>, what: &str) -> anyhow::Result<()> {
     let Some(secret) = secret else { return Err(Failure::new("the gateway did not say the secret").into()) };
     output::warn(&format!("{what}; it is shown this once"));
     output::line(secret)?;
@@ -89,6 +126,8 @@ mod tests {
             created_at: now,
             expires_at,
             revoked_at,
+            last_used_at: None,
+            last_used_from: None,
             key: None,
         };
         let later = now + Duration::from_secs(60);

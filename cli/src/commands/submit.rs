@@ -245,6 +245,7 @@ mod tests {
             reason: None,
             next_at: None,
             result: Some(result),
+            signature: None,
         };
         format!("{:?}", exit_code(&job))
     }

@@ -15,7 +15,7 @@ use muster_schemas::{
 
 use super::{folder::Folder, ports::Ports};
 use crate::{
-    commands::issue,
+    commands::{May, issue},
     failure::Failure,
     profile::{LOCAL, Profiles, path},
 };
@@ -30,9 +30,13 @@ pub(super) struct Made {
 }
 
 /// Makes everything, or finds it as it was made before.
-pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName) -> anyhow::Result<Made> {
+pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName, tls: bool) -> anyhow::Result<Made> {
     let nats_server = find_binary(&Places::from_env()).await?;
-    let broker = Broker { max_file_store: max_file_store(&folder.store()), ..Broker::local(Some(ports.nats), folder.store()) };
+    let broker = Broker {
+        max_file_store: max_file_store(&folder.store()),
+        tls: tls.then(Vec::new),
+        ..Broker::local(Some(ports.nats), folder.store())
+    };
     let options = InitOptions { broker, pool: pool.clone() };
     // It blocks, and nothing else is going on yet.
     let deployment = init::init(&folder.deployment(), &options).context("can't make the deployment")?;
@@ -42,8 +46,9 @@ pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName) -> anyh
     };
     let service_creds = deployment.layout.service_creds(pool.as_str());
     if !service_creds.exists() {
-        issue(&deployment.layout, pool.as_str(), std::slice::from_ref(pool), &service_creds)?;
+        issue(&deployment.layout, pool.as_str(), May { publish: std::slice::from_ref(pool), watch: &[] }, &service_creds)?;
     }
+    init::certify(&deployment.layout, pool.as_str(), &service_creds).context("can't make the service's certificate")?;
     Ok(Made { nats_server, admin_key, service_creds, deployment })
 }
 

@@ -26,6 +26,12 @@ impl Ports {
         toml::from_str(&std::fs::read_to_string(memory).ok()?).ok()
     }
 
+    /// Where gateway and broker are.
+    pub(super) fn urls(self, tls: bool) -> (String, String) {
+        let (http, nats) = if tls { ("https", "tls") } else { ("http", "nats") };
+        (format!("{http}://127.0.0.1:{}", self.http), format!("{nats}://127.0.0.1:{}", self.nats))
+    }
+
     /// Chooses, and remembers the choice in `memory`.
     pub(super) fn choose(http: u16, nats: u16, memory: &Path) -> anyhow::Result<Self> {
         // A memory that is damaged is as good as none.

@@ -62,14 +62,20 @@ pub(super) struct Program {
 
 /// Environment variables that are meant for something else than a part of this stack. Others, such as `LOG_LEVEL` or
 /// `MAX_CONCURRENT_JOBS`, reach the parts.
-const UNSET: [&str; 14] = [
+const UNSET: [&str; 28] = [
     "MUSTER_CONFIG",
     "MUSTER_API_KEY",
     "MUSTER_DEPLOYMENT",
     "MUSTER_AGENT_NATS_URL",
     "MUSTER_GATEWAY_CREDENTIALS",
     "MUSTER_DISPATCHER_CREDENTIALS",
+    "MUSTER_REVOKER_CREDENTIALS",
+    "MUSTER_OPERATOR_KEY",
+    "MUSTER_FLEET_ACCOUNT",
     "MUSTER_SIGNING_KEY",
+    "MUSTER_JOB_KEYS",
+    "MUSTER_CONTROL_PLANE_KEYS",
+    "TRUSTED_SIGNERS",
     "MUSTER_NATS_CA",
     "AGENT_API_KEY",
     "AGENT_JOIN_TOKEN",
@@ -77,6 +83,14 @@ const UNSET: [&str; 14] = [
     "NATS_CA",
     "VAULT_PATH",
     "ADMIN_TOKEN",
+    "MUSTER_TLS_CA",
+    "MUSTER_TLS_CA_KEY",
+    "MUSTER_TLS_NAMES",
+    "MUSTER_HTTPS",
+    "MUSTER_CERTIFICATE_LIFETIME",
+    "MUSTER_TLS_CERTIFICATE",
+    "MUSTER_TLS_KEY",
+    "AGENT_CA_FILE",
 ];
 
 /// All parts, in the order of their start.

@@ -3,7 +3,10 @@
 //! Settings go on the command line, where they win over whatever the environment says; secrets go through the environment,
 //! since command lines are visible to everybody on the machine.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use muster_schemas::{
     api::{CreateJoinToken, JoinTokenView, PoolView, PutPool},
@@ -22,6 +25,7 @@ use super::{
 use crate::{
     api::Api,
     args::UpArgs,
+    commands::{key_of, register},
     failure::{Failure, Refused},
     output,
     profile::{self, LOCAL, Profile, Profiles},
@@ -48,28 +52,31 @@ pub(super) struct Stack {
 /// Starts everything, and returns when jobs run.
 pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Supervisor) -> anyhow::Result<Stack> {
     let ports = Ports::choose(args.http_port, args.nats_port, &folder.ports())?;
-    let made = deployment::make(folder, ports, &args.pool).await?;
-    let (url, nats_url) = (format!("http://127.0.0.1:{}", ports.http), format!("nats://127.0.0.1:{}", ports.nats));
+    let made = deployment::make(folder, ports, &args.pool, args.tls).await?;
+    let (url, nats_url) = ports.urls(made.deployment.tls);
+    let ca = made.deployment.tls.then(|| made.deployment.layout.ca());
     let ready = Ready::new(folder.clone());
 
     supervisor.start(broker(&made));
     ready.broker(ports.nats, supervisor).await?;
     supervisor.start(gateway(&made, ports, &nats_url));
-    let api = Api::new(Target { url: url.clone(), api_key: Some(made.admin_key.clone()) })?;
+    let api = Api::new(Target { url: url.clone(), api_key: Some(made.admin_key.clone()), ca: ca.clone() })?;
     ready.gateway(&api, supervisor).await?;
     // By now the gateway has made the streams, so the two do not make them side by side.
     supervisor.start(dispatcher(folder, &made, &nats_url));
     ensure_pool(&api, &args.pool).await.map_err(|error| key_refused(error, &made))?;
+    // Each time: it costs nothing where it is known.
+    register(&api, args.pool.as_str(), key_of(&made.service_creds)?, std::slice::from_ref(&args.pool)).await?;
     if args.agents > 0 {
         let token = join_token(&api, &args.pool, args.agents).await?;
         for number in 1..=args.agents {
-            supervisor.start(agent(folder, &args.pool, number, &url, &nats_url, &token));
+            supervisor.start(agent(folder, &args.pool, number, (&url, ca.as_deref()), &nats_url, &token));
         }
         let names = (1..=args.agents).map(|number| agent_name(&args.pool, number)).collect();
         ready.agents(&api, &args.pool, names, supervisor).await?;
         ready.job(&api, &args.pool, supervisor).await?;
     }
-    if let Err(error) = remember(&url, &made.admin_key, folder) {
+    if let Err(error) = remember(&url, ca, &made.admin_key, folder) {
         output::warn(&format!("the command line will not find this stack by itself: {error:#}"));
     }
     Ok(Stack {
@@ -108,10 +115,10 @@ fn gateway(made: &Made, ports: Ports, nats_url: &str) -> Program {
 }
 
 fn dispatcher(folder: &Folder, made: &Made, nats_url: &str) -> Program {
-    let creds = made.deployment.layout.dispatcher_creds();
     let settings = [
         ("nats_urls", nats_url.to_owned()),
-        ("credentials", creds.display().to_string()),
+        // All that it reads there is in a folder of its own.
+        ("deployment", made.deployment.layout.root().display().to_string()),
         ("data_dir", folder.dispatcher().display().to_string()),
         ("listen", "127.0.0.1:0".to_owned()),
     ];
@@ -119,7 +126,7 @@ fn dispatcher(folder: &Folder, made: &Made, nats_url: &str) -> Program {
 }
 
 /// An agent stays in the pool that it joined, so each pool has agents of its own.
-fn agent(folder: &Folder, pool: &PoolName, number: u16, url: &str, nats_url: &str, token: &str) -> Program {
+fn agent(folder: &Folder, pool: &PoolName, number: u16, (url, ca): (&str, Option<&Path>), nats_url: &str, token: &str) -> Program {
     let name = agent_name(pool, number);
     let settings = [
         ("api_url", url.to_owned()),
@@ -131,7 +138,11 @@ fn agent(folder: &Folder, pool: &PoolName, number: u16, url: &str, nats_url: &st
         ("admin_port", "0".to_owned()),
         ("executors", EXECUTORS.to_owned()),
     ];
-    Program { name, place: 3, args: service("agent", settings), secrets: vec![("AGENT_JOIN_TOKEN", token.to_owned())] }
+    let mut args = service("agent", settings);
+    if let Some(ca) = ca {
+        args.extend(["--api-ca".into(), ca.into()]);
+    }
+    Program { name, place: 3, args, secrets: vec![("AGENT_JOIN_TOKEN", token.to_owned())] }
 }
 
 /// `agent-1` in the pool `default`, `build-1` in another one; the name of an agent is not longer than that of a pool.
@@ -176,10 +187,10 @@ async fn join_token(api: &Api, pool: &PoolName, agents: u16) -> anyhow::Result<S
 }
 
 /// Leaves the profile by which the command line finds this stack.
-fn remember(url: &str, api_key: &str, folder: &Folder) -> anyhow::Result<()> {
+fn remember(url: &str, ca: Option<PathBuf>, api_key: &str, folder: &Folder) -> anyhow::Result<()> {
     let path = profile::path()?;
     let mut profiles = Profiles::load(&path)?;
-    let local = Profile { url: url.to_owned(), api_key: Some(api_key.to_owned()), data_dir: Some(folder.root().to_owned()) };
+    let local = Profile { url: url.to_owned(), api_key: Some(api_key.to_owned()), ca, data_dir: Some(folder.root().to_owned()) };
     profiles.profiles.insert(LOCAL.to_owned(), local);
     profiles.save(&path)
 }
@@ -205,7 +216,7 @@ mod tests {
     fn settings_are_flags_and_secrets_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(Some(dir.path().to_owned())).unwrap();
-        let program = agent(&folder, &"p".parse().unwrap(), 1, "http://u", "nats://n", "mst_join_secret");
+        let program = agent(&folder, &"p".parse().unwrap(), 1, ("http://u", None), "nats://n", "mst_join_secret");
         let line = program.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
         assert!(line.starts_with("service agent --set api_url=http://u --set nats_url=nats://n --set name=p-1 "), "{line}");
         assert!(!line.contains("secret") && line.contains(&folder.root().display().to_string()), "{line}");

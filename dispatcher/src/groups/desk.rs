@@ -15,6 +15,7 @@ use muster_schemas::{
     names::JobId,
     queue::Queue,
     result::{JobResult, Outcome},
+    signature::Signed,
     subjects::About,
     topology::{COMMANDS, GROUPS, RESULTS},
     wire,
@@ -27,6 +28,7 @@ use crate::{
     held::{self, Held},
     history::Fate,
     lease::keeper::Leadership,
+    signing::{self, Signing},
 };
 
 /// Jobs that are sent before the lease is looked at again: one commit.
@@ -42,6 +44,7 @@ pub(super) struct Desk {
     pub(super) broker: Broker,
     pub(super) leadership: Leadership,
     pub(super) figures: Figures,
+    pub(super) signing: Signing,
     /// How long after its expiry a job is ended that no agent began.
     pub(super) expire_after: Duration,
 }
@@ -86,7 +89,8 @@ impl Desk {
         for chunk in places.chunks(CHUNK) {
             let results = each(record, LOOKUPS, chunk, |id, _| async move { self.result(record, &id).await }).await?;
             let unfinished = chunk.iter().zip(results).filter(|(_, result)| result.is_none());
-            let messages: Vec<Outgoing> = unfinished.filter_map(|(place, _)| message(record, *place, &body)).collect();
+            let messages = unfinished.filter_map(|(place, _)| message(&self.signing, record, *place, &body));
+            let messages: Vec<Outgoing> = messages.collect::<Result<_, _>>()?;
             self.still_active()?;
             for answer in atomic::publish_all(self.client(), COMMANDS, &messages).await {
                 match answer {
@@ -109,7 +113,7 @@ impl Desk {
         let cancel = |id, queue| async move {
             self.still_active()?;
             match cancel::find_in(self.client(), &record.pool, &id, &queue).await? {
-                Some(waiting) => waiting.cancel(self.client(), why).await.map(drop),
+                Some(waiting) => waiting.cancel(self.client(), &self.signing, why).await.map(drop),
                 None => Ok(()),
             }
         };
@@ -124,7 +128,7 @@ impl Desk {
             // In this order: a result is stored before its job leaves the queue.
             if let Some(waiting) = cancel::find_in(self.client(), &record.pool, &id, &queue).await? {
                 self.still_active()?;
-                let ended = expiry::end(self.client(), &waiting, late, &self.figures).await?;
+                let ended = expiry::end(self.client(), &self.signing, &waiting, late, &self.figures).await?;
                 return Ok(if ended.is_some() { Fate::Ended(false) } else { Fate::Open });
             }
             let result = self.result(record, &id).await?;
@@ -140,13 +144,15 @@ impl Desk {
 }
 
 /// The command to a member.
-fn message(record: &GroupRecord, place: usize, body: &bytes::Bytes) -> Option<Outgoing> {
+fn message(signing: &Signing, record: &GroupRecord, place: usize, body: &bytes::Bytes) -> Option<Result<Outgoing, BrokerError>> {
     let (id, queue) = (record.id.job(place), Queue::Agent(record.members.get(place)?.clone()));
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, MSGPACK);
     // So that a second one is refused although an agent has taken, run and forgotten the first.
     headers.insert(MSG_ID, msg_id(&record.pool, &id));
-    Some(Outgoing { subject: queue.subject(&record.pool, &id), headers, payload: body.clone() })
+    let subject = queue.subject(&record.pool, &id);
+    let signed = signing::sign(signing, Signed::Job { fresh: false }, &subject, &mut headers, body);
+    Some(signed.map(|()| Outgoing { subject, headers, payload: body.clone() }))
 }
 
 /// Does something about the jobs of members, so many at once. Answers in their order.

@@ -6,7 +6,7 @@
 
 use std::hash::BuildHasher as _;
 
-use muster_schemas::{api::JobState, time::Timestamp};
+use muster_schemas::{api::JobState, signature::Mark, time::Timestamp};
 
 use super::{key::RowKey, row::Row};
 
@@ -47,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) phase: JobState,
     /// The ledger found it nowhere.
     pub(crate) missing: bool,
+    /// What is known of its result's signature.
+    pub(crate) signature: Option<Mark>,
 }
 
 impl Entry {
@@ -97,6 +99,7 @@ impl Hashes {
             ran_ms: started.zip(finished).map_or(0, |(started, finished)| ms(started, finished)),
             phase: row.phase(),
             missing: row.is_missing(),
+            signature: row.signature(),
         }
     }
 }
@@ -219,6 +222,7 @@ mod tests {
             ran_ms: 0,
             phase: state,
             missing: false,
+            signature: None,
         }
     }
 

@@ -17,7 +17,7 @@ use muster_schemas::{
 use serde::Deserialize;
 
 use super::row::{Change, Ended, Place, Queued, Told};
-use crate::intake::follow::Message;
+use crate::{intake::follow::Message, keyring::Keyring};
 
 /// Characters of a message or reason that are kept.
 const TEXT_CHARS: usize = 200;
@@ -88,6 +88,8 @@ struct Slim {
     #[serde(default)]
     agent_id: Option<AgentId>,
     #[serde(default)]
+    ended_by: Option<AgentId>,
+    #[serde(default)]
     attempt: u32,
     queued_at: Timestamp,
     #[serde(default)]
@@ -100,10 +102,11 @@ struct Slim {
 }
 
 /// A message of RESULTS.
-pub(crate) fn result(message: &Message) -> Decoded {
+pub(crate) async fn result(message: &Message, keyring: &Keyring) -> Decoded {
     let (pool, id) = About::Result.parse(&message.subject)?;
     let slim: Slim = wire::decode_within(&message.payload, result::LIMIT).ok()?;
     let ended = Ended {
+        signature: keyring.mark(message, slim.ended_by.as_ref().or(slim.agent_id.as_ref())).await,
         place: place(message),
         outcome: slim.outcome,
         agent: slim.agent_id,

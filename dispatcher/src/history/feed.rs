@@ -3,19 +3,43 @@
 use muster_schemas::time::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{decode::Decoded, projection::Input, store::Reached};
-use crate::intake::follow::{Heard, Listener, Message, Position};
+use super::{
+    decode::{self, Decoded},
+    projection::Input,
+    store::Reached,
+};
+use crate::{
+    intake::follow::{Heard, Listener, Message, Position},
+    keyring::Keyring,
+};
+
+/// How the messages of a stream become changes.
+pub(crate) enum Decode {
+    /// Those of EVENTS.
+    Events,
+    /// Those of RESULTS, each with the mark of its signature.
+    Results(Keyring),
+}
+
+impl Decode {
+    async fn decode(&self, message: &Message) -> Decoded {
+        match self {
+            Self::Events => decode::event(message),
+            Self::Results(keyring) => decode::result(message, keyring).await,
+        }
+    }
+}
 
 /// Listens to one stream.
 pub(crate) struct Feed {
     stream: &'static str,
     created: Timestamp,
-    decode: fn(&Message) -> Decoded,
+    decode: Decode,
     inputs: mpsc::Sender<Input>,
 }
 
 impl Feed {
-    pub(crate) fn new(stream: &'static str, decode: fn(&Message) -> Decoded, inputs: mpsc::Sender<Input>) -> Self {
+    pub(crate) fn new(stream: &'static str, decode: Decode, inputs: mpsc::Sender<Input>) -> Self {
         Self { stream, created: Timestamp::from_micros(0), decode, inputs }
     }
 
@@ -37,7 +61,7 @@ impl Listener for Feed {
             Heard::CaughtUp => self.tell(Input::CaughtUp(self.stream)).await,
             Heard::Message(message) => {
                 let reached = reached(Position { created: self.created, sequence: message.sequence, stored: message.stored });
-                self.tell(Input::Message { stream: self.stream, reached, decoded: (self.decode)(message) }).await;
+                self.tell(Input::Message { stream: self.stream, reached, decoded: self.decode.decode(message).await }).await;
             }
         }
     }

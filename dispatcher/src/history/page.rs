@@ -7,6 +7,7 @@
 use muster_schemas::{
     api::{JobRow, JobState},
     history::{JobsQuestion, ROWS_BYTES_MAX, ROWS_MAX},
+    signature::Mark,
     time::Timestamp,
 };
 
@@ -35,6 +36,7 @@ struct Sieve {
     job_type: Option<u32>,
     labels: u128,
     state: Option<JobState>,
+    signature: Option<Mark>,
     now_s: u32,
 }
 
@@ -47,6 +49,7 @@ impl Sieve {
             job_type: question.job_type.as_ref().map(|job_type| hashes.name(job_type.as_str())),
             labels: question.label.as_ref().map_or(0, |(key, value)| hashes.label(key, value)),
             state: question.state,
+            signature: question.signature,
             now_s: seconds(now.micros()),
         }
     }
@@ -65,6 +68,7 @@ impl Sieve {
             && same(self.job_type, entry.job_type)
             && entry.labels & self.labels == self.labels
             && state
+            && (self.signature.is_none() || entry.signature == self.signature)
             // Of one that is nowhere it is not known where it is.
             && (self.state.is_none() || !entry.missing)
     }
@@ -77,6 +81,7 @@ fn fits(question: &JobsQuestion, row: &JobRow) -> bool {
         && question.target_agent.as_ref().is_none_or(|agent| row.target_agent.as_ref() == Some(agent))
         && question.job_type.as_ref().is_none_or(|job_type| row.job_type.as_ref() == Some(job_type))
         && question.state.is_none_or(|state| row.state == state)
+        && (question.signature.is_none() || row.signature == question.signature)
         && question.label.as_ref().is_none_or(|(key, value)| row.labels.get(key) == Some(value))
 }
 

@@ -12,6 +12,7 @@ use muster_schemas::{
     lane::Priority,
     names::{AgentId, JobId, JobType, PoolName},
     result::{ErrorInfo, Outcome},
+    signature::Mark,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,8 @@ pub(crate) struct Told {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) place: Place,
+    /// As it was found when it was read: keys that are revoked later, and agents that are removed, do not change it.
+    pub(crate) signature: Mark,
     pub(crate) outcome: Outcome,
     pub(crate) agent: Option<AgentId>,
     pub(crate) attempt: u32,
@@ -155,6 +158,11 @@ impl Row {
         self.queued.as_ref().map(|part| &part.labels).or(self.ended.as_ref().map(|part| &part.labels))
     }
 
+    /// What is known of its result's signature.
+    pub(crate) fn signature(&self) -> Option<Mark> {
+        self.ended.as_ref().map(|part| part.signature)
+    }
+
     /// Who is shown as its agent.
     pub(crate) fn agent(&self) -> Option<&AgentId> {
         if let Some(ended) = &self.ended {
@@ -234,6 +242,7 @@ impl Row {
             reason: None,
             next_at: None,
             parent: self.queued.as_ref().and_then(|part| part.parent.clone()),
+            signature: self.signature(),
         };
         if let Some(ended) = &self.ended {
             (row.attempt, row.exit_code, row.error) = (ended.attempt, ended.exit_code, ended.error.clone());

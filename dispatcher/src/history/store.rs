@@ -27,7 +27,7 @@ const CACHE: u64 = 16 << 20;
 /// How often what was written goes to the disk. What a crash forgets is read from the streams again.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
 /// The form of rows. One of another form is not read: the history is built anew.
-const FORM: &[u8] = b"2";
+const FORM: &[u8] = b"3";
 const FORM_KEY: &[u8] = b"form";
 const WATCH_KEY: &[u8] = b"watch";
 const POSITION: u8 = b'p';

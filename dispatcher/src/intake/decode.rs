@@ -7,24 +7,21 @@ use muster_schemas::{
     heartbeat::Heartbeat,
     names::{AgentId, PoolName},
     records::{self, AgentRecord, PoolRecord},
-    result::{self, AttemptRecord, Outcome},
     standing::Standing,
-    subjects::{self, About, js},
+    subjects::{self, js},
     time::Timestamp,
     topology,
-    wire::{self, Body, V, WireError},
+    wire::{self, Body},
 };
-use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Input, KnownPools,
+    Input,
     follow::{Heard, Listener, Message},
 };
 use crate::{
     broker::KV_OPERATION,
     figures::{Figures, Ignored},
-    lease::keeper::Leadership,
     state::{Beat, Enlisted, Event, Feed, Key, Source},
 };
 
@@ -44,7 +41,7 @@ impl Teller {
     }
 }
 
-async fn tell(inputs: &mpsc::Sender<Input>, input: Input) {
+pub(super) async fn tell(inputs: &mpsc::Sender<Input>, input: Input) {
     // Refused only when the core has ended, and then the process ends.
     let _ = inputs.send(input).await;
 }
@@ -52,7 +49,7 @@ async fn tell(inputs: &mpsc::Sender<Input>, input: Input) {
 impl Listener for Teller {
     async fn hear(&mut self, heard: Heard<'_>) {
         if let Some(event) = (self.decode)(heard) {
-            tell(&self.inputs, Input::Event(event)).await;
+            tell(&self.inputs, Input::Event(Box::new(event))).await;
         }
     }
 
@@ -149,55 +146,6 @@ pub(crate) fn heartbeats(figures: Figures) -> impl Decode {
     }
 }
 
-/// What is needed of a result. The output, which is most of it, is skipped unread.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Ended {
-    /// Version of the body.
-    #[serde(default, rename = "v")]
-    _v: V,
-    pub(crate) outcome: Outcome,
-    #[serde(default)]
-    pub(crate) agent_id: Option<AgentId>,
-    pub(crate) queued_at: Timestamp,
-    #[serde(default)]
-    pub(crate) started_at: Option<Timestamp>,
-    pub(crate) finished_at: Timestamp,
-    #[serde(default)]
-    pub(crate) history: Vec<AttemptRecord>,
-}
-
-impl Ended {
-    /// Earlier attempts whose agent was lost, and with it the lease.
-    pub(crate) fn leases_lost(&self) -> usize {
-        self.history.iter().filter(|attempt| attempt.outcome.is_none()).count()
-    }
-}
-
-/// Results. While this process leads, what is stored goes into the metrics too.
-pub(crate) fn results(figures: Figures, leadership: Leadership, pools: KnownPools) -> impl Decode {
-    // What was there before is counted for scores, not for metrics: a restart must not count it a second time.
-    let mut live = false;
-    move |heard: Heard<'_>| match heard {
-        Heard::Begin(_) => None,
-        Heard::CaughtUp => {
-            live = true;
-            Some(Event::CaughtUp(Source::Results))
-        }
-        Heard::Message(message) => {
-            let Some((pool, _)) = About::Result.parse(&message.subject) else {
-                figures.ignored(Ignored::Result);
-                return None;
-            };
-            let ended = wire::decode_within::<Ended>(&message.payload, result::LIMIT);
-            let ended = or_ignored(ended, Ignored::Result, &message.subject, &figures)?;
-            if live && leadership.is_mine() {
-                figures.ended(pools.borrow().contains_key(&pool).then_some(&pool), &ended);
-            }
-            Some(Event::Finished(pool, ended.agent_id, ended.outcome, message.stored))
-        }
-    }
-}
-
 /// What was heard of a bucket. `read` makes a key and a value of an entry's key and bytes; without bytes it was deleted.
 fn bucket<K, T>(heard: Heard<'_>, name: &str, read: impl FnOnce(&str, Option<&[u8]>) -> Option<(K, Option<T>)>) -> Option<Feed<K, T>> {
     let Message { subject, headers, payload, sequence, .. } = match heard {
@@ -214,11 +162,7 @@ fn bucket<K, T>(heard: Heard<'_>, name: &str, read: impl FnOnce(&str, Option<&[u
 }
 
 fn decode<T: Body>(bytes: &[u8], kind: Ignored, from: &str, figures: &Figures) -> Option<T> {
-    or_ignored(wire::decode(bytes), kind, from, figures)
-}
-
-fn or_ignored<T>(decoded: Result<T, WireError>, kind: Ignored, from: &str, figures: &Figures) -> Option<T> {
-    decoded
+    wire::decode(bytes)
         .inspect_err(|error| {
             figures.ignored(kind);
             tracing::debug!(%error, from, "a body that can't be decoded");
@@ -229,34 +173,7 @@ fn or_ignored<T>(decoded: Result<T, WireError>, kind: Ignored, from: &str, figur
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_schemas::{
-        code::Code,
-        result::{ErrorInfo, JobResult},
-    };
-
     use super::*;
-
-    #[test]
-    fn what_is_needed_of_a_result_is_read_from_a_whole_one() {
-        let at = Timestamp::from_secs(1_800_000_000);
-        let mut result = JobResult::never_ran(Outcome::Failed, ErrorInfo::new(Code::Internal, "x"), at, at);
-        let agent = AgentId::generate();
-        (result.agent_id, result.started_at) = (Some(agent.clone()), Some(at));
-        let lost = AttemptRecord {
-            attempt: 1,
-            agent_id: None,
-            started_at: None,
-            finished_at: None,
-            outcome: None,
-            exit_code: None,
-            error: None,
-            tail: None,
-        };
-        result.history = vec![lost.clone(), AttemptRecord { outcome: Some(Outcome::Failed), ..lost }];
-        let ended: Ended = wire::decode_within(&wire::encode(&result), result::LIMIT).unwrap();
-        assert_eq!((ended.outcome, ended.agent_id.as_ref(), ended.started_at), (Outcome::Failed, Some(&agent), Some(at)));
-        assert_eq!(ended.leases_lost(), 1);
-    }
 
     #[test]
     fn pools_are_replaced_as_a_whole_and_changed_one_by_one() {

@@ -17,6 +17,7 @@ use crate::{
     broker::{self, BrokerError, From, StreamInfo},
     figures::Figures,
     fixed::Fixed,
+    trail::Trail,
     window,
 };
 
@@ -111,6 +112,7 @@ pub(crate) struct Source {
     pub(crate) figures: Figures,
     /// Which run of the dispatcher this is: part of the names of consumers.
     pub(crate) instance: String,
+    pub(crate) trail: Trail,
 }
 
 /// One stream to follow.

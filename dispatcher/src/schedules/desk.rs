@@ -15,6 +15,7 @@ use muster_schemas::{
     lane::Lane,
     names::{ExecutorName, PoolName, ScheduleName},
     schedule::{Became, FiredJob, ScheduleRecord, ScheduleState, keys},
+    signature::Signed,
     subjects::{self, About},
     time::Timestamp,
     topology::{RESULTS, SCHEDULES, SCHEDULES_BUCKET, jobs_stream},
@@ -27,6 +28,7 @@ use crate::{
     cancel,
     figures::{self, Figures},
     held::{self, Record},
+    signing::{self, Signing},
 };
 
 /// How often to decide anew when others write down what became of the same schedule.
@@ -37,6 +39,7 @@ const ROUNDS: usize = 8;
 pub(super) struct Desk {
     pub(super) broker: Broker,
     pub(super) figures: Figures,
+    pub(super) signing: Signing,
 }
 
 impl Desk {
@@ -134,7 +137,7 @@ impl Desk {
     /// Cancels the job of the firing before. Nothing happens when it has ended.
     async fn replace(&self, before: &FiredJob, by: &FiredJob) -> Result<(), BrokerError> {
         let why = format!("job {} of the same schedule replaced it", by.id);
-        if cancel::cancel(self.broker.client(), &before.pool, &before.id, &why).await? == cancel::Cancelled::Now {
+        if cancel::cancel(self.broker.client(), &self.signing, &before.pool, &before.id, &why).await? == cancel::Cancelled::Now {
             tracing::info!(job_id = %before.id, by = %by.id, "cancelled the job that a newer one replaces");
         }
         Ok(())
@@ -153,6 +156,7 @@ impl Desk {
         headers.insert(CONTENT_TYPE, MSGPACK);
         // So that a second one is refused although an agent has taken, run and forgotten the first.
         headers.insert(MSG_ID, msg_id(&job.pool, &job.id));
+        signing::sign(&self.signing, Signed::Job { fresh: false }, &subject, &mut headers, &body)?;
         let message = Outgoing { subject, headers, payload: body.into() };
         let mut declared = false;
         loop {

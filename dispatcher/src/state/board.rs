@@ -170,7 +170,7 @@ impl Entry {
 
 fn difference(written: &Standing, now: &Standing) -> Difference {
     let acts = |of: &Standing| (of.status, of.accepting, of.pull_priority);
-    if acts(written) != acts(now) || written.defaults != now.defaults {
+    if acts(written) != acts(now) || (&written.executors, written.twin) != (&now.executors, now.twin) || written.defaults != now.defaults {
         return Difference::Large;
     }
     let parts = |of: &Standing| [of.score, of.heartbeat_part, of.success_part];

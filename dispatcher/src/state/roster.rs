@@ -15,7 +15,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 
-use super::{Beat, Enlisted, Key, Note};
+use super::{Beat, Command, Enlisted, Key, Note};
 use crate::{
     instances::{Instances, Verdict},
     score::{self, Health, Pulse},
@@ -43,6 +43,8 @@ pub struct Roster {
 #[derive(Debug)]
 pub struct Agent {
     record: Enlisted,
+    /// Since when this process knows of it in this pool.
+    known_since: Timestamp,
     reading: u64,
     last: Option<Last>,
     instances: Instances,
@@ -69,11 +71,15 @@ pub struct Judged {
     pub accepting: bool,
     /// Why it may not, or why it is degraded.
     pub reason: Option<String>,
+    /// Executors that an operator allows it; `None` is all that it has.
+    pub executors: Option<BTreeSet<ExecutorName>>,
+    /// Whether two processes use its identity.
+    pub twin: bool,
 }
 
 impl Agent {
-    fn new(record: Enlisted, reading: u64) -> Self {
-        Self { record, reading, last: None, instances: Instances::default(), window: Window::default(), judged: None }
+    fn new(record: Enlisted, reading: u64, known_since: Timestamp) -> Self {
+        Self { record, known_since, reading, last: None, instances: Instances::default(), window: Window::default(), judged: None }
     }
 
     /// Its pool.
@@ -129,13 +135,13 @@ impl Roster {
         let pool = record.pool.clone();
         if let Some(known) = self.agents.get_mut(id).filter(|agent| agent.record.pool == pool) {
             known.reading = self.reading;
-            let changed = known.record.state != record.state;
+            let changed = (known.record.state, &known.record.allowed) != (record.state, &record.allowed);
             known.record = record;
             return changed.then_some(pool).into_iter().collect();
         }
         // What was heard of it in another pool says nothing of this one.
         let left = self.remove(id);
-        self.agents.insert(id.clone(), Agent::new(record, self.reading));
+        self.agents.insert(id.clone(), Agent::new(record, self.reading, now));
         self.pools.entry(pool.clone()).or_default().insert(id.clone());
         let key = Key { pool: pool.clone(), agent: id.clone() };
         if let Some(place) = self.strangers.iter().position(|(stranger, ..)| *stranger == key)
@@ -231,7 +237,29 @@ impl Roster {
             AgentState::Active => None,
         };
         let reason = refusal.map(str::to_owned).or_else(|| (health.status == Status::Degraded).then(|| why_degraded(agent, tally, now)));
-        Judged { health, accepting: refusal.is_none(), reason }
+        let (executors, twin) = (agent.record.allowed.clone(), agent.instances.in_conflict(now));
+        Judged { health, accepting: refusal.is_none(), reason, executors, twin }
+    }
+
+    /// What has to be done about agents that are being removed, and about ephemeral ones that stay away.
+    pub fn leaving(&self, now: Timestamp, away_max: Duration) -> impl Iterator<Item = Command> {
+        self.agents.iter().filter_map(move |(id, agent)| match agent.record.state {
+            AgentState::Deleting => Some(Command::Remove(id.clone())),
+            // The record of a revoked one is kept: somebody may want to look at it.
+            AgentState::Revoked => None,
+            _ if agent.record.ephemeral && now.since(self.away_since(agent)) >= away_max => Some(Command::Expel(id.clone())),
+            _ => None,
+        })
+    }
+
+    /// Since when an agent has been away for certain; the future, of one that is there. Nobody could be heard before the stream of heartbeats was
+    /// made, and of one that was never heard nothing is known before this process began to listen.
+    fn away_since(&self, agent: &Agent) -> Timestamp {
+        let heard = agent.last.as_ref().map_or(agent.known_since, |last| match last.goodbye {
+            true => last.arrived,
+            false => last.arrived + last.interval * score::GONE_AFTER,
+        });
+        self.since.map_or(heard, |since| heard.max(since))
     }
 
     /// The last heartbeat as the score sees it.

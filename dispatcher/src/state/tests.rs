@@ -36,7 +36,7 @@ fn beat(seq: u64) -> Beat {
 }
 
 fn enlisted(pool: &str) -> Enlisted {
-    Enlisted { pool: pool.parse().unwrap(), state: AgentState::Active, capabilities: BTreeSet::new() }
+    Enlisted { pool: pool.parse().unwrap(), state: AgentState::Active, capabilities: BTreeSet::new(), allowed: None, ephemeral: false }
 }
 
 /// A state with the bucket that its commands are carried out upon.
@@ -50,6 +50,8 @@ struct Desk {
     writes: Vec<(Key, Standing)>,
     notes: Vec<Note>,
     lanes: Vec<(PoolName, BTreeSet<ExecutorName>)>,
+    /// What has to be done about agents.
+    leaving: Vec<Command>,
 }
 
 impl Desk {
@@ -60,7 +62,16 @@ impl Desk {
     /// A leader that starts over a bucket.
     fn over(bucket: BTreeMap<Key, (Standing, u64)>) -> Self {
         let revision = bucket.values().map(|(_, revision)| *revision).max().unwrap_or(0);
-        Self { state: State::default(), bucket, deleted: BTreeMap::new(), revision, writes: vec![], notes: vec![], lanes: vec![] }
+        Self {
+            state: State::default(),
+            bucket,
+            deleted: BTreeMap::new(),
+            revision,
+            writes: vec![],
+            notes: vec![],
+            lanes: vec![],
+            leaving: vec![],
+        }
     }
 
     /// Everything that is there was read, and this process leads.
@@ -100,6 +111,7 @@ impl Desk {
                         done.push(Event::Written(key, Some(self.revision)));
                     }
                     Command::Lanes(pool, executors) => self.lanes.push((pool, executors)),
+                    leaving @ (Command::Remove(_) | Command::Expel(_)) => self.leaving.push(leaving),
                     Command::Note(note) => self.notes.push(note),
                 }
             }
@@ -530,4 +542,118 @@ mod properties {
             }
         }
     }
+}
+
+fn ephemeral(state: AgentState) -> Enlisted {
+    Enlisted { ephemeral: true, state, ..enlisted("p") }
+}
+
+const AWAY: u64 = muster_schemas::topology::EPHEMERAL_AWAY_MAX.as_secs();
+
+#[test]
+fn an_agent_that_is_being_removed_takes_nothing_and_is_told_of_at_each_tick_until_its_record_is_gone() {
+    let mut desk = one_online();
+    assert_eq!(desk.leaving, []);
+    let deleting = Enlisted { state: AgentState::Deleting, ..enlisted("p") };
+    desk.send([Event::Agents(Feed::Put(id(0), deleting, 2))], at(1));
+    assert_eq!((desk.standing("p", 0).accepting, desk.standing("p", 0).reason.as_deref()), (false, Some("being removed")));
+    for n in 2..4 {
+        desk.send([Event::Tick], at(n));
+        assert_eq!(std::mem::take(&mut desk.leaving), [Command::Remove(id(0))]);
+    }
+    desk.send([Event::Agents(Feed::Gone(id(0), 3)), Event::Tick], at(4));
+    assert!(desk.leaving.is_empty() && desk.bucket.is_empty());
+}
+
+#[test]
+fn a_follower_removes_nobody() {
+    let deleting = Enlisted { state: AgentState::Deleting, ..enlisted("p") };
+    let mut desk = Desk::new().ready(&[(0, deleting), (1, ephemeral(AgentState::Active))], &[], noon());
+    desk.leaving.clear();
+    desk.send([Event::Lead(false), Event::Tick], at(2 * AWAY));
+    assert_eq!(desk.leaving, []);
+}
+
+#[test]
+fn an_ephemeral_agent_goes_after_an_hour_away_and_any_other_stays() {
+    let agents =
+        [(0, ephemeral(AgentState::Active)), (1, enlisted("p")), (2, ephemeral(AgentState::Revoked)), (3, ephemeral(AgentState::Disabled))];
+    let beats: Vec<_> = (0..4).map(|n| (key("p", n), beat(1), noon())).collect();
+    let mut desk = Desk::new().ready(&agents, &beats, noon());
+    // Three intervals of 30 s after its last heartbeat it is away.
+    desk.send([Event::Tick], at(AWAY + 89));
+    assert_eq!(desk.leaving, []);
+    desk.send([Event::Tick], at(AWAY + 90));
+    assert_eq!(desk.leaving, [Command::Expel(id(0)), Command::Expel(id(3))]);
+}
+
+#[test]
+fn an_ephemeral_agent_that_said_goodbye_is_away_from_then_on_and_one_that_comes_back_is_not() {
+    let agents = [(0, ephemeral(AgentState::Active)), (1, ephemeral(AgentState::Active))];
+    let beats: Vec<_> = (0..2).map(|n| (key("p", n), beat(1), noon())).collect();
+    let mut desk = Desk::new().ready(&agents, &beats, noon());
+    let goodbye = |n| Event::Heartbeat(key("p", n), Beat { goodbye: true, ..beat(2) }, at(10));
+    desk.send([goodbye(0), goodbye(1)], at(10));
+    desk.send([Event::Heartbeat(key("p", 1), Beat { instance: "two".into(), ..beat(1) }, at(AWAY))], at(AWAY));
+    desk.send([Event::Tick], at(AWAY + 9));
+    assert_eq!(desk.leaving, []);
+    desk.send([Event::Tick], at(AWAY + 10));
+    assert_eq!(desk.leaving, [Command::Expel(id(0))]);
+}
+
+#[test]
+fn an_ephemeral_agent_of_which_nothing_was_heard_gets_an_hour_from_the_start_of_the_dispatcher() {
+    let mut desk = Desk::new().ready(&[(0, ephemeral(AgentState::Active))], &[], noon());
+    desk.send([Event::HeartbeatsSince(at(0) - Duration::from_secs(9 * AWAY)), Event::Tick], at(AWAY - 1));
+    assert_eq!(desk.leaving, []);
+    desk.send([Event::Tick], at(AWAY));
+    assert_eq!(desk.leaving, [Command::Expel(id(0))]);
+}
+
+#[test]
+fn an_ephemeral_agent_is_not_away_while_nobody_could_be_heard() {
+    let last = (key("p", 0), beat(1), noon());
+    let mut desk = Desk::new().ready(&[(0, ephemeral(AgentState::Active))], &[last], noon());
+    // The broker was away for days, and has the stream of heartbeats made anew.
+    let back = 50 * AWAY;
+    desk.send([Event::HeartbeatsSince(at(back)), Event::Tick], at(back));
+    desk.send([Event::Tick], at(back + AWAY - 1));
+    assert_eq!(desk.leaving, []);
+    desk.send([Event::Tick], at(back + AWAY));
+    assert_eq!(desk.leaving, [Command::Expel(id(0))]);
+}
+
+#[test]
+fn an_ephemeral_agent_of_which_the_broker_still_has_an_old_heartbeat_goes_at_once() {
+    let old = noon() - Duration::from_secs(2 * AWAY);
+    let desk = Desk::new().ready(&[(0, ephemeral(AgentState::Active))], &[(key("p", 0), beat(1), old)], noon());
+    assert_eq!(desk.leaving, [Command::Expel(id(0))]);
+}
+
+#[test]
+fn a_standing_says_at_once_which_executors_an_operator_allows() {
+    let mut desk = one_online();
+    assert_eq!(desk.standing("p", 0).executors, None);
+    for (n, allowed) in [(1, Some(BTreeSet::from(["shell".parse().unwrap()]))), (2, Some(BTreeSet::new())), (3, None)] {
+        desk.send([Event::Agents(Feed::Put(id(0), Enlisted { allowed: allowed.clone(), ..enlisted("p") }, n))], at(n));
+        assert_eq!(desk.standing("p", 0).executors, allowed);
+        assert!(desk.standing("p", 0).accepting);
+    }
+}
+
+#[test]
+fn a_standing_shows_a_twin_until_one_of_the_two_has_gone() {
+    let mut desk = one_online();
+    let other = |seq| Event::Heartbeat(key("p", 0), Beat { instance: "two".into(), ..beat(seq) }, at(seq));
+    desk.send([other(1)], at(1));
+    assert!(!desk.standing("p", 0).twin, "a restart");
+    desk.send([Event::Heartbeat(key("p", 0), beat(2), at(2))], at(2));
+    let standing = desk.standing("p", 0);
+    assert_eq!((standing.twin, standing.accepting, standing.reason.as_deref()), (true, true, Some("two processes use this identity")));
+    assert_eq!(desk.notes.iter().filter(|note| matches!(note, Note::TwoProcesses(_))).count(), 1);
+    for seq in [3, 30, 60, 90] {
+        desk.send([other(seq), Event::Tick], at(seq));
+    }
+    desk.send([Event::Tick], at(95));
+    assert!(!desk.standing("p", 0).twin);
 }

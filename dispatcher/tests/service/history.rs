@@ -111,7 +111,9 @@ async fn ends(agent: &Agent, id: &str, outcome: Outcome, ttl: Option<&str>) {
     let subject = About::Result.job(&agent.pool, &id.parse().unwrap());
     let mut headers = async_nats::HeaderMap::new();
     ttl.into_iter().for_each(|ttl| headers.insert(headers::TTL, ttl));
-    let ack = agent.client.request_with_headers(subject, headers, wire::encode(&result).into()).await.unwrap();
+    let body = wire::encode(&result);
+    headers.insert(headers::SIGNATURE, agent.signs(&id.parse().unwrap(), &body, now));
+    let ack = agent.client.request_with_headers(subject, headers, body.into()).await.unwrap();
     assert!(!String::from_utf8_lossy(&ack.payload).contains("error"));
 }
 

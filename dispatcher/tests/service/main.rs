@@ -1,5 +1,6 @@
 //! The dispatcher on a real broker: each test has a broker of its own, with accounts and permissions as `muster init` makes them.
 
+mod audit;
 mod calendar;
 mod expiry;
 mod faults;
@@ -8,7 +9,10 @@ mod history;
 mod leadership;
 mod ledger;
 mod outages;
+mod removal;
 mod schedules;
 mod shares;
+mod signatures;
 mod standings;
 mod support;
+mod trust;

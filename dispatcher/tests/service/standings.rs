@@ -113,7 +113,7 @@ async fn garbage_does_no_harm_and_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_counts_only_for_an_agent_of_the_pool_it_was_stored_in() {
+async fn a_result_counts_only_for_the_agent_that_has_signed_it() {
     let stack = Stack::start().await;
     let dispatcher = stack.dispatcher().await;
     let (mut victim, mut liar) = (stack.agent(POOL).await, stack.agent("other").await);
@@ -127,7 +127,7 @@ async fn a_result_counts_only_for_an_agent_of_the_pool_it_was_stored_in() {
     liar.says_of(&AgentId::generate(), Outcome::Failed).await;
     liar.finishes(Outcome::Failed).await;
     stack.standing(&liar, "its own result counts", |standing| standing.success_part == 0.0).await;
-    assert_eq!(dispatcher.figure("muster_inputs_ignored_total{why=\"result_of_stranger\"}").await, 6.0);
+    assert_eq!(dispatcher.figure("muster_results_signed_total{signature=\"wrong\"}").await, 6.0);
     let standing = stack.standing(&victim, "untouched", |_| true).await;
     assert_eq!((standing.score, standing.status), (100.0, Status::Online));
 }

@@ -2,14 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, ConnectOptions, jetstream};
+use async_nats::{Client, ConnectOptions, HeaderMap, jetstream};
 use muster_broker_config::{
-    creds,
+    creds::{self, Creds},
     init::{self, Broker, Deployment, InitOptions},
     layout::Account,
     provision,
@@ -23,10 +24,12 @@ use muster_runtime::{
 };
 use muster_schemas::{
     code::Code,
+    headers::SIGNATURE,
     heartbeat::{Heartbeat, Load, Slots},
     names::{AgentId, JobId, PoolName},
     records::{AgentRecord, keys},
     result::{ErrorInfo, JobResult, Outcome},
+    signature::{Signed, Signer},
     standing::Standing,
     subjects::{self, About, broker::gateway_inbox},
     time::Timestamp,
@@ -50,6 +53,8 @@ pub(crate) struct Stack {
     pub(crate) deployment: Deployment,
     pub(crate) gateway: Client,
     dir: TempDir,
+    /// Public keys of agents, for their records.
+    public: Mutex<BTreeMap<AgentId, String>>,
 }
 
 impl Stack {
@@ -63,7 +68,7 @@ impl Stack {
         let options = ConnectOptions::with_credentials_file(deployment.layout.gateway_creds()).await.unwrap();
         let gateway = options.custom_inbox_prefix(gateway_inbox("test")).connect(server.url()).await.unwrap();
         provision::provision(&gateway, &deployment.bootstrap).await.unwrap();
-        Self { server, deployment, gateway, dir }
+        Self { server, deployment, gateway, dir, public: Mutex::default() }
     }
 
     /// Where the broker keeps its streams.
@@ -92,15 +97,16 @@ impl Stack {
     /// Writes an agent's record, as the gateway does.
     pub(crate) async fn record(&self, pool: &str, id: &AgentId, change: impl FnOnce(&mut AgentRecord)) {
         let mut record = AgentRecord::new(id.clone(), "agent".parse().unwrap(), pool.parse().unwrap(), Timestamp::now());
+        record.public_key = self.public.lock().unwrap().get(id).cloned();
         change(&mut record);
         self.bucket(AGENTS).await.put(keys::agent(id), wire::encode(&record).into()).await.unwrap();
     }
 
     /// An agent with a record and a connection of its own.
     pub(crate) async fn agent(&self, pool: &str) -> Agent {
-        let id = AgentId::generate();
-        self.record(pool, &id, |_| {}).await;
-        Agent::connect(self, pool, id).await
+        let agent = Agent::connect(self, pool, AgentId::generate()).await;
+        self.record(pool, &agent.id, |_| {}).await;
+        agent
     }
 
     pub(crate) async fn entry(&self, pool: &str, id: &AgentId) -> Option<(Standing, u64)> {
@@ -137,22 +143,23 @@ impl Stack {
 pub(crate) struct Agent {
     pub(crate) pool: PoolName,
     pub(crate) id: AgentId,
+    pub(crate) public_key: String,
+    /// Its credentials, as in a file.
+    pub(crate) creds: String,
     pub(crate) client: Client,
     pub(crate) beat: Heartbeat,
+    pub(crate) signer: Signer,
 }
 
 impl Agent {
     pub(crate) async fn connect(stack: &Stack, pool: &str, id: AgentId) -> Self {
         let pool: PoolName = pool.parse().unwrap();
         let seed = std::fs::read_to_string(stack.deployment.layout.signing_key(Account::Fleet)).unwrap();
-        let pair = Arc::new(nkeys::KeyPair::new_user());
+        let pair = nkeys::KeyPair::new_user();
         let fleet = &stack.deployment.fleet.account;
         let jwt = creds::mint_agent_jwt(seed.trim(), fleet, &pool, &id, &pair.public_key(), creds::AGENT_JWT_LIFETIME).unwrap();
-        let sign = move |nonce: Vec<u8>| {
-            let pair = Arc::clone(&pair);
-            async move { pair.sign(&nonce).map_err(async_nats::AuthError::new) }
-        };
-        let options = ConnectOptions::with_jwt(jwt, sign).custom_inbox_prefix(subjects::agent_inbox(&id));
+        let creds = Creds { jwt, seed: pair.seed().unwrap().into() };
+        let options = ConnectOptions::with_credentials(&creds.to_text()).unwrap().custom_inbox_prefix(subjects::agent_inbox(&id));
         let client = options.connect(stack.server.url()).await.unwrap();
         let now = Timestamp::now();
         let beat = Heartbeat {
@@ -174,7 +181,9 @@ impl Agent {
             draining: false,
             goodbye: false,
         };
-        Self { pool, id, client, beat }
+        let signer = Signer::from_seed(&pair.seed().unwrap()).unwrap();
+        stack.public.lock().unwrap().insert(id.clone(), pair.public_key());
+        Self { pool, id, public_key: pair.public_key(), creds: creds.to_text(), client, beat, signer }
     }
 
     /// Sends the next heartbeat, changed, and waits until the broker has stored it.
@@ -195,13 +204,39 @@ impl Agent {
         self.says_of(&self.id, outcome).await;
     }
 
-    /// Stores a result that names some agent, in this agent's pool.
+    /// Stores a result that names some agent, in this agent's pool, signed by this one.
     pub(crate) async fn says_of(&self, id: &AgentId, outcome: Outcome) {
-        let now = Timestamp::now();
-        let mut result = JobResult::never_ran(outcome, ErrorInfo::new(Code::Internal, "none"), now, now);
-        (result.agent_id, result.started_at, result.attempt) = (Some(id.clone()), Some(now), 1);
-        self.says(About::Result.job(&self.pool, &JobId::generate(&self.pool)), wire::encode(&result)).await;
+        self.stores(&JobId::generate(&self.pool), &ran_by(id, outcome)).await;
     }
+
+    /// Stores a result in this agent's pool, signed.
+    pub(crate) async fn stores(&self, job: &JobId, result: &JobResult) {
+        let body = wire::encode(result);
+        let signature = self.signs(job, &body, Timestamp::now());
+        eventually("the broker stores it", SOON, async || self.publishes(job, &body, Some(&signature)).await).await;
+    }
+
+    /// The signature of a result of this agent's pool.
+    pub(crate) fn signs(&self, job: &JobId, body: &[u8], at: Timestamp) -> String {
+        self.signer.sign(Signed::Result, &About::Result.job(&self.pool, job), body, at).to_string()
+    }
+
+    /// Publishes a result in this agent's pool. Answers what the broker says, if it does.
+    pub(crate) async fn publishes(&self, job: &JobId, body: &[u8], signature: Option<&str>) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        signature.into_iter().for_each(|signature| headers.insert(SIGNATURE, signature));
+        let subject = About::Result.job(&self.pool, job);
+        let answer = self.client.request_with_headers(subject, headers, body.to_vec().into()).await.ok()?;
+        Some(String::from_utf8_lossy(&answer.payload).into_owned())
+    }
+}
+
+/// A result of a job that this agent has run, as it says.
+pub(crate) fn ran_by(id: &AgentId, outcome: Outcome) -> JobResult {
+    let now = Timestamp::now();
+    let mut result = JobResult::never_ran(outcome, ErrorInfo::new(Code::Internal, "none"), now, now);
+    (result.agent_id, result.started_at, result.attempt) = (Some(id.clone()), Some(now), 1);
+    result
 }
 
 /// A dispatcher on a runtime of its own, so that it can vanish between one instruction and the next.

@@ -8,6 +8,7 @@ use crate::{
     lane::Priority,
     names::{AgentId, JobId, JobType, PoolName},
     result::ErrorInfo,
+    signature::Mark,
     time::Timestamp,
 };
 
@@ -62,6 +63,9 @@ pub struct JobRow {
     /// The job that this one runs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
+    /// What is known of its result's signature; absent until it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Mark>,
 }
 
 /// How a pool has been doing, from the history of jobs.

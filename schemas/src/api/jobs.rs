@@ -11,6 +11,7 @@ use crate::{
     log::OutputStream,
     names::{AgentId, JobId, PoolName},
     result::{JobResult, Outcome, Output},
+    signature::Mark,
     time::Timestamp,
     wire::V,
 };
@@ -190,6 +191,9 @@ pub struct JobView {
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<JobResult>,
+    /// What is known of the result's signature; absent until it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Mark>,
 }
 
 /// One entry of a batch's answer: exactly one of the two is there.

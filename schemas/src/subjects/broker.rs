@@ -51,6 +51,14 @@ pub fn claims_lookup(account: &str) -> String {
 /// Reads the JWT of any account, as a permission.
 pub const CLAIMS_LOOKUPS: &str = "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP";
 
+/// Asks what the server goes by for an account, its JWT included: it stores one that it does not trust, and does not go by it.
+pub fn account_in_force(account: &str) -> String {
+    format!("$SYS.REQ.ACCOUNT.{account}.INFO")
+}
+
+/// Asks that of any account, as a permission.
+pub const ACCOUNTS_IN_FORCE: &str = "$SYS.REQ.ACCOUNT.*.INFO";
+
 /// Figures and limits of the account.
 pub const ACCOUNT_INFO: &str = "$JS.API.INFO";
 
@@ -62,6 +70,11 @@ pub fn gateway_inbox(instance: &str) -> String {
 /// The inbox prefix of one dispatcher. `instance` is one token.
 pub fn dispatcher_inbox(instance: &str) -> String {
     format!("_DISP.{instance}")
+}
+
+/// The inbox prefix of one process in the system account. `instance` is one token.
+pub fn system_inbox(instance: &str) -> String {
+    format!("_SYS_INBOX.{instance}")
 }
 
 /// Everything below one agent's inbox prefix.

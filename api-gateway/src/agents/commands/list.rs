@@ -7,6 +7,7 @@ use muster_schemas::{
     code::Code,
     history::JobsQuestion,
     names::AgentId,
+    records::AgentState,
     result::{JobResult, Output},
     subjects::About,
     topology::RESULTS,
@@ -14,7 +15,7 @@ use muster_schemas::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::super::unknown;
+use super::super::store;
 use crate::{
     app::App,
     extract::{Path, Query},
@@ -51,8 +52,8 @@ pub(super) async fn list(
         other => return Err(ApiError::new(Code::QueryInvalid, format!("limit is {other}; it takes 1 to {COMMANDS_MAX}"))),
     };
     let cursor = query.cursor.as_deref().map(Cursor::decode).transpose()?;
-    if app.mirror.agents.get(&agent).is_none() {
-        app.buckets.agent(&agent).await?.ok_or_else(|| unknown(&agent))?;
+    if app.mirror.agents.get(&agent).is_none_or(|record| record.state == AgentState::Deleting) {
+        store::there(&app, &agent).await?;
     }
     let question = JobsQuestion { target_agent: Some(agent), limit, cursor, ..JobsQuestion::default() };
     let (rows, cursor) = history::rows(&app, &question).await?;

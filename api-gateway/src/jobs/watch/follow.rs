@@ -9,7 +9,6 @@ use async_nats::Subscriber;
 use futures_util::{FutureExt as _, StreamExt as _};
 use muster_schemas::{
     names::{JobId, PoolName},
-    result::JobResult,
     time::Timestamp,
 };
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +19,10 @@ use super::{
 };
 use crate::{
     app::App,
-    jobs::lookup::{self, Found},
+    jobs::{
+        lookup::{self, Found},
+        outcome::Marked,
+    },
     problem::ApiError,
     waiters::Waiter,
 };
@@ -130,7 +132,7 @@ struct Told {
 enum Heard {
     /// It is time to look.
     Something,
-    Result(Box<JobResult>),
+    Result(Box<Marked>),
     /// It is time to look, although nothing was announced.
     Nothing,
 }
@@ -198,13 +200,13 @@ impl Looks {
 
 /// A job's result, and until when its log is waited for.
 struct Ended {
-    result: JobResult,
+    result: Marked,
     earliest: Instant,
     latest: Instant,
 }
 
 impl Ended {
-    fn new(result: JobResult) -> Self {
+    fn new(result: Marked) -> Self {
         let (now, old) = (Instant::now(), Timestamp::now().since(result.finished_at) > SETTLED);
         let wait = |wait| if old { now } else { now + wait };
         Self { result, earliest: wait(SETTLE), latest: wait(SETTLE_MAX) }
@@ -222,7 +224,8 @@ impl Ended {
 mod tests {
     use muster_schemas::{
         code::Code,
-        result::{ErrorInfo, Outcome},
+        result::{ErrorInfo, JobResult, Outcome},
+        signature::Mark,
     };
 
     use super::*;
@@ -249,13 +252,14 @@ mod tests {
         let now = Timestamp::now();
         let mut result = JobResult::never_ran(Outcome::Failed, ErrorInfo::new(Code::ExitNonzero, ""), now, now);
         (result.attempt, result.log_chunks) = (2, 3);
-        let ended = Ended::new(result.clone());
+        let ended = |result: &JobResult| Ended::new(Marked { result: result.clone(), signature: Mark::Valid });
+        let (old, ended) = (ended, ended(&result));
         let (soon, late) = (ended.earliest, ended.latest);
         assert!(ended.is_whole(Some((2, 2)), soon) && !ended.is_whole(Some((2, 2)), soon - Duration::from_millis(1)));
         for last in [None, Some((1, 7)), Some((2, 1))] {
             assert!(!ended.is_whole(last, soon) && ended.is_whole(last, late), "{last:?}");
         }
         result.finished_at = Timestamp::from_secs(0);
-        assert!(Ended::new(result).is_whole(None, Instant::now()), "what is long over is not waited for");
+        assert!(old(&result).is_whole(None, Instant::now()), "what is long over is not waited for");
     }
 }

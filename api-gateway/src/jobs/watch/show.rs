@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::position::{Place, Position};
 use crate::{
-    jobs::{lookup::Found, view},
+    jobs::{lookup::Found, outcome::Marked, view},
     stored::Stored,
 };
 
@@ -85,12 +85,13 @@ impl Watched {
             Found::Queued(queued) => queued.at,
         };
         (new.state, new.attempt, new.agent_id, new.reason, new.next_at, new.result) = (JobState::Pending, 0, None, None, None, None);
+        new.signature = None;
         let (events, logs) = (About::Event.job(found.pool(), id), About::Log.job(found.pool(), id));
         Arc::new(Self { events, logs, since, new })
     }
 
     /// The job when it has ended with this result.
-    pub(super) fn end(&self, result: muster_schemas::result::JobResult) -> Bytes {
+    pub(super) fn end(&self, result: Marked) -> Bytes {
         json(&view::finished(self.new.pool.clone(), self.new.id.clone(), result))
     }
 

@@ -157,6 +157,7 @@ mod tests {
     use muster_schemas::{
         code::Code,
         result::{ErrorInfo, JobResult, Outcome},
+        signature::Mark,
         time::Timestamp,
     };
     use proptest::prelude::*;
@@ -164,12 +165,14 @@ mod tests {
     use super::*;
     use crate::jobs::{
         lookup::Found,
+        outcome::Marked,
         watch::{position::Place, show::sample},
     };
 
     fn topic() -> Topic {
         let at = Timestamp::from_secs(0);
-        let result = Box::new(JobResult::never_ran(Outcome::Expired, ErrorInfo::new(Code::Expired, ""), at, at));
+        let result = JobResult::never_ran(Outcome::Expired, ErrorInfo::new(Code::Expired, ""), at, at);
+        let result = Box::new(Marked { result, signature: Mark::Valid });
         Topic::new(Watched::new(&"j".parse().unwrap(), &Found::Finished { pool: "p".parse().unwrap(), result }))
     }
 

@@ -202,6 +202,7 @@ mod tests {
             reason: None,
             next_at: None,
             result: None,
+            signature: None,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 
-use muster_schemas::{lane::Priority, names::JobId, result::Outcome};
+use muster_schemas::{lane::Priority, names::JobId, result::Outcome, signature::Mark};
 
 use super::*;
 use crate::history::row::{Change, Ended, Missing, Place, Queued};
@@ -56,6 +56,7 @@ impl World {
 
 fn ended(outcome: Outcome) -> Option<Change> {
     Some(Change::Ended(Ended {
+        signature: Mark::Valid,
         place: Place(START + 5, 1),
         outcome,
         agent: None,

@@ -6,6 +6,7 @@ use std::{collections::HashMap, convert::Infallible};
 use muster_schemas::{
     names::{AgentId, JobId, PoolName},
     result::Outcome,
+    signature::Mark,
     wire::V,
 };
 use proptest::prelude::*;
@@ -46,6 +47,7 @@ fn row((number, at_s, pool, agent, kind, label, put_off): (usize, i64, usize, Op
     }));
     if let Some(agent) = agent {
         row.apply(Change::Ended(Ended {
+            signature: [Mark::Valid, Mark::Wrong, Mark::Missing][number % 3],
             place: Place(at + 1, 1),
             outcome: Outcome::Succeeded,
             agent: Some(agents()[agent].clone()),
@@ -119,14 +121,16 @@ fn questions() -> impl Strategy<Value = JobsQuestion> {
     let job_type = prop::option::of(prop::sample::select(vec!["shell.run", "probe.sleep"]));
     let label = prop::option::of(prop::sample::select(vec!["a", "b", "z"]));
     let agent = || prop::option::weighted(0.3, 0..2_usize);
-    (pool, agent(), agent(), job_type, prop::option::of(state), label, time(), time(), 1_u32..12).prop_map(
-        |(pool, agent, target, job_type, state, label, since, until, limit)| JobsQuestion {
+    let signature = prop::option::weighted(0.3, prop::sample::select(vec![Mark::Valid, Mark::Wrong]));
+    (pool, agent(), agent(), job_type, prop::option::of(state), signature, label, time(), time(), 1_u32..12).prop_map(
+        |(pool, agent, target, job_type, state, signature, label, since, until, limit)| JobsQuestion {
             v: V,
             pool: pool.map(|pool| pool.parse().unwrap()),
             agent: agent.map(|agent| agents()[agent].clone()),
             target_agent: target.map(|agent| agents()[agent].clone()),
             job_type: job_type.map(|job_type| job_type.parse().unwrap()),
             state,
+            signature,
             label: label.map(|value| ("team".to_owned(), value.to_owned())),
             since,
             until,

@@ -46,6 +46,7 @@ fn told(stored: i64, sequence: u64, kind: EventKind, next_at: Option<i64>) -> Ch
 
 fn ended(stored: i64, sequence: u64, outcome: Outcome) -> Change {
     Change::Ended(Ended {
+        signature: Mark::Valid,
         place: Place(stored, sequence),
         outcome,
         agent: Some(agent()),

@@ -1,7 +1,7 @@
 //! The disk: what is written as one comes back as one, and the bounds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use muster_schemas::{api::JobState, lane::Priority, result::Outcome};
+use muster_schemas::{api::JobState, lane::Priority, result::Outcome, signature::Mark};
 
 use super::*;
 use crate::history::row::{Ended, Place, Queued};
@@ -30,6 +30,7 @@ fn queued(number: u32, at: Timestamp) -> (PoolName, JobId, Change) {
 
 fn ended(number: u32, at: Timestamp) -> (PoolName, JobId, Change) {
     let part = Ended {
+        signature: Mark::Valid,
         place: Place(at.micros(), number.into()),
         outcome: Outcome::Succeeded,
         agent: None,

@@ -1,0 +1,96 @@
+//! What a registration says of this agent, with a fresh proof each time it is sent; and whether our clock fits the gateway's.
+
+use muster_schemas::{
+    api::Register,
+    signature::{SKEW_MAX, Signer},
+    time::Timestamp,
+};
+
+/// Our clock and the gateway's are too far apart for anything that has a time in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this machine's clock says {ours} and the gateway's {theirs}; they may differ by {} minutes, so set the clock",
+    SKEW_MAX.as_secs() / 60
+)]
+pub struct Skew {
+    /// What time it is by this machine's clock.
+    pub ours: Timestamp,
+    /// What time it is by the gateway's.
+    pub theirs: Timestamp,
+}
+
+impl Skew {
+    /// Compares the clocks. `theirs` was read between `sent` and `received`, which are by our clock.
+    pub(crate) fn between(sent: Timestamp, received: Timestamp, theirs: Timestamp) -> Option<Self> {
+        let (behind, ahead) = (theirs.since(received), sent.since(theirs));
+        if behind > SKEW_MAX { Some(Self { ours: received, theirs }) } else { (ahead > SKEW_MAX).then_some(Self { ours: sent, theirs }) }
+    }
+
+    /// Compares our clock with one that was read just now, somewhere else.
+    pub(crate) fn from(ours: Timestamp, theirs: Timestamp) -> Option<Self> {
+        Self::between(ours, ours, theirs)
+    }
+}
+
+/// What this agent says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Registration(Register);
+
+impl Registration {
+    /// `facts` are those without a key.
+    pub(crate) fn new(facts: Register) -> Self {
+        Self(facts)
+    }
+
+    /// The body of a registration with this join token or API key, proven by the private key. `None` when the seed is no user's.
+    pub(crate) fn prove(&self, seed: &str, credential: &str, now: Timestamp) -> Option<Register> {
+        let mut register = self.0.clone();
+        register.prove(&Signer::from_seed(seed)?, credential, now);
+        Some(register)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use nkeys::KeyPair;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(NOW + secs)
+    }
+
+    #[test]
+    fn clocks_that_are_five_minutes_apart_do_no_harm_and_a_day_is_named_with_both_times() {
+        for theirs in [-600, -300, 0, 300, 600] {
+            assert_eq!(Skew::from(at(0), at(theirs)), None, "{theirs}");
+        }
+        for theirs in [-601, 601, -86_400, 86_400] {
+            let skew = Skew::from(at(0), at(theirs)).unwrap();
+            let text = skew.to_string();
+            assert!(text.contains(&at(0).to_string()) && text.contains(&at(theirs).to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_time_that_an_answer_took_is_no_skew() {
+        assert_eq!(Skew::between(at(0), at(1200), at(600)), None);
+        assert_eq!(Skew::between(at(0), at(1200), at(1800)), None);
+        assert!(Skew::between(at(0), at(1200), at(1801)).is_some() && Skew::between(at(0), at(1200), at(-601)).is_some());
+    }
+
+    #[test]
+    fn each_registration_is_proven_anew_for_its_key_and_its_credential() {
+        let registration = Registration::new(Register { name: "web-1".into(), ..Register::default() });
+        let seed = KeyPair::new_user().seed().unwrap();
+        let key = format!("mst_agent_{}_{}", "a".repeat(10), "b".repeat(32));
+        let first = registration.prove(&seed, &key, at(0)).unwrap();
+        let second = registration.prove(&seed, &key, at(60)).unwrap();
+        assert_eq!((first.proven(&key), second.proven(&key)), (Ok(at(0)), Ok(at(60))));
+        assert!(second.proven(&key.replace("aaaaaaaaaa", "cccccccccc")).is_err());
+        assert_eq!(registration.prove("SU", &key, at(0)), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Whose results are whose: the public keys of all agents, followed from their records, and the mark of each stored result that follows.
+//!
+//! A result is valid when the agent signed it that it names as the one that ended it, or the control plane did, over the very bytes that are
+//! stored. The score does not count any other ([`crate::intake::results`]), the history shows the mark ([`crate::history`]), and one that is wrong
+//! is told to people ([`forged`]). What a job's state is does not depend on it: the first result that is stored ends the job.
+
+pub(crate) mod forged;
+mod marks;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use muster_runtime::tasks::Tasks;
+use muster_schemas::{
+    headers::SIGNATURE,
+    names::AgentId,
+    records::{SigningKeys, keys},
+    signature::{self, Mark, SIGNERS_KEY, Signature},
+    subjects::js,
+    time::Timestamp,
+    topology::{AGENTS, TRUST, bucket_stream},
+    wire,
+};
+use tokio::sync::watch;
+
+use crate::{
+    held,
+    intake::follow::{Follower, Heard, Listener, Message, Range, Source},
+    signing::Signing,
+};
+use marks::Marks;
+
+/// How often, and how long apart, a look-up is tried that the broker does not answer. Then a result is marked by what is known.
+const TRIES: u32 = 20;
+const APART: Duration = Duration::from_millis(250);
+
+/// The keys of all agents; clones share it.
+#[derive(Clone)]
+pub(crate) struct Keyring(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    signing: Signing,
+    agents: RwLock<HashMap<AgentId, SigningKeys>>,
+    /// Whether all records of agents have been read once.
+    read: watch::Sender<bool>,
+    marks: Mutex<Marks>,
+}
+
+/// Follows the records of agents from here on.
+pub(crate) fn start(tasks: &Tasks, source: &Source, signing: &Signing) -> Keyring {
+    let inner = Inner {
+        client: source.broker.client().clone(),
+        signing: signing.clone(),
+        agents: RwLock::default(),
+        read: watch::Sender::new(false),
+        marks: Mutex::default(),
+    };
+    let keyring = Keyring(Arc::new(inner));
+    // Names of consumers are made of it, and the state follows the same bucket.
+    let source = Source { instance: format!("{}_keys", source.instance), ..source.clone() };
+    let records = js::key(AGENTS, muster_schemas::records::keys::AGENTS);
+    let follower = Follower::new(source, bucket_stream(AGENTS), records, Range::Everything);
+    let (records, shutdown) = (Records { keyring: keyring.clone(), reading: None }, tasks.shutdown().clone());
+    tasks.essential("keyring", async move {
+        tokio::select! {
+            () = follower.run(records) => {}
+            () = shutdown.requested() => {}
+        }
+        Ok(())
+    });
+    keyring
+}
+
+impl Keyring {
+    /// The mark of a stored result; `named` is who it says has ended its job. Waits until all records of agents have been read.
+    pub(crate) async fn mark(&self, message: &Message, named: Option<&AgentId>) -> Mark {
+        let place = (message.stored, message.sequence);
+        if let Some(mark) = self.marks().take(place) {
+            return mark;
+        }
+        // The sender lives as long as `self`, so this ends only with the flag set.
+        let _ = self.0.read.subscribe().wait_for(|read| *read).await;
+        let mark = self.judge(message, named).await;
+        self.marks().keep(place, mark);
+        mark
+    }
+
+    async fn judge(&self, message: &Message, named: Option<&AgentId>) -> Mark {
+        let Some(header) = message.headers.get(SIGNATURE).map(|header| header.as_str()) else { return Mark::Missing };
+        let Ok(Signature { key, .. }) = Signature::parse(header) else { return Mark::Wrong };
+        let mut ours = self.is_ours(&key);
+        let mut known = named.and_then(|agent| self.known(agent));
+        if !ours && !known.as_ref().is_some_and(|keys| keys.knows(&key)) {
+            // It may be newer than what has been heard of it here.
+            if let Some(list) = self.last(TRUST, SIGNERS_KEY).await {
+                // One that does not hold is told of where the list is followed.
+                let _ = self.0.signing.take(&list);
+                ours = self.is_ours(&key);
+            }
+            if let (false, Some(agent)) = (ours, named) {
+                // Of one that was removed they are left in the marker of its record's deletion.
+                known = self.last(AGENTS, &keys::agent(agent)).await.and_then(|record| wire::decode(&record).ok()).or(known);
+            }
+        }
+        let trusted = |key: &str, at: Timestamp| ours || known.is_some_and(|keys| keys.signs_with(key, at, message.stored));
+        signature::mark(Some(header), &message.subject, &message.payload, trusted)
+    }
+
+    fn known(&self, agent: &AgentId) -> Option<SigningKeys> {
+        self.0.agents.read().unwrap_or_else(PoisonError::into_inner).get(agent).cloned()
+    }
+
+    fn is_ours(&self, key: &str) -> bool {
+        self.0.signing.present().is_some_and(|present| present.list.is_control_plane(key))
+    }
+
+    /// What is in a bucket under a key, straight from it.
+    async fn last(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        for _ in 0..TRIES {
+            match held::last(&self.0.client, &bucket_stream(bucket), &js::key(bucket, key)).await {
+                Ok(held) => return held.map(|held| held.payload),
+                Err(error) => {
+                    tracing::warn!(
+                        bucket,
+                        key,
+                        error = &error as &dyn std::error::Error,
+                        "cannot look up who has signed a result; trying again"
+                    );
+                    tokio::time::sleep(APART).await;
+                }
+            }
+        }
+        None
+    }
+
+    fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
+        self.0.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The key that a message says has signed it, for people.
+pub(crate) fn signing_key(headers: &HeaderMap) -> Option<String> {
+    headers.get(SIGNATURE).and_then(|header| Signature::parse(header.as_str()).ok()).map(|signature| signature.key)
+}
+
+/// Takes records over: while the bucket is read from its beginning, beside what is known.
+struct Records {
+    keyring: Keyring,
+    reading: Option<HashMap<AgentId, SigningKeys>>,
+}
+
+impl Listener for Records {
+    async fn hear(&mut self, heard: Heard<'_>) {
+        let inner = &self.keyring.0;
+        let agents = || inner.agents.write().unwrap_or_else(PoisonError::into_inner);
+        match heard {
+            Heard::Begin(_) => self.reading = Some(HashMap::new()),
+            Heard::CaughtUp => {
+                if let Some(read) = self.reading.take() {
+                    *agents() = read;
+                }
+                inner.read.send_replace(true);
+            }
+            Heard::Message(message) => {
+                let prefix = js::key(AGENTS, keys::AGENTS.trim_end_matches('*'));
+                let id = message.subject.strip_prefix(&prefix).and_then(|id| id.parse::<AgentId>().ok());
+                // A record or the marker of its deletion. What is neither is told of where records are read for all else.
+                let Some((id, keys)) = id.zip(wire::decode::<SigningKeys>(&message.payload).ok()) else { return };
+                match &mut self.reading {
+                    Some(reading) => reading.insert(id, keys),
+                    None => agents().insert(id, keys),
+                };
+            }
+        }
+    }
+
+    async fn clock(&mut self, _: Timestamp) {}
+}

@@ -1,0 +1,29 @@
+//! What the warden tells people, one function for each event.
+
+use muster_schemas::names::{AgentId, AgentName, PoolName};
+
+use crate::trail::Trail;
+
+/// The broker refuses a public key of an agent from now on.
+pub(crate) fn revoked_at_broker(trail: &Trail, agent: &AgentId, public_key: &str) {
+    trail.cut_off(agent, public_key);
+    tracing::info!(%agent, public_key, "the broker refuses this key from now on");
+}
+
+/// An ephemeral agent has been away for too long, and is being removed.
+pub(super) fn expelled(trail: &Trail, agent: &AgentId, name: &AgentName) {
+    trail.expelled(agent, name);
+    tracing::info!(%agent, %name, "an ephemeral agent stayed away, and is being removed");
+}
+
+/// An agent was removed. `commands` of its own were ended.
+pub(super) fn removed(trail: &Trail, agent: &AgentId, name: &AgentName, commands: usize) {
+    trail.removed(agent, name);
+    tracing::info!(%agent, %name, commands, "an agent was removed");
+}
+
+/// Two processes use one identity.
+pub(crate) fn twin(trail: &Trail, pool: &PoolName, agent: &AgentId) {
+    trail.twin(pool, agent);
+    tracing::warn!(%pool, %agent, "two processes use this identity");
+}
