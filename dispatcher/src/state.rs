@@ -5,6 +5,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
+//! | what is to be done, and what is to be told | [`Command`], [`Note`] |
 //! | agents and what is known of each | [`roster`] |
 //! | the bucket of standings, and what must be written | [`board`] |
 //! | what pools give to jobs that say nothing themselves | [`defaults`] |
@@ -12,6 +13,7 @@
 //! | who carries out commands | [`crate::writer`], [`crate::lanes`] |
 
 pub mod board;
+mod command;
 pub mod defaults;
 pub mod roster;
 
@@ -25,7 +27,7 @@ use muster_schemas::{
     names::{AgentId, ExecutorName, PoolName},
     records::{AgentRecord, AgentState, PoolDefaults},
     result::Outcome,
-    standing::{ACCEPTING_MAX, Standing, Status},
+    standing::{ACCEPTING_MAX, Standing},
     time::Timestamp,
     topology::EPHEMERAL_AWAY_MAX,
     wire::V,
@@ -33,6 +35,7 @@ use muster_schemas::{
 
 use crate::ranking;
 use board::Board;
+pub use command::{Command, Note};
 use defaults::Defaults;
 use roster::{Judged, Roster};
 
@@ -158,38 +161,6 @@ pub enum Event {
     Lead(bool),
     /// Time has passed.
     Tick,
-}
-
-/// Something to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Write a standing if its key is still at this revision.
-    Put(Key, Standing, u64),
-    /// Delete the standing of an agent that is no more, if its key is still at this revision.
-    Delete(Key, u64),
-    /// Remove an agent whose record says that it is being removed. Told at each tick as long as it holds.
-    Remove(AgentId),
-    /// Have an ephemeral agent removed that has been away for too long. Told at each tick as long as it holds.
-    Expel(AgentId),
-    /// Make sure that a pool has the lanes of these executors.
-    Lanes(PoolName, BTreeSet<ExecutorName>),
-    /// Tell people.
-    Note(Note),
-}
-
-/// Something worth a line in the log or a count. Nothing follows from it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// A heartbeat that was seen before, or is older than one that was.
-    Replay(Key),
-    /// Two processes use one identity.
-    TwoProcesses(Key),
-    /// A heartbeat of an agent that has no record in that pool.
-    Stranger(Key),
-    /// A result that names an agent which has no record in that pool, so it counts for nobody.
-    Unattributed(PoolName, AgentId),
-    /// An agent's status changed.
-    Status(Key, Status, Option<String>),
 }
 
 /// All that the dispatcher knows.

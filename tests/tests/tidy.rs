@@ -92,7 +92,9 @@ fn subjects_and_streams_are_named_in_schemas_only() {
         }
         for (number, line) in code(&text(&path)).lines().enumerate() {
             let spoken = line.trim_start().starts_with("//");
-            if !spoken && kinds.iter().any(|kind| line.contains(&format!("\"{kind}"))) {
+            // An action of the audit trail looks like a subject, and is none.
+            let action = ["audited(", "audited_made(", "AuditEntry::new("].iter().any(|call| line.contains(call));
+            if !spoken && !action && kinds.iter().any(|kind| line.contains(&format!("\"{kind}"))) {
                 broken.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
             }
         }

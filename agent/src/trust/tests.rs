@@ -1,3 +1,4 @@
+//! Tests of [`super`].
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 use std::collections::BTreeSet;
 

@@ -11,8 +11,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
-    SOON, eventually, member, planted, queued, raw, revoke,
-    stack::{self, Answer, Gateway, Http, Stack, send},
+    raw,
+    stack::{self, Answer, Gateway, Http, Stack, eventually, send},
+    support::{SOON, figure, member, planted, queued, revoke},
 };
 
 /// A stream of a job's events.
@@ -60,8 +61,7 @@ fn waits(caller: &Http, job: &str) -> Vec<tokio::task::JoinHandle<(Answer, Insta
 /// Until so many requests wait or watch there.
 async fn open(gateway: &Gateway, watching: f64, waiting: f64) {
     eventually("they are all open", SOON, async || {
-        let there =
-            (crate::figure(gateway, "muster_gateway_watchers").await, crate::figure(gateway, "muster_gateway_waiting_requests").await);
+        let there = (figure(gateway, "muster_gateway_watchers").await, figure(gateway, "muster_gateway_waiting_requests").await);
         (there == (watching, waiting)).then_some(())
     })
     .await;
@@ -155,11 +155,9 @@ async fn a_job_whose_body_arrives_after_the_revocation_is_not_taken() {
     let mut socket = raw::connect(&other).await;
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(&body.as_bytes()[..10]).await.unwrap();
-    eventually("its head is there", SOON, async || (crate::figure(&other, "muster_gateway_requests_running").await >= 2.0).then_some(()))
-        .await;
+    eventually("its head is there", SOON, async || (figure(&other, "muster_gateway_requests_running").await >= 2.0).then_some(())).await;
     // The key has been checked once that is counted.
-    eventually("its key is checked", SOON, async || (crate::figure(&other, "muster_gateway_key_hashes_total").await >= 1.0).then_some(()))
-        .await;
+    eventually("its key is checked", SOON, async || (figure(&other, "muster_gateway_key_hashes_total").await >= 1.0).then_some(())).await;
     revoke(&stack, &one, made["id"].as_str().unwrap()).await;
     let there = other.with_key(made["key"].as_str().unwrap());
     eventually("it is heard of", SOON, async || Some(there.get("/api/v1/pools").await).filter(|answer| answer.status == 401)).await;

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 
 use crate::{
-    SOON, eventually, figure, member, other_secret,
-    stack::{Answer, Gateway, Http, Stack, send},
+    stack::{Answer, Gateway, Http, Stack, eventually, send},
+    support::{SOON, figure, member, other_secret},
 };
 
 const LIST: &str = "/api/v1/pools";

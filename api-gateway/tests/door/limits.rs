@@ -7,8 +7,9 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::json;
 
 use crate::{
-    SOON, eventually, figure, member, queued, raw,
-    stack::{self, Answer, Gateway, Http, Stack, send},
+    raw,
+    stack::{self, Answer, Gateway, Http, Stack, eventually, send},
+    support::{SOON, figure, member, queued},
 };
 
 const POOLS: &str = "/api/v1/pools";

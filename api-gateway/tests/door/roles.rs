@@ -12,8 +12,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    other_secret, planted,
     stack::{Gateway, Http, Stack, send},
+    support::{other_secret, planted},
 };
 
 /// Which role each route takes: `agent` is a join token or an agent's key.

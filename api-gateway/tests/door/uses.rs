@@ -7,8 +7,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    SOON, eventually, member,
-    stack::{Gateway, Stack, send},
+    stack::{Gateway, Stack, eventually, send},
+    support::{SOON, member},
 };
 
 /// What the list says of a key.

@@ -105,8 +105,12 @@ async fn without_a_dispatcher_it_is_stored_and_said_that_the_connection_is_not_c
     assert_eq!(world.view(&id).await["status"], "revoked");
     assert_eq!(come_back(&world.one, joined["api_key"].as_str().unwrap(), &body("x")).await.code(), "unauthenticated");
     // One that becomes active meanwhile is waited for.
-    let (revoked, ()) = tokio::join!(world.act(&id, "revoke"), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    let (_, later) = world.agent("web-2").await;
+    let (revoked, ()) = tokio::join!(world.act(&later, "revoke"), async {
+        eventually("the request has begun", Duration::from_secs(5), async || {
+            (world.view(&later).await["status"] == "revoked").then_some(())
+        })
+        .await;
         world.dispatch().await;
     });
     revoked.data(200);

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use muster_schemas::standing::Status;
+
 use super::*;
 use board::IN_FLIGHT_MAX;
 
