@@ -203,8 +203,8 @@ impl Identity {
         self.0.over.send_replace(false);
     }
 
-    /// Says that it is over: no connect is tried before [`Identity::replace`].
-    pub(crate) fn is_over(&self) {
+    /// Ends it: no connect is tried before [`Identity::replace`].
+    pub(crate) fn end(&self) {
         self.0.over.send_replace(true);
         self.unwatch();
     }

@@ -202,7 +202,7 @@ impl Agent {
                     readiness.set(renew::CHECK, Err(end.to_string()));
                     tracing::error!("this agent's identity has ended ({end}); taking no jobs, and stopping those that run");
                     shutdown::cut(&core, &events).await;
-                    identity.is_over();
+                    identity.end();
                 }
                 None => {
                     shutdown::drain(&core, &pulse, &events, quiet, config.shutdown_grace.get()).await;

@@ -156,8 +156,13 @@ impl Signing {
     /// # Errors
     /// As for [`Self::read`].
     pub fn take(&self, body: &[u8]) -> Result<(), ListError> {
-        let present = self.read(body)?;
-        *self.0.present.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(present));
+        let read = self.read(body)?;
+        let mut present = self.0.present.write().unwrap_or_else(PoisonError::into_inner);
+        // Several tasks take lists over: a newer one may have come since this one was read.
+        if let Some(known) = present.as_ref().map(|present| present.list.serial).filter(|known| read.list.serial < *known) {
+            return Err(ListError::Older { given: read.list.serial, known });
+        }
+        *present = Some(Arc::new(read));
         Ok(())
     }
 

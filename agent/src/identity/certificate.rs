@@ -91,7 +91,7 @@ impl Certificates {
     }
 
     /// Whether there is one whose time is over, by this machine's clock.
-    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         self.validity().is_some_and(|(_, until)| now >= until)
     }
 
@@ -145,7 +145,7 @@ mod tests {
     fn the_key_is_made_once_for_its_owner_only_and_its_certificate_is_renewed_at_two_thirds() {
         let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::from_secs(1_800_000_000));
         let (certificates, authority) = (Certificates::new(dir.path()), authority(now));
-        assert!(certificates.is_missing() && !certificates.is_over(now));
+        assert!(certificates.is_missing() && !certificates.is_expired(now));
         assert_eq!(certificates.due_in(now), None);
         let request = certificates.request().unwrap();
         let key = std::fs::read(dir.path().join(KEY)).unwrap();
@@ -155,11 +155,11 @@ mod tests {
         assert!(!certificates.is_missing());
         assert_eq!(certificates.due_in(now), Some(LIFE * 2 / 3));
         assert_eq!(certificates.due_in(now + LIFE * 2 / 3), Some(Duration::ZERO));
-        assert!(!certificates.is_over(now + LIFE / 2) && certificates.is_over(now + LIFE));
+        assert!(!certificates.is_expired(now + LIFE / 2) && certificates.is_expired(now + LIFE));
         let again = Certificates::new(dir.path());
         certificates.keep(Some(&given(&authority, &again.request().unwrap(), now + LIFE / 2)));
         assert_eq!(std::fs::read(dir.path().join(KEY)).unwrap(), key);
-        assert!(!again.is_over(now + LIFE));
+        assert!(!again.is_expired(now + LIFE));
     }
 
     #[test]

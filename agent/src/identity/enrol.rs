@@ -107,9 +107,9 @@ impl Gateway {
         Self { base: api_url.trim_end_matches('/').to_owned(), authority, certificates, trust }
     }
 
-    /// Whether to ask for the agent's certificate now: it is over, or there is none although the gateway speaks TLS.
+    /// Whether to ask for the agent's certificate now: it has expired, or there is none although the gateway speaks TLS.
     pub(crate) fn certificate_wanted(&self, now: Timestamp) -> CertificateWanted {
-        match self.certificates.is_over(now) {
+        match self.certificates.is_expired(now) {
             true => CertificateWanted::Needed,
             false if self.certificates.is_missing() && self.base.starts_with("https://") => CertificateWanted::MayBe,
             false => CertificateWanted::No,

@@ -14,8 +14,8 @@ use crate::core::Core;
 /// How long the gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Leaves for good, after the goodbye. Where that does not work the identity stays: the agent may come back with it, or is removed an hour
-/// after its last heartbeat.
+/// Leaves for good, after the goodbye. Where that does not work the identity stays: the agent may come back with it, or the dispatcher removes
+/// it when it has stayed away for long (`ephemeral_after`).
 pub(crate) async fn leave(core: &Core, identity: &Identity) {
     let kept = core.spool.count();
     if kept > 0 {
@@ -26,7 +26,9 @@ pub(crate) async fn leave(core: &Core, identity: &Identity) {
             Ok(()) => tracing::info!("this agent is being removed"),
             Err(error) => tracing::warn!(error = %muster_runtime::process::chain(&error.into()), "this agent is being removed"),
         },
-        Err(problem) => tracing::warn!(problem, "can't leave for good now; the dispatcher removes this agent in an hour"),
+        Err(problem) => {
+            tracing::warn!(problem, "can't leave for good now; the dispatcher removes this agent when it has stayed away for long")
+        }
     }
 }
 

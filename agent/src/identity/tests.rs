@@ -151,7 +151,7 @@ async fn nobody_connects_with_an_identity_that_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity::new(dir.path().to_owned(), stored());
     identity.may_connect().await;
-    identity.is_over();
+    identity.end();
     let waits = tokio::time::timeout(Duration::from_millis(20), identity.may_connect()).await;
     assert!(waits.is_err());
     identity.replace(stored());

@@ -12,7 +12,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 
-use super::{said, secrets, store, view};
+use super::{said, secrets, states::in_full, store, view};
 use crate::{
     app::{App, create as store_new},
     auth::Caller,
@@ -32,10 +32,9 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, HeaderMap, Answer<One<AgentSecret>>), ApiError> {
     let (credential, record) = checked(asked)?;
     app.buckets.pool(&record.pool).await?;
-    let task = app.clone();
     // A caller that hangs up half-way must not leave half an agent.
-    let made = app.desk.group().spawn(async move { make(&task, credential, record).await });
-    let data = made.await.map_err(|error| ApiError::internal("create the agent", error))??;
+    let made = in_full(&app, "create the agent", async move |app| make(&app, credential, record).await);
+    let data = made.await?;
     tracing::info!(agent = %data.agent.id, name = %data.agent.name, pool = %data.agent.pool, by = caller.key_id, "an agent was created");
     let mut headers = HeaderMap::new();
     if let Ok(location) = HeaderValue::try_from(format!("/api/v1/agents/{}", data.agent.id)) {

@@ -125,20 +125,22 @@ async fn stored(app: &App, key: &ApiKeyRecord, record: &AgentRecord) -> Result<u
 
 /// Makes sure that no JWT is made for a public key that is refused, or that is another agent's: the end of one's identity would be the end of both.
 async fn fresh_key(app: &App, own: Option<&AgentId>, public_key: &str) -> Result<(), ApiError> {
-    let refuse =
-        |why| Err(ApiError::new(Code::KeyRevoked, format!("the public key {why}; an agent that is to register has to make a new one")));
     // It is of A-Z and 2-7, so it is a key of the bucket's.
     let entry = app.buckets.revocations.entry(public_key).await.map_err(|error| ApiError::broker("look for the public key", error))?;
     if entry.is_some_and(|entry| entry.operation == Operation::Put) {
-        return refuse("was revoked");
+        return Err(key_refused("was revoked"));
     }
     let has = |record: &AgentRecord| {
         record.public_key.as_deref() == Some(public_key) || record.past_keys.iter().any(|past| past.public_key == public_key)
     };
     if app.mirror.agents.all().iter().any(|(id, record)| own != Some(id) && has(record)) {
-        return refuse("is another agent's");
+        return Err(key_refused("is another agent's"));
     }
     Ok(())
+}
+
+fn key_refused(why: &str) -> ApiError {
+    ApiError::new(Code::KeyRevoked, format!("the public key {why}; an agent that is to register has to make a new one"))
 }
 
 /// Declares the lanes of the executors that the pool does not have yet.

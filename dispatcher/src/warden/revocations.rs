@@ -151,7 +151,7 @@ impl Revocations {
             account.replace(before, after).await?;
             for (key, entry) in entries.iter().filter(|(key, _)| revoked.contains_key(*key) && !had.contains_key(*key)) {
                 if let Some(agent) = entry.agent() {
-                    told::revoked_at_broker(&self.inner.trail, agent, key);
+                    told::cut_off(&self.inner.trail, agent, key);
                 }
             }
         }

@@ -5,7 +5,7 @@ use muster_schemas::names::{AgentId, AgentName, PoolName};
 use crate::trail::Trail;
 
 /// The broker refuses a public key of an agent from now on.
-pub(crate) fn revoked_at_broker(trail: &Trail, agent: &AgentId, public_key: &str) {
+pub(super) fn cut_off(trail: &Trail, agent: &AgentId, public_key: &str) {
     trail.cut_off(agent, public_key);
     tracing::info!(%agent, public_key, "the broker refuses this key from now on");
 }

@@ -251,3 +251,49 @@ impl AgentRecord {
 impl Body for AgentRecord {
     const LIMIT: usize = 64 * 1024;
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn a_key_that_was_replaced_counts_for_what_it_signed_before_and_a_revoked_one_for_what_was_stored_before() {
+        let at = Timestamp::from_secs;
+        let mut record = AgentRecord::new(AgentId::generate(), "a".parse().unwrap(), "p".parse().unwrap(), at(0));
+        record.replace_key(Some("UA".into()), at(1_000));
+        record.replace_key(Some("UB".into()), at(1_000));
+        record.replace_key(None, at(2_000));
+        record.replace_key(Some("UC".into()), at(3_000));
+        let holds = |key: &str, signed: i64, stored: i64| record.signing_keys().signs_with(key, at(signed), at(stored));
+        let skew = i64::try_from(SKEW_MAX.as_secs()).unwrap();
+        assert!(holds("UA", 1_000 + skew, 9_000), "out of a spool, by a clock that is ahead");
+        assert!(!holds("UA", 1_001 + skew, 9_000));
+        assert!(holds("UB", 1_999, 2_000));
+        assert!(!holds("UB", 1_999, 2_001), "it says that it is older than the revocation");
+        assert!(holds("UC", 9_000, 9_000) && !holds("UD", 0, 0));
+        assert!(record.signing_keys().knows("UB") && !record.signing_keys().knows("UD"));
+        for n in 0..20 {
+            record.replace_key(Some(format!("U{n}")), at(4_000));
+        }
+        assert_eq!(record.past_keys.len(), PAST_KEYS_MAX);
+        assert_eq!(wire::decode::<SigningKeys>(&wire::encode(&record)).unwrap(), record.signing_keys());
+    }
+
+    #[test]
+    fn what_an_operator_set_goes_before_what_the_agent_says_and_an_empty_list_allows_nothing() {
+        let mut record = AgentRecord::new(AgentId::generate(), "a".parse().unwrap(), "p".parse().unwrap(), Timestamp::from_secs(0));
+        let (shell, http): (ExecutorName, ExecutorName) = ("shell".parse().unwrap(), "http".parse().unwrap());
+        record.capabilities = [shell.clone(), http.clone()].into();
+        record.labels = [("zone".to_owned(), "a".to_owned()), ("rack".to_owned(), "1".to_owned())].into();
+        record.set_labels = [("zone".to_owned(), "b".to_owned())].into();
+        assert_eq!((record.label("zone"), record.label("rack"), record.label("none")), (Some("b"), Some("1"), None));
+        assert_eq!(record.all_labels().get("zone").map(String::as_str), Some("b"));
+        assert!(record.may_run(&shell) && record.executors().len() == 2);
+        record.allowed = Some([http.clone(), "docker".parse().unwrap()].into());
+        assert!(!record.may_run(&shell) && record.executors() == [http.clone()].into());
+        record.allowed = Some(BTreeSet::new());
+        assert!(!record.may_run(&http) && record.executors().is_empty());
+    }
+}

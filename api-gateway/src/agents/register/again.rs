@@ -15,7 +15,7 @@ use muster_schemas::{
 use super::{
     super::{commands, ending, secrets, states::busy, store},
     asked::Asked,
-    declare, fresh_key, registered,
+    declare, fresh_key, key_refused, registered,
 };
 use crate::{
     app::{App, Held, update},
@@ -69,12 +69,11 @@ pub(super) async fn first(
     let key = secrets::make(app, id, held.record.name.as_str()).await?;
     secrets::store(app, &key.record).await?;
     let (prefix, had) = (token.record.prefix.clone(), held.record.key_prefix.clone());
-    let taken = tokens::take_use(&app.buckets.join_tokens, token).await;
-    let entered = match taken {
-        Ok(()) => enter(app, held, &asked, remote, &key.record.prefix).await,
-        Err(refused) => Err(refused),
-    };
-    match entered {
+    if let Err(refused) = tokens::take_use(&app.buckets.join_tokens, token).await {
+        secrets::drop_unused(app, &key.record.prefix).await;
+        return Err(refused);
+    }
+    match enter(app, held, &asked, remote, &key.record.prefix).await {
         Ok((record, jwt)) => {
             tracing::info!(agent = %id, name = %record.name, %remote, token = prefix, "an agent that was created registered");
             if let Err(error) = ending::end_secrets(app, id, had.as_deref(), Some(&key.record.prefix)).await {
@@ -84,9 +83,7 @@ pub(super) async fn first(
         }
         Err(error) => {
             secrets::drop_unused(app, &key.record.prefix).await;
-            if error.code != Code::TokenInvalid {
-                tokens::give_back_use(&app.buckets.join_tokens, &prefix).await;
-            }
+            tokens::give_back_use(&app.buckets.join_tokens, &prefix).await;
             Err(error)
         }
     }
@@ -127,6 +124,10 @@ async fn renewed(
     key: Option<&str>,
 ) -> Result<Option<(AgentRecord, String)>, ApiError> {
     let (id, now) = (record.id.clone(), Timestamp::now());
+    // The record knows of an end before the bucket of revocations does, and for longer.
+    if record.past_keys.iter().any(|past| past.revoked && past.public_key == asked.public_key) {
+        return Err(key_refused("was revoked"));
+    }
     declare(app, &record.pool, &asked.capabilities).await?;
     commands::ensure(app, &record.pool, &id).await?;
     let jwt = app.minter.mint(&record.pool, &id, &asked.public_key)?;
