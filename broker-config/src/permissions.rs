@@ -102,7 +102,7 @@ impl Role {
             Self::Service { pools } => service(pools),
             Self::Viewer { pools } => viewer(pools),
             Self::Revoker => Permissions {
-                publish: [broker::CLAIMS_UPDATE, broker::CLAIMS_LOOKUPS, broker::ACCOUNTS_IN_FORCE].map(str::to_owned).into(),
+                publish: [broker::CLAIMS_UPDATE, broker::ACCOUNTS_IN_FORCE].map(str::to_owned).into(),
                 subscribe: vec![broker::SYSTEM_INBOXES.into()],
                 ..Permissions::default()
             },

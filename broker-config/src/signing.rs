@@ -92,9 +92,14 @@ struct Inner {
 pub fn read_keys(path: &Path) -> Result<Vec<Signer>, SigningError> {
     let damaged = |problem| SigningError::Damaged { path: path.display().to_string(), problem };
     let text = Zeroizing::new(files::read(path)?.ok_or_else(|| damaged("there is no such file"))?);
-    let read = |line: &str| Signer::from_seed(line).ok_or_else(|| damaged("a line of it is no seed of a user (SU…)"));
+    parse_keys(&text).map_err(damaged)
+}
+
+/// The same, of a text. The error says what is wrong with it.
+pub(crate) fn parse_keys(text: &str) -> Result<Vec<Signer>, &'static str> {
+    let read = |line: &str| Signer::from_seed(line).ok_or("a line of it is no seed of a user (SU…)");
     let keys: Vec<Signer> = text.lines().filter(|line| !line.trim().is_empty()).map(read).collect::<Result<_, _>>()?;
-    if keys.is_empty() { Err(damaged("it is empty")) } else { Ok(keys) }
+    if keys.is_empty() { Err("it is empty") } else { Ok(keys) }
 }
 
 /// Reads the public keys of gateways and dispatchers: lines of `<name> <key>`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::stack::{self, Gateway, Http, Stack, eventually};
+use crate::stack::{self, Gateway, Http, Stack};
 use muster_schemas::{
     names::AgentId,
     records::{

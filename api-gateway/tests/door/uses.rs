@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     stack::{Gateway, Stack, eventually, send},
-    support::{SOON, member},
+    support::{SOON, member, other_secret},
 };
 
 /// What the list says of a key.
@@ -51,7 +51,7 @@ async fn the_list_says_when_and_from_where_a_key_was_last_used_at_any_gateway() 
 
     // A wrong key with its beginning is no use of it.
     let (third, wrong) = member(&stack, &one, "viewer", &other).await;
-    let wrong = other.with_key(&crate::other_secret(wrong.key.as_ref().unwrap(), 3));
+    let wrong = other.with_key(&other_secret(wrong.key.as_ref().unwrap(), 3));
     assert_eq!(wrong.get("/api/v1/pools").await.code(), "unauthenticated");
     another.get("/api/v1/pools").await;
     tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.unwrap_err();

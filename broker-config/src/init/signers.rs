@@ -14,7 +14,12 @@ use nkeys::KeyPair;
 use zeroize::Zeroizing;
 
 use super::{InitError, damaged, secrets};
-use crate::{files, jwt::JwtError, layout::Layout, signing::RETIRED};
+use crate::{
+    files,
+    jwt::JwtError,
+    layout::Layout,
+    signing::{RETIRED, parse_keys},
+};
 
 /// Reads the keys, or makes them, writes the public ones down for the gateway, and signs the first list of signers with the gateway's.
 pub(super) fn ensure(layout: &Layout, now: Timestamp) -> Result<SignedSigners, InitError> {
@@ -114,8 +119,7 @@ fn change(
 fn keys(path: &Path) -> Result<Vec<Signer>, InitError> {
     if let Some(text) = files::read(path)?.map(Zeroizing::new) {
         files::restrict(path)?;
-        let read = |line: &str| Signer::from_seed(line).ok_or_else(|| damaged(path, "a line of it holds no seed of a user (SU…)"));
-        return text.lines().filter(|line| !line.trim().is_empty()).map(read).collect();
+        return parse_keys(&text).map_err(|problem| damaged(path, problem));
     }
     let seed = Zeroizing::new(KeyPair::new_user().seed().map_err(JwtError::Sign)?);
     files::replace(path, &Zeroizing::new(format!("{}\n", seed.as_str())))?;

@@ -20,7 +20,7 @@ use muster_schemas::{
     lane::Lane,
     names::{AgentId, JobId},
     records::RevocationRecord,
-    subjects::{self, SETTLE, broker::claims_lookup},
+    subjects::{self, SETTLE},
     time::Timestamp,
     topology::{REVOCATION_AGE, REVOCATIONS, jobs_stream},
     wire::{self, V},
@@ -52,7 +52,8 @@ impl Stack {
     pub(crate) async fn refused_keys(&self) -> BTreeMap<String, i64> {
         let options = ConnectOptions::with_credentials_file(self.deployment.layout.system_creds()).await.unwrap();
         let system = options.connect(self.server.url()).await.unwrap();
-        let answer = system.request(claims_lookup(&self.deployment.fleet.account), "".into()).await.unwrap();
+        let lookup = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.LOOKUP", self.deployment.fleet.account);
+        let answer = system.request(lookup, "".into()).await.unwrap();
         jwt::revocations(std::str::from_utf8(&answer.payload).unwrap()).unwrap()
     }
 

@@ -43,13 +43,6 @@ pub const PULLS: &str = "$JS.API.CONSUMER.MSG.NEXT.*.*";
 pub const ACKS: &str = "$JS.ACK.>";
 /// Flow control of push consumers, which ordered consumers use.
 pub const FLOW_CONTROL: &str = "$JS.FC.>";
-/// Reads the JWT of an account, as the server has it.
-pub fn claims_lookup(account: &str) -> String {
-    format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP")
-}
-
-/// Reads the JWT of any account, as a permission.
-pub const CLAIMS_LOOKUPS: &str = "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP";
 
 /// Asks what the server goes by for an account, its JWT included: it stores one that it does not trust, and does not go by it.
 pub fn account_in_force(account: &str) -> String {
