@@ -36,7 +36,7 @@ impl Trail {
 
     /// An agent that was being removed is gone.
     pub(crate) fn removed(&self, agent: &AgentId, name: &AgentName) {
-        self.trail.leave(AuditEntry { detail: Some(format!("its name was {name}")), ..self.about(agent, "agents.removed") });
+        self.trail.leave(AuditEntry { detail: Some(format!("its name was {name}")), ..self.about(agent, "agents.remove") });
     }
 
     /// An ephemeral agent stayed away, and is being removed for that.

@@ -263,7 +263,7 @@ async fn a_gateway_may_not_empty_or_remove_what_every_pool_shares() {
             // What is left of an agent that is removed.
             "$KV.agents.id.x",
             "$KV.api_keys.x",
-            "audit.agents.removed",
+            "audit.agents.remove",
         ],
         &[
             "due.s",

@@ -32,7 +32,24 @@ pub(crate) enum CredsCommand {
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
     },
+    /// Sign a job that goes straight onto NATS, and print the header
+    #[command(after_help = SIGN_HELP)]
+    Sign {
+        /// The credentials with which it is published
+        #[arg(long, value_name = "FILE")]
+        creds: PathBuf,
+        /// Where it is published: jobs.<pool>.<priority>.<executor>.<job id>
+        subject: String,
+        /// The message, byte for byte [default: standard input]
+        body: Option<String>,
+    },
 }
+
+const SIGN_HELP: &str = "Example, with the NATS command line:
+  S=jobs.default.normal.shell.hello  B='{\"type\": \"shell.run\", \"params\": {\"command\": \"date\"}}'
+  nats --creds billing.creds pub -H \"$(muster creds sign --creds billing.creds $S \"$B\")\" $S \"$B\"
+
+Agents run the job if the broker stores it within ten minutes. Client libraries sign by themselves: client/examples.";
 
 /// `muster keys …`.
 #[derive(Debug, Subcommand)]

@@ -1,8 +1,7 @@
-//! `muster creds issue`: credentials for a service, signed with a key of the deployment, and its key registered with the gateway.
-//!
-//! The file is written without a gateway too; then it says what is left to do.
+//! `muster creds issue`: credentials for a service, signed with a key of the deployment, and its key registered with the gateway. The file is
+//! written without a gateway too; then it says what is left to do. `muster creds sign`: the header of a job that goes straight onto NATS.
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
 use anyhow::Context as _;
 use muster_broker_config::{
@@ -11,7 +10,13 @@ use muster_broker_config::{
     jwt::key_pair,
     layout::{Account, Layout},
 };
-use muster_schemas::names::PoolName;
+use muster_schemas::{
+    headers,
+    names::PoolName,
+    signature::{Signed, Signer},
+    subjects,
+    time::Timestamp,
+};
 use serde_json::json;
 
 use super::signers;
@@ -24,27 +29,68 @@ use crate::{
 };
 
 pub(crate) async fn run(api: impl FnOnce() -> anyhow::Result<Api>, command: CredsCommand, as_json: bool) -> anyhow::Result<()> {
-    let CredsCommand::Issue { publish, watch, name, out, dir } = command;
-    let dir = match dir {
-        Some(dir) => dir,
-        None => of_up()?,
-    };
-    let layout = Layout::new(dir);
-    let (certificate, key) = Layout::beside_creds(&out);
-    let mut made = vec![&out];
+    match command {
+        CredsCommand::Issue { publish, watch, name, out, dir } => {
+            let dir = match dir {
+                Some(dir) => dir,
+                None => of_up()?,
+            };
+            make(api, &Layout::new(dir), &name, May { publish: &publish, watch: &watch }, &out, as_json).await
+        }
+        CredsCommand::Sign { creds, subject, body } => {
+            let body = match body {
+                Some(body) => body.into_bytes(),
+                None => {
+                    let mut bytes = Vec::new();
+                    std::io::stdin().read_to_end(&mut bytes).context("can't read the message from standard input")?;
+                    bytes
+                }
+            };
+            let signature = sign(&creds, &subject, &body, Timestamp::now())?;
+            match as_json {
+                true => output::json(&json!({"header": headers::SIGNATURE, "value": signature})),
+                false => Ok(output::line(&format!("{}: {signature}", headers::SIGNATURE))?),
+            }
+        }
+    }
+}
+
+/// The signature of a job, by the key of a credentials file.
+fn sign(creds: &Path, subject: &str, body: &[u8], now: Timestamp) -> anyhow::Result<String> {
+    if subjects::parse_job(subject).is_none() {
+        let message = format!("`{subject}` is no subject of a job");
+        return Err(Failure::new(message).hint("it has five parts: jobs.<pool>.<high|normal|low>.<executor>.<job id>").into());
+    }
+    let unfit = || format!("can't use the credentials in {}", creds.display());
+    let creds = creds::Creds::parse(&std::fs::read_to_string(creds).with_context(unfit)?).with_context(unfit)?;
+    let signer = Signer::from_seed(&creds.seed).ok_or_else(|| anyhow::anyhow!("the seed is not that of a user")).with_context(unfit)?;
+    Ok(signer.sign(Signed::Job { fresh: false }, subject, body, now).to_string())
+}
+
+async fn make(
+    api: impl FnOnce() -> anyhow::Result<Api>,
+    layout: &Layout,
+    name: &str,
+    may: May<'_>,
+    out: &Path,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let May { publish, watch } = may;
+    let (certificate, key) = Layout::beside_creds(out);
+    let mut made = vec![out];
     if layout.ca_key().exists() {
-        made.extend([&certificate, &key]);
+        made.extend([certificate.as_path(), key.as_path()]);
     }
     if let Some(path) = made.into_iter().find(|path| path.exists()) {
         let message = format!("{} exists", path.display());
         return Err(Failure::new(message).hint("name another file with --out, or remove that one").into());
     }
-    let certified = issue(&layout, &name, May { publish: &publish, watch: &watch }, &out)?;
-    let public_key = signers::key_of(&out)?;
+    let certified = issue(layout, name, may, out)?;
+    let public_key = signers::key_of(out)?;
     let registered = match api() {
         // Who only watches signs nothing.
         _ if publish.is_empty() => Ok(()),
-        Ok(api) => signers::register(&api, &name, public_key.clone(), &publish).await.map(drop),
+        Ok(api) => signers::register(&api, name, public_key.clone(), publish).await.map(drop),
         Err(error) => Err(error),
     };
     if let Err(error) = &registered {
@@ -59,11 +105,11 @@ pub(crate) async fn run(api: impl FnOnce() -> anyhow::Result<Api>, command: Cred
         let (certificate, key) = certified.map(|made| (made.certificate, made.key)).unzip();
         let ca = certificate.is_some().then(|| layout.ca());
         return output::json(&json!({
-            "name": name, "publish": list(&publish), "watch": list(&watch), "path": out, "public_key": public_key,
+            "name": name, "publish": list(publish), "watch": list(watch), "path": out, "public_key": public_key,
             "registered": registered.is_ok() && !publish.is_empty(), "certificate": certificate, "key": key, "ca": ca,
         }));
     }
-    let (may, pools) = if publish.is_empty() { ("watch", &watch) } else { ("submit to", &publish) };
+    let (may, pools) = if publish.is_empty() { ("watch", watch) } else { ("submit to", publish) };
     output::line(&format!("{name} may {may} {} with {}", list(pools).join(", "), out.display()))?;
     if let Some(Certified { certificate, key }) = certified {
         let (certificate, key, ca) = (certificate.display(), key.display(), layout.ca());
@@ -144,6 +190,21 @@ mod tests {
         let watching = dir.path().join("watch.creds");
         run(nowhere, issue(&[], &["p"], &watching), true).await.unwrap();
         creds::Creds::parse(&std::fs::read_to_string(&watching).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_signature_is_of_the_message_as_it_was_given_and_a_subject_of_no_job_is_refused() {
+        use muster_schemas::signature::Signature;
+        let dir = tempfile::tempdir().unwrap();
+        let (out, signer) = (dir.path().join("x.creds"), nkeys::KeyPair::new_account());
+        let made = creds::issue_service(&signer.seed().unwrap(), &signer.public_key(), "s", &["p".parse().unwrap()]).unwrap();
+        std::fs::write(&out, made.to_text()).unwrap();
+        let (subject, now) = ("jobs.p.normal.shell.a", Timestamp::now());
+        let signature = Signature::parse(&sign(&out, subject, b"{}", now).unwrap()).unwrap();
+        signature.verify(Signed::Job { fresh: false }, subject, b"{}").unwrap();
+        assert_eq!(signature.at, now);
+        let error = sign(&out, "jobs.p.urgent.shell.a", b"{}", now).unwrap_err().to_string();
+        assert!(error.contains("no subject of a job"), "{error}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ async fn what_the_dispatcher_does_to_agents_and_finds_out_about_them_is_in_the_t
     assert!(cut_off.detail.unwrap().contains(&revoked.public_key));
     stack.record(POOL, &revoked.id, |record| record.state = AgentState::Deleting).await;
     stack.settled(&revoked.id).await;
-    is(&stack.audited("agents.removed").await.0, revoked.id.as_str());
+    is(&stack.audited("agents.remove").await.0, revoked.id.as_str());
 
     for job in ["forged-1", "forged-2"] {
         let (job, body) = (job.parse().unwrap(), wire::encode(&ran_by(&twin.id, Outcome::Succeeded)));
