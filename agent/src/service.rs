@@ -31,10 +31,7 @@ use crate::{
     config::Config,
     executors::{self, Registry},
     figures::Figures,
-    identity::{
-        self, Identity, Stored, certificate::Certificates, credentials::Credentials, end::End, enrol::Gateway, registration::Registration,
-        renew,
-    },
+    identity::{self, Identity, Stored, certificate::Certificates, end::End, enrol::Gateway, registration::Registration, renew},
     start::{Start, StartError},
     trust::{Trust, follow},
     turn::{self, Agent, Over},
@@ -63,8 +60,6 @@ impl Listeners {
 
 /// First and longest wait between tries to come back after an identity has ended.
 const COME_BACK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// How often it is looked meanwhile whether a file holds another key or token.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs an agent until the shutdown is requested and everything has been given back.
 ///
@@ -164,7 +159,7 @@ impl Agent {
         let mut wait = COME_BACK.0;
         let mut last = String::new();
         if !end.may_come_back_at_once() {
-            self.wait(wait).await;
+            self.start().wait(wait).await;
         }
         loop {
             match self.start().identity(true).await {
@@ -182,25 +177,9 @@ impl Agent {
                     }
                 }
             }
-            self.wait(wait).await;
+            self.start().wait(wait).await;
             wait = (wait * 2).min(COME_BACK.1);
         }
-    }
-
-    /// Waits so long, or until a file holds another key or token.
-    async fn wait(&self, time: Duration) {
-        let given = || Credentials::read(&self.config).unwrap_or_default();
-        let before = given();
-        let mut look = tokio::time::interval(LOOK);
-        let changed = async {
-            loop {
-                look.tick().await;
-                if given() != before {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(time, changed).await;
     }
 }
 

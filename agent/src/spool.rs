@@ -14,10 +14,13 @@ use std::{
 };
 
 use muster_runtime::{config::Secret, metrics::Gauge};
-use muster_schemas::names::{AgentId, JobId};
+use muster_schemas::{
+    names::{AgentId, JobId},
+    records::secret,
+};
 use tokio::sync::Notify;
 
-use crate::{finish::Ending, identity::credentials};
+use crate::finish::Ending;
 use store::Store;
 
 /// How much the spool takes. An agent without a broker gets no new jobs, so only a broker that takes no results fills it.
@@ -83,7 +86,7 @@ impl Spool {
     /// What an agent of another id or API key left there is void, and dropped.
     pub(crate) async fn open(state_dir: &Path, agent: &AgentId, api_key: Secret, limits: Limits, gauge: Gauge) -> Result<Self, SpoolError> {
         let state_dir = state_dir.to_owned();
-        let owner = format!("{agent} {}", credentials::prefix(api_key.expose()).unwrap_or_default());
+        let owner = format!("{agent} {}", secret::prefix(api_key.expose()).unwrap_or_default());
         let (store, jobs) = blocking(move || {
             let store = Store::open(&state_dir, api_key.expose(), limits)?;
             let void = store.claim(&owner)?;

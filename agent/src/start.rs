@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use muster_runtime::config::Secret;
-use muster_schemas::{code::Code, time::Timestamp};
+use muster_schemas::{code::Code, records::secret, time::Timestamp};
 use nkeys::KeyPair;
 
 use crate::{
     config::Config,
     identity::{
         CredentialError, FileError, IdentityFileError, Skew, Stored,
-        credentials::{self, Credentials},
+        credentials::Credentials,
         enrol::{CertificateWanted, EnrolError, Gateway, Proof},
         jwt::Lifetime,
         registration::Registration,
@@ -60,6 +60,9 @@ pub enum StartError {
 /// First and longest wait between tries to reach the gateway.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// How often it is looked meanwhile whether a file holds another key or token.
+const LOOK: Duration = Duration::from_secs(1);
+
 const NO_GATEWAY: &str = "AGENT_API_URL is not set";
 
 /// What an agent starts with.
@@ -84,7 +87,7 @@ impl Start<'_> {
     /// `ended` says that the stored one was just refused or ended, whatever its JWT says.
     pub(crate) async fn identity(&self, ended: bool) -> Result<Stored, StartError> {
         let stored = Stored::load(&self.config.state_dir)?;
-        let given = if stored.is_some() { Credentials::read_if_there(self.config) } else { Credentials::read(self.config)? };
+        let mut given = if stored.is_some() { Credentials::read_if_there(self.config) } else { Credentials::read(self.config)? };
         if let Some(stored) =
             stored.as_ref().filter(|stored| !ended && is_valid(stored, Timestamp::now()) && self.certificate() != CertificateWanted::Needed)
         {
@@ -104,12 +107,34 @@ impl Start<'_> {
             match self.each(gateway, &mut ways, stored.as_ref()).await {
                 Err(StartError::Enrol(EnrolError::Later { url, problem })) => {
                     tracing::warn!(url, problem, retry_in = ?wait, "can't register now; trying again");
-                    tokio::time::sleep(wait).await;
+                    self.wait(wait).await;
                     wait = (wait * 2).min(RETRY.1);
+                    let now = Credentials::readable(self.config);
+                    // Only then, since a way that was tried keeps its private key: its answer may have been lost.
+                    if now != given && now != Credentials::default() {
+                        tracing::info!("there is another API key or join token; trying with it");
+                        ways = self::ways(stored.as_ref(), &now, ended);
+                        given = now;
+                    }
                 }
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Waits so long, or until a file holds another key or token.
+    pub(crate) async fn wait(&self, time: Duration) {
+        let before = Credentials::readable(self.config);
+        let mut look = tokio::time::interval(LOOK);
+        let changed = async {
+            loop {
+                look.tick().await;
+                if Credentials::readable(self.config) != before {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(time, changed).await;
     }
 
     fn certificate(&self) -> CertificateWanted {
@@ -183,7 +208,7 @@ impl Start<'_> {
         };
         let mut stored = Stored::from_answer(answer.registered, &answer.told, way.seed.clone(), key, Timestamp::now());
         stored.joined_with = match &way.proof {
-            Proof::Token(token) => credentials::prefix(token.expose()),
+            Proof::Token(token) => secret::prefix(token.expose()),
             Proof::Key(_) => before.and_then(|before| before.joined_with.clone()),
         };
         if stored.api_key.is_empty() {
@@ -224,7 +249,7 @@ fn ways(stored: Option<&Stored>, given: &Credentials, ended: bool) -> Vec<Way> {
     let kept = stored.map(|stored| stored_way(stored, ended));
     // One that it joined with would make another agent of one that was removed on purpose.
     let old = stored.and_then(|stored| stored.joined_with.as_ref());
-    let token = given.token.as_ref().filter(|token| old.is_none() || credentials::prefix(token.expose()).as_ref() != old);
+    let token = given.token.as_ref().filter(|token| old.is_none() || secret::prefix(token.expose()).as_ref() != old);
     [key, kept, token.map(|token| with_new_seed(Proof::Token(token.clone())))].into_iter().flatten().collect()
 }
 
@@ -288,7 +313,7 @@ mod tests {
         let mut stored = stored();
         let token = secret("join", 'b');
         let given = Credentials { key: None, token: Some(token.clone()) };
-        stored.joined_with = credentials::prefix(token.expose());
+        stored.joined_with = secret::prefix(token.expose());
         assert_eq!(shown(&ways(Some(&stored), &given, true)), [(stored.api_key.as_str(), true)]);
         stored.joined_with = Some("cccccccccc".into());
         assert_eq!(shown(&ways(Some(&stored), &given, true)), [(stored.api_key.as_str(), true), (token.expose(), true)]);

@@ -75,6 +75,8 @@ struct Shared {
     /// The list in use; nobody hears of anything else.
     list: watch::Sender<Option<Arc<Signers>>>,
     chain: Mutex<Chain>,
+    /// Held while the list is changed, from the look at the one in use until the new one is on disk: of two that come at once the newer stays.
+    changing: Mutex<()>,
     /// The chain is broken: whoever follows the list has something to do.
     broken: Notify,
     /// When the last look at the broker's list began. Held while one is under way, so that many jobs share one.
@@ -118,6 +120,7 @@ impl Trust {
             path: state_dir.join(FILE),
             list: watch::Sender::new(None),
             chain: Mutex::default(),
+            changing: Mutex::default(),
             broken: Notify::new(),
             look: tokio::sync::Mutex::default(),
         }))
@@ -125,6 +128,11 @@ impl Trust {
 
     /// The agent that this process is now. What was kept for another one is forgotten.
     pub(crate) fn belongs_to(&self, agent: &AgentId) {
+        let _changing = self.changing();
+        self.give_to(agent);
+    }
+
+    fn give_to(&self, agent: &AgentId) {
         let mut chain = self.chain();
         if chain.agent.as_ref().is_some_and(|before| before != agent) {
             *chain = Chain::default();
@@ -136,7 +144,8 @@ impl Trust {
     /// Takes over what a gateway said in its answer to a registration. It is the word of whoever gives this agent its identity, so it is
     /// believed as it is, unless it is only older than what it has led to since.
     pub(crate) fn pin(&self, agent: &AgentId, given: Option<&SignedSigners>) {
-        self.belongs_to(agent);
+        let _changing = self.changing();
+        self.give_to(agent);
         let Some(given) = given else {
             return tracing::debug!("the gateway gave no list of signers");
         };
@@ -161,6 +170,7 @@ impl Trust {
             Ok(given) => given,
             Err(error) => return unreadable(&error),
         };
+        let _changing = self.changing();
         let Some(have) = self.list() else { return self.foreign(&given) };
         match have.successor(&given) {
             Ok(Some(list)) => {
@@ -232,6 +242,10 @@ impl Trust {
         if let Err(error) = file::write_private(&self.0.path, &bytes) {
             tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't keep the list of signers");
         }
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn chain(&self) -> MutexGuard<'_, Chain> {

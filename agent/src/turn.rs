@@ -163,6 +163,7 @@ impl Agent {
                 gateway,
                 registration,
                 readiness,
+                ended: ended.clone(),
             };
             tasks.start("signers", RESTART, move || follow.clone().run(inner.clone()));
         }

@@ -19,7 +19,9 @@ pub(crate) use buckets::{Buckets, Held, create, read, update};
 pub(crate) use figures::Figures;
 pub(crate) use mirror::Mirror;
 
-use crate::{auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, waiters::Waiters};
+use crate::{
+    auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, problem::ApiError, waiters::Waiters,
+};
 
 /// The state behind every handler; clones share it.
 #[derive(Clone)]
@@ -58,6 +60,15 @@ pub(crate) struct Shared {
 impl App {
     pub(crate) fn new(shared: Shared) -> Self {
         Self(Arc::new(shared))
+    }
+
+    /// Runs steps to their end, also when the caller hangs up; the process waits for them before it ends. `doing` completes "cannot …".
+    pub(crate) async fn in_full<T: Send + 'static, Fut>(&self, doing: &str, steps: impl FnOnce(Self) -> Fut) -> Result<T, ApiError>
+    where
+        Fut: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        let running = self.desk.group().spawn(steps(self.clone()));
+        running.await.unwrap_or_else(|error| Err(ApiError::internal(doing, error)))
     }
 }
 

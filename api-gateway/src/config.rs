@@ -151,6 +151,10 @@ impl Settings for Config {
         for name in &self.tls_names {
             name.parse::<TlsName>().map_err(|error| Problem::new("tls_names", error.to_string()))?;
         }
+        // Half of it would be TLS that is silently off, or with a deployment a key that does not fit.
+        if self.tls_ca.is_some() != self.tls_ca_key.is_some() {
+            return Err(Problem::new("tls_ca_key", "goes with tls_ca; give both or neither"));
+        }
         if self.nats_urls.is_empty() {
             return Err(Problem::new("nats_urls", "at least one URL is needed"));
         }
@@ -178,6 +182,15 @@ mod tests {
         let files = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap().settings.files();
         assert_eq!(files.credentials.unwrap(), PathBuf::from("/d/gateway/gateway.creds"));
         assert_eq!(files.signing_key.unwrap(), PathBuf::from("/k"));
+    }
+
+    #[test]
+    fn half_an_authority_is_refused_with_a_deployment_or_without() {
+        for (key, deployment) in [("tls_ca", None), ("tls_ca_key", None), ("tls_ca", Some("/d")), ("tls_ca_key", Some("/d"))] {
+            let flags = Overrides::new().set("--set", key, Some("/x")).set("--deployment", "deployment", deployment);
+            let error = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap_err();
+            assert!(error.to_string().contains("tls_ca_key"), "{error}");
+        }
     }
 
     #[test]

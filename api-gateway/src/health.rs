@@ -16,13 +16,14 @@ use tower::ServiceExt as _;
 
 use crate::{
     app::App,
+    clock,
     endpoint::{Access, Endpoint},
     problem::ApiError,
     signing,
 };
 
 /// The checks.
-pub(crate) const CHECKS: [&str; 5] = [BROKER, STREAMS, KEYS, AUDIT, signing::CHECK];
+pub(crate) const CHECKS: [&str; 6] = [BROKER, STREAMS, KEYS, AUDIT, signing::CHECK, clock::CHECK];
 const BROKER: &str = "broker";
 const STREAMS: &str = "streams";
 const KEYS: &str = "keys";
@@ -47,7 +48,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         ops(
             "/readyz",
             "Whether requests can be served",
-            "503 with the failing check while the broker, its streams, the watch of keys or a key to sign jobs with is missing.",
+            "503 with the failing check while the broker, its streams, the watch of keys or a key to sign jobs with is missing, or while its clock and the broker's differ by more than ten minutes.",
             "They can.",
             "application/json",
         )
@@ -79,6 +80,7 @@ pub(crate) async fn watch(app: App, readiness: Readiness) -> anyhow::Result<()> 
                 let streams = streams(&app).await;
                 looks = u32::from(streams.is_ok());
                 readiness.set(STREAMS, streams);
+                clock::look(&app, &readiness).await;
             } else {
                 looks += 1;
             }

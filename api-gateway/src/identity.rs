@@ -88,11 +88,11 @@ async fn answer(app: &App, request: Message) {
     // An answer to any other subject would be sent with the gateway's rights instead of the agent's.
     let Some(reply) = request.reply.clone().filter(|reply| subjects::is_inbox(reply)) else { return };
     let (agent, answer) = match renew(app, &request).await {
-        Ok((agent, jwt, certificate)) => (Some(agent), RenewAnswer { v: V, jwt: Some(jwt), error: None, certificate }),
+        Ok((agent, jwt, certificate)) => (Some(agent), answer_with(Some(jwt), None, certificate)),
         Err(error) => {
             tracing::warn!(subject = %request.subject, code = %error.code, detail = error.detail, "an agent's identity was not renewed");
             refused(app, &request.subject, &error).await;
-            (None, RenewAnswer { v: V, jwt: None, error: Some(ErrorInfo::new(error.code, error.detail)), certificate: None })
+            (None, answer_with(None, Some(ErrorInfo::new(error.code, error.detail)), None))
         }
     };
     if let Err(error) = app.nats.publish(reply, wire::encode(&answer).into()).await {
@@ -104,6 +104,10 @@ async fn answer(app: &App, request: Message) {
     {
         tracing::warn!(agent = %agent.id, code = %error.code, detail = error.detail, "the queue of an agent's commands could not be made");
     }
+}
+
+fn answer_with(jwt: Option<String>, error: Option<ErrorInfo>, certificate: Option<Certificate>) -> RenewAnswer {
+    RenewAnswer { v: V, jwt, error, certificate, now: Some(Timestamp::now()) }
 }
 
 /// Writes a refusal into the audit trail. Who asks is in the subject, which the broker has checked.

@@ -22,6 +22,7 @@
 //! | agents: registering, lists, health, renewal | `agents`, `identity` |
 //! | certificates, its own and agents' | `certificates` |
 //! | asking a running gateway whether it is ready | `check` |
+//! | whether it is, and whether its clock is the broker's | `health`, `clock` |
 //! | API keys, join tokens | `keys`, `tokens` |
 //! | what jobs are signed with, and whose signatures count | `signing`, `signers` |
 //! | the API's document and its page | `openapi` |
@@ -32,6 +33,7 @@ mod audit;
 mod auth;
 mod certificates;
 mod check;
+mod clock;
 pub mod config;
 mod dead;
 mod door;

@@ -1,4 +1,4 @@
-//! Whose jobs agents run: services' keys added and removed, all of them listed. How the list is changed is in [`crate::signing`].
+//! The endpoints of the list of signers: services' keys added and removed, all of them shown. The list itself is kept in [`crate::signing`].
 //!
 //! Keys of gateways and dispatchers are shown here and changed nowhere: they roll over with `muster init`.
 

@@ -1,7 +1,7 @@
 //! What this gateway signs with, and the list of signers as it follows it.
 //!
 //! Every job that it publishes is signed, and so are results that it stores itself. At its start it makes the list say what the file with
-//! the control plane's keys says, which is how keys roll over. Changes of services' keys are in [`crate::signers`].
+//! the control plane's keys says, which is how keys roll over. Services' keys come and go by the endpoints in [`crate::signers`].
 //! How keys and list go together is in [`muster_broker_config::signing`].
 
 use anyhow::Context as _;
@@ -164,6 +164,8 @@ fn roll(list: &mut Signers, signing: &Signing, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use muster_schemas::{signature::Signer, wire::V};
 
     use super::*;
@@ -176,11 +178,11 @@ mod tests {
         let [old, new, service] = keys.as_slice() else { return };
         let mut list =
             Signers { v: V, serial: 1, signers: vec![trusted(old, Scope::ControlPlane), trusted(service, Scope::Pools([].into()))] };
-        let both = Signing::new(Vec::new(), [(old.clone(), "gateway".into()), (new.clone(), "gateway".into())].into());
+        let both = Signing::new(Vec::new(), BTreeMap::from([(old.clone(), "gateway".into()), (new.clone(), "gateway".into())]).into());
         assert!(roll(&mut list, &both, now));
         assert!(!roll(&mut list, &both, now));
         assert!(list.is_control_plane(old) && list.is_control_plane(new) && !list.is_control_plane(service));
-        let one = Signing::new(Vec::new(), [(new.clone(), "gateway".into())].into());
+        let one = Signing::new(Vec::new(), BTreeMap::from([(new.clone(), "gateway".into())]).into());
         assert!(roll(&mut list, &one, now));
         assert!(!list.is_control_plane(old) && list.is_control_plane(new));
         assert_eq!(list.signers.len(), 2);

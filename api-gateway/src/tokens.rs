@@ -128,6 +128,7 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
 async fn delete(State(app): State<App>, caller: Caller, Path(Prefix(prefix)): Path<Prefix>) -> Result<StatusCode, ApiError> {
     let found = read::<JoinTokenRecord>(&app.buckets.join_tokens, &prefix).await?;
     found.ok_or_else(|| ApiError::new(Code::NotFound, format!("there is no join token {prefix}")))?;
+    // Its marker stays: the token that came with the deployment would be made again at the next start.
     app.buckets.join_tokens.delete(&prefix).await.map_err(|error| ApiError::broker("delete the token", error))?;
     tracing::info!(token = prefix, by = caller.key_id, "a join token was deleted");
     Ok(StatusCode::NO_CONTENT)

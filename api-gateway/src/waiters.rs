@@ -22,7 +22,7 @@ use muster_schemas::{
 };
 use tokio::{
     sync::{Semaphore, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -106,7 +106,7 @@ impl Waiters {
         waiting.by_subject.entry(subject.clone()).or_default().push((token, sender));
         drop(waiting);
         let stored_under = About::Result.job(pool, id);
-        Ok(Waiter { subject, stored_under, token, result, looks: self.0.looks.subscribe(), home: self.clone() })
+        Ok(Waiter { subject, stored_under, token, result, looks: self.0.looks.subscribe(), arrived: None, home: self.clone() })
     }
 
     /// Hands a result to whoever waits for it.
@@ -138,17 +138,24 @@ pub(crate) struct Waiter {
     token: u64,
     result: oneshot::Receiver<Done>,
     looks: watch::Receiver<u64>,
+    /// What arrived, while it is not yet known what to say of its signature.
+    arrived: Option<Arrived>,
     home: Waiters,
 }
 
 impl Waiter {
     /// The job's result if it comes before `deadline` and before the gateway stops. Safe to cancel.
     pub(crate) async fn result(&mut self, app: &App, deadline: Instant) -> Option<Marked> {
-        let arrived = self.arrived(app, deadline).await?;
-        Some(outcome::marked(app, &arrived).await)
+        if self.arrived.is_none() {
+            self.arrived = Some(self.arrival(app, deadline).await?);
+        }
+        // It stays: whoever cancels this, or asks with another deadline, finds it here.
+        let arrived = self.arrived.as_ref()?;
+        // The keys of an agent may have to be read from the broker.
+        timeout_at(deadline, outcome::marked(app, arrived)).await.ok()
     }
 
-    async fn arrived(&mut self, app: &App, deadline: Instant) -> Option<Arrived> {
+    async fn arrival(&mut self, app: &App, deadline: Instant) -> Option<Arrived> {
         let mut again = interval_at(Instant::now() + LOOK_AGAIN, LOOK_AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -163,7 +170,7 @@ impl Waiter {
                 _ = again.tick() => {}
             }
             // A look that fails is no answer: the next one, or the subscription, will have it.
-            if let Ok(Some(result)) = tokio::time::timeout_at(deadline, self.look(&app.nats)).await.unwrap_or(Ok(None)) {
+            if let Ok(Some(result)) = timeout_at(deadline, self.look(&app.nats)).await.unwrap_or(Ok(None)) {
                 return Some(result);
             }
         }

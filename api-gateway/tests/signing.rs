@@ -140,6 +140,10 @@ async fn keys_roll_over_with_restarts_of_the_gateway_alone() {
     };
     let before = stack.gateway(&[]).await;
     assert_eq!(submit(&before).await, old);
+    let queued = stack.admin(&before).post("/api/v1/jobs", &json!({"pool": POOL, "type": "probe.ping"})).await;
+    let cancelled = format!("/api/v1/jobs/{}", queued.body["data"]["id"].as_str().unwrap());
+    let answer = stack.admin(&before).post(&format!("{cancelled}/cancel"), &json!({})).await;
+    assert_eq!(answer.body["data"]["signature"], "valid", "{answer:?}");
     roll_job_keys(&root).unwrap();
     let new = own(&stack)[0].clone();
     let after = stack.gateway(&[]).await;
@@ -152,6 +156,10 @@ async fn keys_roll_over_with_restarts_of_the_gateway_alone() {
     assert_eq!((submit(&last).await, submit(&after).await), (new.clone(), new.clone()));
     let one = list(&stack).await;
     assert!(!one.is_control_plane(&old) && one.is_control_plane(&new) && one.signers.len() == 2);
+    for (gateway, which) in [(&last, "started since"), (&after, "that ran meanwhile")] {
+        let shown = stack.admin(gateway).get(&cancelled).await;
+        assert_eq!(shown.body["data"]["signature"], "valid", "what the old key signed stays signed, for a gateway {which}: {shown:?}");
+    }
 }
 
 #[tokio::test]

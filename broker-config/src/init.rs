@@ -22,6 +22,7 @@ use crate::{
 
 pub mod config;
 mod fleet;
+mod kept;
 pub mod secrets;
 mod signers;
 mod tls;
@@ -127,7 +128,7 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Deployment, InitError> 
     let operator_jwt = signed(&layout.operator_jwt(), &claims, &operator, now)?;
     let account = |account, claims: AccountClaims| signed(&layout.account_jwt(account), &claims, &operator, now);
     let (claims, signers) =
-        (|revoked| accounts::fleet(&fleet, &core, revoked), fleet::Signers { operator: &operator, signing: &operator_signing });
+        (|revoked| accounts::fleet(&fleet, &core, revoked), fleet::SignedBy { operator: &operator, signing: &operator_signing });
     let jwts = [
         (&sys, account(Account::Sys, accounts::sys(&sys))?),
         (&core, account(Account::Core, accounts::core(&core, &fleet))?),
@@ -136,7 +137,7 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Deployment, InitError> 
     let tls = tls::ensure(&layout, options.broker.tls.as_deref(), now)?;
     let preload = jwts.map(|(keys, jwt)| (keys.account.clone(), jwt));
     files::replace(&layout.server_config(), &config::render(&options.broker, tls.as_ref(), &operator_jwt, &sys.account, &preload))?;
-    for path in [layout.fleet_account(), layout.revoked_account()] {
+    for path in [layout.fleet_account(), layout.dispatcher_fleet_account()] {
         files::replace(&path, &format!("{}\n", fleet.account))?;
     }
     let signers = signers::ensure(&layout, now)?;

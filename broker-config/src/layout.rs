@@ -108,7 +108,7 @@ impl Layout {
     }
 
     /// The public key of `FLEET`, for the dispatcher.
-    pub fn revoked_account(&self) -> PathBuf {
+    pub fn dispatcher_fleet_account(&self) -> PathBuf {
         self.at("dispatcher/fleet.pub")
     }
 

@@ -3,8 +3,6 @@
 //! Every subject is built in `muster_schemas::subjects`. A role gets what it needs and no more; an empty list is nothing, never
 //! everything. What may cross from `FLEET` to `CORE` at all is in [`crate::accounts`].
 
-use std::time::Duration;
-
 use muster_schemas::{
     names::{AgentId, PoolName},
     records::keys,
@@ -46,15 +44,6 @@ pub enum Role {
     Revoker,
 }
 
-/// How many answers a role may send to where a request asks for them, and for how long after the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Responses {
-    /// Answers per request.
-    pub max: u32,
-    /// Time after the request.
-    pub ttl: Duration,
-}
-
 /// What a user may publish and subscribe. The default is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Permissions {
@@ -64,8 +53,6 @@ pub struct Permissions {
     pub publish_not: Vec<String>,
     /// Subjects that it may subscribe to.
     pub subscribe: Vec<String>,
-    /// Whether and how it may answer requests that carry any other reply subject.
-    pub responses: Option<Responses>,
 }
 
 impl Permissions {
@@ -77,20 +64,14 @@ impl Permissions {
             (allow, []) => json!({"allow": allow}),
             (allow, deny) => json!({"allow": allow, "deny": deny}),
         };
-        let mut claims = json!({"pub": side(&self.publish, &self.publish_not), "sub": side(&self.subscribe, &[])});
-        if let (Some(responses), Some(map)) = (self.responses, claims.as_object_mut()) {
-            let ttl = u64::try_from(responses.ttl.as_nanos()).unwrap_or(u64::MAX);
-            map.insert("resp".into(), json!({"max": responses.max, "ttl": ttl}));
-        }
-        claims
+        // Never `resp`: with it the broker lets a user publish wherever a message that it was sent asks for an answer, past every deny. Whoever
+        // may publish somewhere where they may also listen would name themselves any subject there **[measured on 2.15.1]**.
+        json!({"pub": side(&self.publish, &self.publish_not), "sub": side(&self.subscribe, &[])})
     }
 }
 
 /// Subscriptions of one agent: an inbox per lane of up to 32 executors × 3 priorities, its own subjects, and room.
 pub const AGENT_SUBSCRIPTIONS_MAX: u32 = 256;
-
-/// Room for answers in several parts, well above the seconds that a request waits; a reply subject is of no use to the requester later.
-const RESPONSES: Responses = Responses { max: 64, ttl: Duration::from_secs(60) };
 
 impl Role {
     /// What this role may do.
@@ -135,6 +116,8 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
         js::direct_get(&bucket_stream(topology::TRUST), &signers),
         // Messages to itself, with which it ends an inbox without losing a job (tests/broker/drain.rs).
         broker::agent_inboxes(id),
+        // Answers to what it is asked from the other account.
+        broker::MAPPED_REPLIES.to_owned(),
     ];
     publish.extend(broker::acks_of(&jobs));
     publish.extend(broker::acks_of_consumer(topology::COMMANDS, id.as_str()));
@@ -143,7 +126,6 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
         publish,
         publish_not: Vec::new(),
         subscribe: vec![broker::agent_inboxes(id), subjects::control(id), subjects::rpc_of(id), standing, signers],
-        responses: Some(RESPONSES),
     }
 }
 

@@ -5,6 +5,11 @@
 //! newer ones yet takes it over. A list counts here only when a key that `muster init` wrote down has signed it: whoever can write to the
 //! bucket cannot make one. It talks to nobody: whoever holds a [`Signing`] feeds it the list.
 
+mod control_plane;
+mod results;
+pub use control_plane::{ControlPlane, Retired};
+pub use results::{Judgement, StoredResult};
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -19,9 +24,6 @@ use muster_schemas::{
 use zeroize::Zeroizing;
 
 use crate::files::{self, FileError};
-
-/// Who a key belongs to that was dropped in the last roll-over.
-pub const RETIRED: &str = "retired";
 
 /// Why the keys can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +80,9 @@ pub struct Signing(Arc<Inner>);
 struct Inner {
     /// Newest first.
     keys: Vec<Signer>,
-    /// The public keys of all gateways and dispatchers, and whose they are.
-    control_plane: BTreeMap<String, String>,
-    /// Those that were dropped in the last roll-over: the list that is in use then is still signed by one of them.
-    retired: BTreeMap<String, String>,
+    control_plane: ControlPlane,
+    /// Keys that were dropped while this process ran, and when.
+    dropped: RwLock<BTreeMap<String, Timestamp>>,
     present: RwLock<Option<Arc<Present>>>,
 }
 
@@ -102,21 +103,6 @@ pub(crate) fn parse_keys(text: &str) -> Result<Vec<Signer>, &'static str> {
     if keys.is_empty() { Err("it is empty") } else { Ok(keys) }
 }
 
-/// Reads the public keys of gateways and dispatchers: lines of `<name> <key>`.
-///
-/// # Errors
-/// See [`SigningError`].
-pub fn read_control_plane(path: &Path) -> Result<BTreeMap<String, String>, SigningError> {
-    let damaged = |problem| SigningError::Damaged { path: path.display().to_string(), problem };
-    let text = files::read(path)?.ok_or_else(|| damaged("there is no such file"))?;
-    let read = |line: &str| {
-        let (name, key) = line.split_once(' ')?;
-        crate::jwt::check_user_key(key).ok().map(|()| (key.to_owned(), name.to_owned()))
-    };
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.map(|line| read(line).ok_or_else(|| damaged("a line of it is not `<name> <public key>`"))).collect()
-}
-
 impl Signing {
     /// With the keys of a file, and those of all gateways and dispatchers. Without keys it signs nothing.
     ///
@@ -124,18 +110,17 @@ impl Signing {
     /// See [`SigningError`].
     pub fn load(keys: Option<&Path>, control_plane: Option<&Path>) -> Result<Self, SigningError> {
         let keys = keys.map(read_keys).transpose()?.unwrap_or_default();
-        Ok(Self::new(keys, control_plane.map(read_control_plane).transpose()?.unwrap_or_default()))
+        Ok(Self::new(keys, control_plane.map(ControlPlane::read).transpose()?.unwrap_or_default()))
     }
 
     /// With these keys, newest first, and those of the control plane.
-    pub fn new(keys: Vec<Signer>, control_plane: BTreeMap<String, String>) -> Self {
-        let (retired, control_plane) = control_plane.into_iter().partition(|(_, name)| name == RETIRED);
-        Self(Arc::new(Inner { keys, control_plane, retired, present: RwLock::new(None) }))
+    pub fn new(keys: Vec<Signer>, control_plane: ControlPlane) -> Self {
+        Self(Arc::new(Inner { keys, control_plane, dropped: RwLock::default(), present: RwLock::new(None) }))
     }
 
     /// The public keys of all gateways and dispatchers, and whose they are, as `muster init` wrote them down.
     pub fn control_plane(&self) -> &BTreeMap<String, String> {
-        &self.0.control_plane
+        &self.0.control_plane.present
     }
 
     /// Reads a list, without taking it over.
@@ -147,7 +132,8 @@ impl Signing {
         let list = Signers::pin(&signed)?;
         let signer = Signature::parse(&signed.signature).map_err(SignersError::from)?.key;
         let own = self.0.keys.iter().any(|key| key.public_key() == signer);
-        if !own && !self.0.control_plane.contains_key(&signer) && !self.0.retired.contains_key(&signer) {
+        let ControlPlane { present, retired } = &self.0.control_plane;
+        if !own && !present.contains_key(&signer) && !retired.get(&signer).is_some_and(|old| old.lists) {
             return Err(ListError::Stranger(signer));
         }
         match self.present().map(|present| present.list.serial) {
@@ -167,8 +153,32 @@ impl Signing {
         if let Some(known) = present.as_ref().map(|present| present.list.serial).filter(|known| read.list.serial < *known) {
             return Err(ListError::Older { given: read.list.serial, known });
         }
+        if let Some(before) = present.as_ref() {
+            // It is this moment for every process that reads both lists.
+            let at = Signature::parse(&read.signed.signature).map_err(SignersError::from)?.at;
+            let keys = before.list.signers.iter().map(|signer| &signer.key);
+            let gone = keys.filter(|key| before.list.is_control_plane(key) && !read.list.is_control_plane(key));
+            let mut dropped = self.0.dropped.write().unwrap_or_else(PoisonError::into_inner);
+            dropped.extend(gone.map(|key| (key.clone(), at)));
+        }
         *present = Some(Arc::new(read));
         Ok(())
+    }
+
+    /// Whether `key` is, or was, a gateway's or dispatcher's.
+    fn knows(&self, key: &str) -> bool {
+        self.present().is_some_and(|present| present.list.is_control_plane(key)) || self.until(key).is_some()
+    }
+
+    /// Whether what `key` signed and the broker stored at that moment is a gateway's or dispatcher's.
+    pub fn signs_with(&self, key: &str, stored_at: Timestamp) -> bool {
+        self.present().is_some_and(|present| present.list.is_control_plane(key)) || self.until(key).is_some_and(|until| stored_at <= until)
+    }
+
+    /// When a key was dropped.
+    fn until(&self, key: &str) -> Option<Timestamp> {
+        let dropped = self.0.dropped.read().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        self.0.control_plane.retired.get(key).map(|old| old.until).max(dropped)
     }
 
     /// The list, once it is known.
@@ -244,7 +254,7 @@ mod tests {
         let [new_key, old_key] = [&new, &old].map(|key| key.public_key().to_owned());
         let (before, after) = (list(1, &[&old], &old), list(2, &[&old, &new], &old));
         let dropped = list(3, &[&new], &new);
-        let signing = Signing::new(vec![new, old], BTreeMap::new());
+        let signing = Signing::new(vec![new, old], ControlPlane::default());
         assert_eq!((who(&signing), signing.check().is_err()), (None, true), "the list is not known");
         let of_list = |body: &[u8]| {
             let (now, next) = (signing.present().unwrap(), signing.read(body).unwrap());
@@ -260,7 +270,7 @@ mod tests {
     #[test]
     fn a_key_in_no_list_signs_nothing_and_says_so() {
         let (own, other) = (Signer::generate(), Signer::generate());
-        let signing = Signing::new(vec![own], [(other.public_key().to_owned(), "gateway".to_owned())].into());
+        let signing = Signing::new(vec![own], BTreeMap::from([(other.public_key().to_owned(), "gateway".to_owned())]).into());
         signing.take(&list(1, &[&other], &other)).unwrap();
         assert_eq!(who(&signing), None);
         assert!(signing.check().unwrap_err().contains("is not in the list of signers"));
@@ -271,7 +281,7 @@ mod tests {
         let (own, stranger) = (Signer::generate(), Signer::generate());
         let (first, second) = (list(1, &[&own], &own), list(2, &[&own], &own));
         let forged = list(9, &[&own, &stranger], &stranger);
-        let signing = Signing::new(vec![own], BTreeMap::new());
+        let signing = Signing::new(vec![own], ControlPlane::default());
         signing.take(&second).unwrap();
         assert!(matches!(signing.take(&forged), Err(ListError::Stranger(_))));
         assert!(matches!(signing.take(&first), Err(ListError::Older { given: 1, known: 2 })));

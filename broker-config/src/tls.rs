@@ -25,8 +25,6 @@ pub use request::RequestError;
 pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long certificates last that are made with the files of a deployment: the broker's, the dispatcher's, services'.
 pub const FILE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long certificates last that a gateway makes: its own, and agents'.
-pub const SHORT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// A key or a certificate could not be made or read.
 #[derive(Debug, thiserror::Error)]

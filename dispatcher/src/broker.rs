@@ -17,7 +17,7 @@ use muster_schemas::{
         js,
     },
     time::Timestamp,
-    topology::{Nanos, POOLS, bucket_stream},
+    topology::{Nanos, POOLS, bucket_stream, marker_age},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -278,21 +278,25 @@ pub(crate) async fn write(
 ) -> Result<Write, BrokerError> {
     match value {
         Some(value) => put(client, bucket, key, (HeaderMap::new(), value), revision, patience).await,
-        None => bury(client, bucket, key, Vec::new(), revision, patience).await,
+        None => bury(client, bucket, key, (Vec::new(), marker_age(bucket)), revision, patience).await,
     }
 }
 
-/// Deletes an entry if its key is still at `revision`, and leaves `left` in the marker of its deletion, for those who look there.
+/// Deletes an entry if its key is still at `revision`, and leaves `left` in the marker of its deletion, for those who look there. With an age,
+/// the marker vanishes then.
 pub(crate) async fn bury(
     client: &Client,
     bucket: &str,
     key: &str,
-    left: Vec<u8>,
+    (left, age): (Vec<u8>, Option<Duration>),
     revision: u64,
     patience: Duration,
 ) -> Result<Write, BrokerError> {
     let mut headers = HeaderMap::new();
     headers.insert(KV_OPERATION, DELETE);
+    if let Some(age) = age {
+        headers.insert(headers::TTL, format!("{}s", age.as_secs()));
+    }
     put(client, bucket, key, (headers, left), revision, patience).await
 }
 

@@ -92,7 +92,7 @@ impl Config {
             credentials: place(&self.credentials, Layout::dispatcher_creds),
             revoker_credentials: place(&self.revoker_credentials, Layout::revoker_creds),
             operator_key: place(&self.operator_key, Layout::operator_signing_key),
-            fleet_account: place(&self.fleet_account, Layout::revoked_account),
+            fleet_account: place(&self.fleet_account, Layout::dispatcher_fleet_account),
             job_keys: place(&self.job_keys, Layout::dispatcher_job_keys),
             control_plane_keys: place(&self.control_plane_keys, Layout::dispatcher_control_plane_keys),
         }
@@ -127,7 +127,8 @@ impl Settings for Config {
         in_range("ledger_after", self.ledger_after, Period::from_secs(1)..=Period::from_secs(24 * 3600))?;
         in_range("expire_after", self.expire_after, Period::from_secs(1)..=Period::from_secs(24 * 3600))?;
         in_range("ephemeral_after", self.ephemeral_after, Period::from_secs(1)..=Period::from_secs(30 * 24 * 3600))?;
-        if self.tls_certificate.is_some() != self.tls_key.is_some() && self.deployment.is_none() {
+        // Also with a deployment: its own key does not fit another certificate.
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
             return Err(Problem::new("tls_key", "goes with tls_certificate; give both or neither"));
         }
         if self.nats_urls.is_empty() {
@@ -166,6 +167,15 @@ mod tests {
             let flags = Overrides::new().set("--set", key, Some(value));
             let error = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap_err();
             assert!(error.to_string().contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn half_a_pair_of_certificate_and_key_is_refused_with_a_deployment_too() {
+        for key in ["tls_certificate", "tls_key"] {
+            let flags = Overrides::new().set("--set", key, Some("/x")).set("--deployment", "deployment", Some("/d"));
+            let error = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap_err();
+            assert!(error.to_string().contains("tls_certificate"), "{error}");
         }
     }
 

@@ -157,7 +157,14 @@ impl Core {
             if !leadership.is_mine() {
                 return Event::Written(key, None);
             }
-            let written = broker::write(broker.client(), STANDINGS, &name, value, revision, broker::PATIENCE).await;
+            let write = |value, revision| broker::write(broker.client(), STANDINGS, &name, value, revision, broker::PATIENCE);
+            let mut written = write(value.clone(), revision).await;
+            // What it was to replace may have been the marker of a deletion, which vanishes by itself.
+            if let (Ok(Write::Refused), 1.., Some(_)) = (&written, revision, &value)
+                && let Ok(None) = broker::entry(broker.client(), STANDINGS, &name, broker::PATIENCE).await
+            {
+                written = write(value, 0).await;
+            }
             let revision = match written {
                 Ok(Write::Stored(revision)) => Some(revision),
                 Ok(Write::Refused) => {

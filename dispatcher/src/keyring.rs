@@ -5,39 +5,45 @@
 //! is told to people ([`forged`]). What a job's state is does not depend on it: the first result that is stored ends the job.
 
 pub(crate) mod forged;
+mod looks;
 mod marks;
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Client, HeaderMap};
-use bytes::Bytes;
+use muster_broker_config::signing::{Judgement, StoredResult};
 use muster_runtime::tasks::Tasks;
 use muster_schemas::{
     headers::SIGNATURE,
     names::AgentId,
     records::{SigningKeys, keys},
-    signature::{self, Mark, SIGNERS_KEY, Signature},
+    signature::{Mark, SIGNERS_KEY, Signature},
     subjects::js,
     time::Timestamp,
-    topology::{AGENTS, TRUST, bucket_stream},
+    topology::{AGENTS, RESULT_AGE_MAX, TRUST, bucket_stream},
     wire,
 };
 use tokio::sync::watch;
 
 use crate::{
+    broker::KV_OPERATION,
     held,
     intake::follow::{Follower, Heard, Listener, Message, Range, Source},
     signing::Signing,
 };
+use looks::Looks;
 use marks::Marks;
 
 /// How often, and how long apart, a look-up is tried that the broker does not answer. Then a result is marked by what is known.
 const TRIES: u32 = 20;
 const APART: Duration = Duration::from_millis(250);
+
+/// How often agents are forgotten of which no result is kept any more.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
 
 /// The keys of all agents; clones share it.
 #[derive(Clone)]
@@ -46,10 +52,28 @@ pub(crate) struct Keyring(Arc<Inner>);
 struct Inner {
     client: Client,
     signing: Signing,
-    agents: RwLock<HashMap<AgentId, SigningKeys>>,
+    agents: RwLock<HashMap<AgentId, Known>>,
     /// Whether all records of agents have been read once.
     read: watch::Sender<bool>,
     marks: Mutex<Marks>,
+    looks: tokio::sync::Mutex<Looks>,
+}
+
+/// What is known of an agent.
+#[derive(Debug, Clone)]
+struct Known {
+    keys: SigningKeys,
+    /// Of one that was removed: when no result of it is kept any more.
+    until: Option<Timestamp>,
+}
+
+impl Known {
+    /// From a record, or from the marker of its deletion. What is neither is told of where records are read for all else.
+    fn read(headers: &HeaderMap, body: &[u8], stored: Option<Timestamp>) -> Option<Self> {
+        let removed = headers.get(KV_OPERATION).is_some();
+        let until = stored.filter(|_| removed).map(|stored| stored + RESULT_AGE_MAX);
+        Some(Self { keys: wire::decode(body).ok()?, until })
+    }
 }
 
 /// Follows the records of agents from here on.
@@ -60,13 +84,15 @@ pub(crate) fn start(tasks: &Tasks, source: &Source, signing: &Signing) -> Keyrin
         agents: RwLock::default(),
         read: watch::Sender::new(false),
         marks: Mutex::default(),
+        looks: tokio::sync::Mutex::default(),
     };
     let keyring = Keyring(Arc::new(inner));
     // Names of consumers are made of it, and the state follows the same bucket.
     let source = Source { instance: format!("{}_keys", source.instance), ..source.clone() };
     let records = js::key(AGENTS, muster_schemas::records::keys::AGENTS);
     let follower = Follower::new(source, bucket_stream(AGENTS), records, Range::Everything);
-    let (records, shutdown) = (Records { keyring: keyring.clone(), reading: None }, tasks.shutdown().clone());
+    let (records, shutdown) =
+        (Records { keyring: keyring.clone(), reading: None, tidied: Timestamp::from_secs(0) }, tasks.shutdown().clone());
     tasks.essential("keyring", async move {
         tokio::select! {
             () = follower.run(records) => {}
@@ -92,39 +118,56 @@ impl Keyring {
     }
 
     async fn judge(&self, message: &Message, named: Option<&AgentId>) -> Mark {
-        let Some(header) = message.headers.get(SIGNATURE).map(|header| header.as_str()) else { return Mark::Missing };
-        let Ok(Signature { key, .. }) = Signature::parse(header) else { return Mark::Wrong };
-        let mut ours = self.is_ours(&key);
-        let mut known = named.and_then(|agent| self.known(agent));
-        if !ours && !known.as_ref().is_some_and(|keys| keys.knows(&key)) {
-            // It may be newer than what has been heard of it here.
-            if let Some(list) = self.last(TRUST, SIGNERS_KEY).await {
-                // One that does not hold is told of where the list is followed.
-                let _ = self.0.signing.take(&list);
-                ours = self.is_ours(&key);
+        let header = message.headers.get(SIGNATURE).map(|header| header.as_str());
+        let result = StoredResult { header, subject: &message.subject, body: &message.payload, stored_at: message.stored, named };
+        if let Judgement::Final(mark) = self.judge_now(&result) {
+            return mark;
+        }
+        // Its key may be newer than what has been heard of here; whoever looks for one has the others wait for what he finds.
+        let mut looks = self.0.looks.lock().await;
+        for what in std::iter::once(None).chain(named.map(Some)) {
+            if let Judgement::Final(mark) = self.judge_now(&result) {
+                return mark;
             }
-            if let (false, Some(agent)) = (ours, named) {
-                // Of one that was removed they are left in the marker of its record's deletion.
-                known = self.last(AGENTS, &keys::agent(agent)).await.and_then(|record| wire::decode(&record).ok()).or(known);
+            if looks.due(what, Instant::now()) {
+                self.look(what).await;
             }
         }
-        let trusted = |key: &str, at: Timestamp| ours || known.is_some_and(|keys| keys.signs_with(key, at, message.stored));
-        signature::mark(Some(header), &message.subject, &message.payload, trusted)
+        drop(looks);
+        match self.judge_now(&result) {
+            Judgement::Final(mark) => mark,
+            Judgement::Stranger => Mark::Wrong,
+        }
     }
 
-    fn known(&self, agent: &AgentId) -> Option<SigningKeys> {
-        self.0.agents.read().unwrap_or_else(PoisonError::into_inner).get(agent).cloned()
+    fn judge_now(&self, result: &StoredResult<'_>) -> Judgement {
+        let agents = self.0.agents.read().unwrap_or_else(PoisonError::into_inner);
+        let known = result.named.and_then(|agent| agents.get(agent)).map(|known| known.keys.clone());
+        drop(agents);
+        self.0.signing.judge(result, known.as_ref())
     }
 
-    fn is_ours(&self, key: &str) -> bool {
-        self.0.signing.present().is_some_and(|present| present.list.is_control_plane(key))
+    /// Looks at an agent's record, or at the list of signers.
+    async fn look(&self, what: Option<&AgentId>) {
+        let Some(agent) = what else {
+            if let Some(list) = self.last(TRUST, SIGNERS_KEY).await {
+                // One that does not hold is told of where the list is followed.
+                let _ = self.0.signing.take(&list.payload);
+            }
+            return;
+        };
+        // Of one that was removed they are left in the marker of its record's deletion.
+        let Some(found) = self.last(AGENTS, &keys::agent(agent)).await else { return };
+        if let Some(known) = Known::read(&found.headers, &found.payload, found.stored_at()) {
+            self.0.agents.write().unwrap_or_else(PoisonError::into_inner).insert(agent.clone(), known);
+        }
     }
 
     /// What is in a bucket under a key, straight from it.
-    async fn last(&self, bucket: &str, key: &str) -> Option<Bytes> {
+    async fn last(&self, bucket: &str, key: &str) -> Option<held::Held> {
         for _ in 0..TRIES {
             match held::last(&self.0.client, &bucket_stream(bucket), &js::key(bucket, key)).await {
-                Ok(held) => return held.map(|held| held.payload),
+                Ok(held) => return held,
                 Err(error) => {
                     tracing::warn!(
                         bucket,
@@ -152,7 +195,9 @@ pub(crate) fn signing_key(headers: &HeaderMap) -> Option<String> {
 /// Takes records over: while the bucket is read from its beginning, beside what is known.
 struct Records {
     keyring: Keyring,
-    reading: Option<HashMap<AgentId, SigningKeys>>,
+    reading: Option<HashMap<AgentId, Known>>,
+    /// When it was last looked, by the broker's clock, whether something can be forgotten.
+    tidied: Timestamp,
 }
 
 impl Listener for Records {
@@ -170,12 +215,16 @@ impl Listener for Records {
             Heard::Message(message) => {
                 let prefix = js::key(AGENTS, keys::AGENTS.trim_end_matches('*'));
                 let id = message.subject.strip_prefix(&prefix).and_then(|id| id.parse::<AgentId>().ok());
-                // A record or the marker of its deletion. What is neither is told of where records are read for all else.
-                let Some((id, keys)) = id.zip(wire::decode::<SigningKeys>(&message.payload).ok()) else { return };
+                let Some((id, keys)) = id.zip(Known::read(&message.headers, &message.payload, Some(message.stored))) else { return };
                 match &mut self.reading {
                     Some(reading) => reading.insert(id, keys),
                     None => agents().insert(id, keys),
                 };
+                // What grows only does so by messages.
+                if message.stored.since(self.tidied) >= TIDY_EVERY {
+                    self.tidied = message.stored;
+                    agents().retain(|_, known| known.until.is_none_or(|until| message.stored < until));
+                }
             }
         }
     }

@@ -45,6 +45,8 @@ use crate::{
 
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a step of the warden may take to its end.
+const WARDEN_GRACE: Duration = Duration::from_secs(2);
 /// How long the last entries of the audit trail may take to be stored.
 const TRAIL_GRACE: Duration = Duration::from_secs(1);
 
@@ -186,7 +188,9 @@ async fn work(
     let expiry = Expiry::new(broker.clone(), leadership.clone(), past, figures.clone(), signing.clone(), after);
     tasks.essential("expiry", expiry.run(shutdown.clone()));
     let agenda = Agenda::default();
-    warden::start(tasks, &source, &leadership, &agenda, &signing, system);
+    // They write into the trail up to their last step.
+    let wardens = Tasks::new(shutdown.clone());
+    warden::start(&wardens, &source, &leadership, &agenda, &signing, system);
     let lanes = Lanes::default();
     let reconciler =
         Reconciler { broker: broker.clone(), fixed, leadership: leadership.clone(), lanes: lanes.clone(), pools: pools.clone() };
@@ -200,6 +204,8 @@ async fn work(
     let core =
         Core { broker, leadership, inputs, lanes, agenda, figures, trail: trail.clone(), readiness, records_read, tick, mind, writes };
     let worked = core.run(shutdown.clone()).await;
+    shutdown.trigger("the dispatcher has ended");
+    wardens.join(WARDEN_GRACE).await;
     trail.end(TRAIL_GRACE).await;
     keep.trigger("nothing is written any more");
     worked

@@ -204,6 +204,7 @@ impl State {
         all |= self.board.has_room_again();
         let mut pools = std::mem::take(&mut self.urgent);
         if all {
+            self.board.sweep(now);
             pools.extend(self.roster.pools().cloned());
         }
         for pool in &pools {

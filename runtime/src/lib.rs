@@ -1,7 +1,7 @@
 //! What every Muster process shares: logs and traces, shutdown, named tasks, configuration,
 //! health and metrics endpoints, the connection to the broker, and the way into the audit trail.
 //!
-//! It owns how a process runs, never what it does: no job, agent, pool or subject appears here.
+//! It owns how a process runs, never what it does: no job, agent or pool appears here, and of the subjects only the audit trail's.
 //! It is also the one home of `tokio::spawn` ([`tasks`]) and of the process environment ([`env`]).
 //!
 //! Start at [`process::run_main`], which the `main_with` of every binary calls.

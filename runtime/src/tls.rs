@@ -121,14 +121,16 @@ impl ResolvesClientCert for Live {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_broker_config::tls::{Authority, Key, Purpose, SHORT_LIFETIME};
+    use muster_broker_config::tls::{Authority, Key, Purpose};
     use muster_schemas::time::Timestamp;
 
     use super::*;
 
+    const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+
     fn pair(authority: &Authority) -> (String, Key) {
         let key = Key::generate().unwrap();
-        (authority.issue("test", Purpose::Client, &key, SHORT_LIFETIME, Timestamp::now()).unwrap(), key)
+        (authority.issue("test", Purpose::Client, &key, HOUR, Timestamp::now()).unwrap(), key)
     }
 
     #[test]

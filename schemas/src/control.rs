@@ -6,6 +6,7 @@ use crate::{
     api::Certificate,
     names::{AgentId, JobId},
     result::{ErrorInfo, JobResult},
+    time::Timestamp,
     wire::{Body, V},
 };
 
@@ -90,6 +91,13 @@ pub struct RenewAnswer {
     /// The client certificate that was asked for, where the deployment has TLS on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// What time it is by the gateway's clock; an older gateway does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Timestamp>,
+}
+
+impl Body for RenewAnswer {
+    const LIMIT: usize = 64 * 1024;
 }
 
 /// An ephemeral agent's word that it leaves for good. Who leaves is in the subject, which the broker has checked.
@@ -147,10 +155,6 @@ pub struct SettleAnswer {
 
 impl Body for SettleAnswer {
     const LIMIT: usize = 16 * 1024;
-}
-
-impl Body for RenewAnswer {
-    const LIMIT: usize = 64 * 1024;
 }
 
 /// A gateway's answer to a service's query about a job.

@@ -176,6 +176,12 @@ const fn bucket(name: &'static str, description: &'static str) -> Bucket {
     Bucket { name, description, memory: false, max_age: Duration::ZERO }
 }
 
+/// How long the marker of a deleted entry is kept for those who follow a bucket. Whoever lost the connection meanwhile reads all of it again.
+/// `None` where entries vanish with age: the marker does as well.
+pub fn marker_age(bucket: &str) -> Option<Duration> {
+    BUCKETS.iter().find(|known| known.name == bucket).filter(|known| known.max_age.is_zero()).map(|_| MARKER_AGE)
+}
+
 /// The stream behind a bucket.
 pub fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
@@ -192,6 +198,8 @@ impl Bucket {
             max_msgs_per_subject: 1,
             max_age: self.max_age.into(),
             duplicate_window: window.into(),
+            // So that what is left of a deleted entry vanishes as well. Where entries do so by their age, a marker would outlive them.
+            allow_msg_ttl: self.max_age.is_zero(),
             allow_rollup_hdrs: true,
             deny_delete: true,
             ..stream(&bucket_stream(self.name), vec![subjects::broker::keys_of(self.name)])
@@ -352,6 +360,7 @@ mod tests {
         let lane = Lane { priority: crate::lane::Priority::Normal, executor: "shell".parse().unwrap() };
         let all = serde_json::json!({
             "fixed": fixed_streams(),
+            "bucket": BUCKETS[0].stream(),
             "jobs": jobs(&pool, std::slice::from_ref(&lane.executor), QUEUED_DEFAULT),
             "lane": lane_consumer(&pool, &lane, OUT_MAX),
             "due": due_consumer(),

@@ -79,6 +79,7 @@ fn secrets_do_not_show() {
 #[test]
 fn every_setting_of_the_environment_is_also_a_flag() {
     Args::command().debug_assert();
+    let key = nkeys::KeyPair::new_user().public_key();
     for variable in Config::ENV {
         let flag = match variable.key {
             "labels" => "--label".to_owned(),
@@ -87,13 +88,14 @@ fn every_setting_of_the_environment_is_also_a_flag() {
         let value = match variable.key {
             "heartbeat_interval" | "max_concurrent_jobs" | "shutdown_grace" => "7",
             "admin_port" => "0",
-            "allow_private_network" | "allow_os_restart" | "ephemeral" => "false",
+            "allow_private_network" | "allow_os_restart" | "ephemeral" | "accept_unsigned" => "false",
             "executors" => "http",
             "labels" => "zone=north",
             "job_log_limit" => "64KiB",
             "log_level" => "debug",
             "log_format" => "json",
             "api_url" => "http://h",
+            "trusted_signers" => &key,
             _ => "x",
         };
         let args = Args::try_parse_from(["muster-agent", &flag, value]).unwrap();

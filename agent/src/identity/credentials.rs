@@ -7,7 +7,6 @@ use std::{
 };
 
 use muster_runtime::config::Secret;
-use muster_schemas::records::secret::Parts;
 
 use crate::config::Config;
 
@@ -47,10 +46,7 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// Reads what the settings name.
     pub(crate) fn read(config: &Config) -> Result<Self, CredentialError> {
-        Ok(Self {
-            key: one("API key", config.api_key.as_ref(), config.api_key_file.as_deref())?,
-            token: one("join token", config.join_token.as_ref(), config.join_token_file.as_deref())?,
-        })
+        Ok(Self { key: key(config)?, token: token(config)? })
     }
 
     /// As [`Credentials::read`], for an agent that has an identity: a file that was taken away after the first start is no error.
@@ -63,16 +59,21 @@ impl Credentials {
                 None
             }
         };
-        Self {
-            key: there(one("API key", config.api_key.as_ref(), config.api_key_file.as_deref())),
-            token: there(one("join token", config.join_token.as_ref(), config.join_token_file.as_deref())),
-        }
+        Self { key: there(key(config)), token: there(token(config)) }
+    }
+
+    /// Those of them that can be read now, without a word about the other.
+    pub(crate) fn readable(config: &Config) -> Self {
+        Self { key: key(config).unwrap_or_default(), token: token(config).unwrap_or_default() }
     }
 }
 
-/// The part of a key or token that is not secret; of a text that is none of ours, nothing.
-pub(crate) fn prefix(secret: &str) -> Option<String> {
-    Parts::parse(secret.trim()).map(|parts| parts.prefix)
+fn key(config: &Config) -> Result<Option<Secret>, CredentialError> {
+    one("API key", config.api_key.as_ref(), config.api_key_file.as_deref())
+}
+
+fn token(config: &Config) -> Result<Option<Secret>, CredentialError> {
+    one("join token", config.join_token.as_ref(), config.join_token_file.as_deref())
 }
 
 fn one(what: &'static str, given: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, CredentialError> {

@@ -22,8 +22,9 @@ pub struct Skew {
 impl Skew {
     /// Compares the clocks. `theirs` was read between `sent` and `received`, which are by our clock.
     pub(crate) fn between(sent: Timestamp, received: Timestamp, theirs: Timestamp) -> Option<Self> {
-        let (behind, ahead) = (theirs.since(received), sent.since(theirs));
-        if behind > SKEW_MAX { Some(Self { ours: received, theirs }) } else { (ahead > SKEW_MAX).then_some(Self { ours: sent, theirs }) }
+        // That of ours which is the nearest to it.
+        let ours = theirs.min(received).max(sent);
+        (ours.apart(theirs) > SKEW_MAX).then_some(Self { ours, theirs })
     }
 
     /// Compares our clock with one that was read just now, somewhere else.

@@ -175,10 +175,7 @@ impl Renewal {
             (Err(_), Some(gateway)) => {
                 let stored = self.identity.stored();
                 let answer = gateway.register(&Proof::Key(self.identity.api_key()), &stored.seed, &self.registration).await?;
-                if let Some(skew) = answer.skew {
-                    tracing::error!("{skew}");
-                }
-                show_clock(&self.readiness, answer.skew);
+                self.compare_clocks(answer.skew);
                 self.identity.registered(answer.registered, &answer.told, Timestamp::now()).map_err(RenewError::Elsewhere)
             }
         }
@@ -188,9 +185,13 @@ impl Renewal {
         let agent: AgentId = self.identity.stored().agent_id;
         let signer = self.identity.signer().ok_or_else(|| RenewError::Nats("the seed is none of a user".to_owned()))?;
         let request = RenewRequest { v: V, public_key: signer.public_key().to_owned(), csr: self.certificates.request() };
+        let sent = Timestamp::now();
         let answer = self.broker.client().request(subjects::renew(&agent), wire::encode(&request).into()).await;
         let answer = answer.map_err(|error| RenewError::Nats(error.to_string()))?;
         let answer: RenewAnswer = wire::decode(&answer.payload).map_err(|error| RenewError::Nats(error.to_string()))?;
+        if let Some(theirs) = answer.now {
+            self.compare_clocks(Skew::between(sent, Timestamp::now(), theirs));
+        }
         match (answer.jwt, answer.error) {
             (Some(jwt), _) if Lifetime::of(&jwt).is_some() => {
                 self.certificates.keep(answer.certificate.as_ref());
@@ -201,11 +202,19 @@ impl Renewal {
         }
     }
 
+    /// What was found is no end: what is connected goes on.
+    fn compare_clocks(&self, skew: Option<Skew>) {
+        if let Some(skew) = skew {
+            tracing::error!("{skew}");
+        }
+        show_clock(&self.readiness, skew);
+    }
+
     fn show(&self, status: &Status, error: Option<&RenewError>) {
         let refused = status.refusals >= REFUSALS_MEAN_IT || error.is_some_and(RenewError::is_final);
         if refused {
             let why = error.map(ToString::to_string).or_else(|| status.last_refusal.clone()).unwrap_or_default();
-            self.readiness.set(CHECK, Err(format!("revoked: {why}")));
+            self.readiness.set(CHECK, Err(format!("refused: {why}")));
         } else if status.connected {
             self.readiness.set(CHECK, Ok(()));
         }

@@ -11,6 +11,7 @@ use super::{ASK_EVERY, Trust};
 use crate::{
     identity::{
         Identity,
+        end::{End, Ended},
         enrol::{Gateway, Proof},
         registration::Registration,
     },
@@ -34,6 +35,8 @@ pub(crate) struct Follow {
     pub(crate) gateway: Option<Gateway>,
     pub(crate) registration: Registration,
     pub(crate) readiness: Readiness,
+    /// Told when the gateway has this agent in another pool.
+    pub(crate) ended: Ended,
 }
 
 impl Follow {
@@ -75,11 +78,10 @@ impl Follow {
         let Some(gateway) = &self.gateway else { return };
         let stored = self.identity.stored();
         match gateway.register(&Proof::Key(self.identity.api_key()), &stored.seed, &self.registration).await {
-            Ok(answer) => {
-                if self.identity.registered(answer.registered, &answer.told, Timestamp::now()).is_ok() {
-                    tracing::info!("registered again for the list of signers");
-                }
-            }
+            Ok(answer) => match self.identity.registered(answer.registered, &answer.told, Timestamp::now()) {
+                Ok(()) => tracing::info!("registered again for the list of signers"),
+                Err(pool) => self.ended.say(End::Elsewhere(pool)),
+            },
             Err(error) => tracing::warn!(%error, "can't ask the gateway for the list of signers"),
         }
     }

@@ -94,3 +94,32 @@ fn the_gateway_mends_a_broken_chain_and_is_not_asked_again_about_the_same_forger
     trust.pin(&agent, Some(&control(&[&old], 1, &old)));
     assert_eq!(serial(&trust), Some(1));
 }
+
+#[test]
+fn of_lists_that_come_at_once_the_newest_stays_on_disk_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gateway, agent) = (Signer::generate(), AgentId::generate());
+    let trust = trust(dir.path());
+    trust.pin(&agent, Some(&control(&[&gateway], 1, &gateway)));
+    for round in 0..20 {
+        let lists: Vec<_> = (2..=7).map(|step| control(&[&gateway], round * 6 + step, &gateway)).collect();
+        let together = std::sync::Barrier::new(lists.len());
+        std::thread::scope(|threads| {
+            for (place, list) in lists.iter().enumerate() {
+                let (trust, agent, together) = (&trust, &agent, &together);
+                threads.spawn(move || {
+                    together.wait();
+                    // Some from a gateway, the others over the broker.
+                    if place % 2 == 0 {
+                        trust.pin(agent, Some(list));
+                    } else {
+                        trust.hear(&wire::encode(list));
+                    }
+                });
+            }
+        });
+        let kept: Kept = serde_json::from_slice(&std::fs::read(dir.path().join(FILE)).unwrap()).unwrap();
+        let newest = round * 6 + 7;
+        assert_eq!((serial(&trust), Signers::pin(&kept.signed).unwrap().serial), (Some(newest), newest));
+    }
+}

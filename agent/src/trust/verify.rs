@@ -92,7 +92,7 @@ impl Arrival<'_> {
 
     /// The time between signing and storing, whichever came first.
     fn apart(&self, signature: &Signature) -> Duration {
-        self.stored_at.since(signature.at).max(signature.at.since(self.stored_at))
+        self.stored_at.apart(signature.at)
     }
 }
 

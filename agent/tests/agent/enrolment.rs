@@ -1,8 +1,9 @@
 //! The first start, against a gateway made for the test.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::post};
@@ -10,11 +11,13 @@ use muster_agent::{
     identity::{EnrolError, Stored},
     start::StartError,
 };
-use muster_broker_config::{creds, layout::Account};
+use muster_broker_config::{creds, layout::Account, provision};
 use muster_schemas::{
     api::{JOIN_TOKEN_HEADER, One, Register, Registered, RegisteredConfig},
+    code::Code,
     control::{RenewAnswer, RenewRequest},
     names::AgentId,
+    records::secret::Kind,
     result::Outcome,
     subjects,
     time::Timestamp,
@@ -22,7 +25,10 @@ use muster_schemas::{
 };
 use serde_json::json;
 
-use crate::bench::{Bench, SOON, eventually, next_message};
+use crate::{
+    bench::{Bench, SOON, eventually, next_message},
+    desk::{Asked, Desk, Office, no, secret},
+};
 
 /// What the gateway answers, one after the other; then always the last.
 #[derive(Clone)]
@@ -100,6 +106,35 @@ async fn a_new_agent_registers_as_soon_as_the_gateway_lets_it_and_needs_it_no_mo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_put_into_its_file_while_the_gateway_says_later_is_tried_within_a_second() {
+    let bench = Bench::start().await;
+    let (old, new) = (secret(Kind::Join), secret(Kind::Join));
+    let token_file = bench.dir.path().join("token");
+    std::fs::write(&token_file, &old).unwrap();
+    let (office, pool, wanted, key) = (Office::of(&bench), bench.pool.clone(), new.clone(), secret(Kind::Agent));
+    let id = AgentId::generate();
+    provision::ensure_commands(&bench.gateway, &pool, &id).await.unwrap();
+    let desk = Desk::open(move |asked| {
+        if asked.credential != wanted {
+            return no(503, Code::BrokerUnavailable, "not now");
+        }
+        Ok(Registered { api_key: Some(key.clone()), ..office.registered(asked, &id, &pool, Duration::from_secs(3600)) })
+    })
+    .await;
+    let settings = [("api_url", desk.url.as_str()), ("join_token_file", token_file.to_str().unwrap())];
+    let agent = bench.agent_in(AgentId::generate(), bench.dir.path().join("new"), 1, &settings).await;
+    // After these it waits for 4 s and longer.
+    eventually("it was told to come later", async || desk.asked().len() >= 3).await;
+    let keys = |asked: &[Asked]| asked.iter().map(|asked| asked.register.public_key.clone()).collect::<BTreeSet<_>>().len();
+    assert_eq!(keys(&desk.asked()), 1, "the same key each time, since an answer may have been lost");
+    let put = Instant::now();
+    std::fs::write(&token_file, format!("{new}\n")).unwrap();
+    agent.ready().await;
+    assert!(put.elapsed() < Duration::from_secs(3), "{:?}", put.elapsed());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_whose_credential_has_expired_registers_with_its_key() {
     let bench = Bench::start().await;
     let (url, gateway) = gateway(&bench, &[StatusCode::CREATED]).await;
@@ -151,9 +186,15 @@ async fn a_credential_is_renewed_over_nats_before_it_expires_and_used_from_then_
     let seed = std::fs::read_to_string(bench.deployment.layout.signing_key(Account::Fleet)).unwrap();
     let life = Duration::from_secs(3600);
     let jwt = creds::mint_agent_jwt(&seed, &bench.deployment.fleet.account, &bench.pool, &id, &asked.public_key, life).unwrap();
-    let answer = RenewAnswer { v: V, jwt: Some(jwt.clone()), error: None, certificate: None };
+    let yesterday = Timestamp::now() - Duration::from_secs(24 * 3600);
+    let answer = RenewAnswer { v: V, jwt: Some(jwt.clone()), error: None, certificate: None, now: Some(yesterday) };
     bench.gateway.publish(request.reply.unwrap(), wire::encode(&answer).into()).await.unwrap();
     eventually("the new one is kept", async || Stored::load(&state_dir).unwrap().unwrap().jwt == jwt).await;
+    eventually("it says that the clocks differ", async || {
+        let ready = agent.get("/readyz").await;
+        ready.contains(r#""clock":{"ok":false"#) && ready.contains(&yesterday.to_string())
+    })
+    .await;
     // The broker cuts off the old one when it expires; the agent is back with the new one.
     let expiry = muster_broker_config::jwt::decode(&first.jwt).unwrap().expires_at.unwrap();
     eventually("the first one has expired", async || Timestamp::now() > expiry + Duration::from_secs(1)).await;

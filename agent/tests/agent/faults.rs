@@ -38,7 +38,7 @@ async fn an_agent_with_refused_credentials_says_so_and_takes_nothing() {
     let agent = bench.agent_in(id, state_dir, 1, &[]).await;
     eventually("it says so", async || {
         let ready = agent.get("/readyz").await;
-        ready.starts_with("HTTP/1.1 503") && ready.contains("revoked")
+        ready.starts_with("HTTP/1.1 503") && ready.contains("refused: ")
     })
     .await;
     assert!(agent.get("/healthz").await.starts_with("HTTP/1.1 200"));

@@ -45,7 +45,7 @@ async fn an_agent_with_a_jwt_that_is_of_no_use_comes_back_with_its_api_key() {
     let read = |account| std::fs::read_to_string(bench.deployment.layout.signing_key(account)).unwrap().trim().to_owned();
     let (fleet, now) = (bench.deployment.fleet.account.clone(), Timestamp::now());
     let stranger = KeyPair::new_account();
-    for what in ["a week old", "not yet valid", "of another operator", "of another account", "garbage", "cut short"] {
+    for what in ["a week old", "not yet valid", "of another operator", "garbage", "cut short"] {
         let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
         let mut stored = Stored::load(&state_dir).unwrap().unwrap();
         let good = stored.jwt.clone();
@@ -53,7 +53,6 @@ async fn an_agent_with_a_jwt_that_is_of_no_use_comes_back_with_its_api_key() {
             "a week old" => jwt(&read(Account::Fleet), &fleet, &stored, Timestamp::from_secs(now.secs() - 604_800)),
             "not yet valid" => jwt(&read(Account::Fleet), &fleet, &stored, now + WEEK),
             "of another operator" => jwt(&stranger.seed().unwrap(), &stranger.public_key(), &stored, now),
-            "of another account" => jwt(&read(Account::Core), &bench.deployment.core.account, &stored, now),
             "cut short" => good[..good.len() - 20].to_owned(),
             _ => "no JWT at all".to_owned(),
         };

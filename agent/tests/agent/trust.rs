@@ -3,11 +3,13 @@
 use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use async_nats::HeaderMap;
+use muster_agent::identity::Stored;
+use muster_broker_config::provision;
 use muster_schemas::{
     code::Code,
     headers,
     lane::Priority,
-    names::{AgentId, JobId},
+    names::{AgentId, JobId, PoolName},
     result::{JobResult, Outcome},
     signature::{SIGNERS_KEY, Scope, Signed, SignedSigners, Signer, Signers, TrustedSigner},
     subjects::{self, js},
@@ -17,7 +19,10 @@ use muster_schemas::{
 };
 use serde_json::{Value, json};
 
-use crate::bench::{Agent, Bench, eventually};
+use crate::{
+    bench::{Agent, Bench, eventually},
+    desk::{Desk, Office, no},
+};
 
 const PING: &[u8] = br#"{"type":"probe.ping"}"#;
 
@@ -251,4 +256,19 @@ async fn an_agent_without_a_list_runs_nothing_and_says_so() {
     bench.submit(json!({"type": "probe.ping"})).await;
     bench.heartbeat_of(&agent.id, |_| true).await;
     assert_eq!(bench.queued().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_asks_for_the_list_and_is_in_another_pool_goes_there() {
+    let bench = Bench::start().await;
+    let (other_pool, office): (PoolName, _) = ("q".parse().unwrap(), Office::of(&bench));
+    provision::ensure_pool(&bench.gateway, &provision::default_pool(other_pool.clone(), Timestamp::now())).await.unwrap();
+    let desk = Desk::open(|_| no(503, Code::BrokerUnavailable, "not yet")).await;
+    // Its credential is good for an hour, and nobody told it to move.
+    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
+    provision::ensure_commands(&bench.gateway, &other_pool, &id).await.unwrap();
+    desk.says(office.lets_in(&id, &other_pool));
+    let agent = bench.agent_in(id, state_dir.clone(), 1, &[("accept_unsigned", "false"), ("api_url", &desk.url)]).await;
+    eventually("it is in the other pool", async || Stored::load(&state_dir).unwrap().unwrap().pool == other_pool).await;
+    eventually("it is ready there", async || agent.get("/readyz").await.starts_with("HTTP/1.1 200")).await;
 }

@@ -16,7 +16,7 @@ use muster_schemas::{
 
 use super::{
     commands, ending, said,
-    states::{busy, in_full, shown},
+    states::{busy, shown},
     store,
 };
 use crate::{
@@ -76,7 +76,7 @@ pub(super) async fn change(
     Json(asked): Json<ChangeAgent>,
 ) -> Result<Answer<One<AgentView>>, ApiError> {
     let changes = Changes::try_from(asked)?;
-    let record = in_full(&app, "change the agent", async move |app| carry_out(&app, &id, &changes).await);
+    let record = app.in_full("change the agent", async move |app| carry_out(&app, &id, &changes).await);
     let record = record.await?;
     tracing::info!(agent = %record.id, by = caller.key_id, "an agent was changed");
     shown(&app, record).await

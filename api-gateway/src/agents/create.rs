@@ -12,7 +12,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 
-use super::{said, secrets, states::in_full, store, view};
+use super::{said, secrets, store, view};
 use crate::{
     app::{App, create as store_new},
     auth::Caller,
@@ -33,7 +33,7 @@ pub(super) async fn create(
     let (credential, record) = checked(asked)?;
     app.buckets.pool(&record.pool).await?;
     // A caller that hangs up half-way must not leave half an agent.
-    let made = in_full(&app, "create the agent", async move |app| make(&app, credential, record).await);
+    let made = app.in_full("create the agent", async move |app| make(&app, credential, record).await);
     let data = made.await?;
     tracing::info!(agent = %data.agent.id, name = %data.agent.name, pool = %data.agent.pool, by = caller.key_id, "an agent was created");
     let mut headers = HeaderMap::new();

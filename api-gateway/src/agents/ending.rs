@@ -13,7 +13,7 @@ use muster_schemas::{
     records::{AgentRecord, ApiKeyRecord, KeyOwner, RevocationRecord},
     subjects,
     time::Timestamp,
-    topology::REVOCATION_AGE,
+    topology::{MARKER_AGE, REVOCATION_AGE},
     wire::{self, V},
 };
 use tokio::time::{Instant, sleep};
@@ -69,7 +69,7 @@ pub(super) async fn end_secrets(app: &App, id: &AgentId, known: Option<&str>, ke
 pub(super) async fn forget_secrets(app: &App, id: &AgentId) -> Result<(), ApiError> {
     let owner = KeyOwner::Agent(id.clone());
     for (prefix, _) in app.mirror.api_keys.all().iter().filter(|(_, record)| record.owner == owner) {
-        app.buckets.api_keys.delete(prefix).await.map_err(|error| ApiError::broker("delete the agent's key", error))?;
+        app.buckets.api_keys.purge_with_ttl(prefix, MARKER_AGE).await.map_err(|error| ApiError::broker("delete the agent's key", error))?;
     }
     tokens::bound::withdraw(app, id).await
 }

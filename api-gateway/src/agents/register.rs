@@ -17,12 +17,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use muster_broker_config::provision::{self, ensure_lanes};
-use muster_runtime::tasks::Group;
 use muster_schemas::{
     api::{Certificate, One, Register, Registered, RegisteredConfig},
     code::Code,
     names::{AgentId, ExecutorName, PoolName},
-    records::{self, AgentRecord, ApiKeyRecord, JoinTokenRecord, secret::Parts},
+    records::{self, AgentRecord, ApiKeyRecord, JoinTokenRecord, secret},
     time::Timestamp,
 };
 
@@ -54,18 +53,16 @@ pub(super) async fn register(
 ) -> Result<(StatusCode, Answer<One<Registered>>), ApiError> {
     let credential = auth::credential(&headers)?;
     let asked = Asked::new(body, credential, Timestamp::now())?;
-    let prefix = Parts::parse(credential.trim()).map(|parts| parts.prefix).unwrap_or_default();
-    // In a task of its own: a caller that hangs up half-way must not leave half an agent.
-    let registration = Group::new("registration").spawn(async move {
-        match joiner {
-            Joiner::Token(token) => match token.record.agent_id.clone() {
-                Some(id) => Ok((StatusCode::CREATED, again::first(&app, &id, token, asked, remote).await?)),
-                None => Ok::<_, ApiError>((StatusCode::CREATED, join(&app, token, asked, remote).await?)),
-            },
-            Joiner::Agent(id) => Ok((StatusCode::OK, again::come_back(&app, &id, &prefix, asked, remote).await?)),
-        }
+    let prefix = secret::prefix(credential).unwrap_or_default();
+    // A caller that hangs up half-way must not leave half an agent.
+    let registration = app.in_full("register the agent", async move |app| match joiner {
+        Joiner::Token(token) => match token.record.agent_id.clone() {
+            Some(id) => Ok((StatusCode::CREATED, again::first(&app, &id, token, asked, remote).await?)),
+            None => Ok((StatusCode::CREATED, join(&app, token, asked, remote).await?)),
+        },
+        Joiner::Agent(id) => Ok((StatusCode::OK, again::come_back(&app, &id, &prefix, asked, remote).await?)),
     });
-    let (status, data) = registration.await.map_err(|error| ApiError::internal("register the agent", error))??;
+    let (status, data) = registration.await?;
     Ok((status, Answer(One { data })))
 }
 

@@ -4,6 +4,7 @@ use muster_schemas::{
     names::AgentId,
     records::{ApiKeyRecord, KeyOwner, secret::Kind},
     time::Timestamp,
+    topology::MARKER_AGE,
     wire::V,
 };
 
@@ -45,7 +46,7 @@ pub(super) async fn store(app: &App, key: &ApiKeyRecord) -> Result<(), ApiError>
 
 /// Deletes one that came to nothing.
 pub(super) async fn drop_unused(app: &App, prefix: &str) {
-    if let Err(error) = app.buckets.api_keys.delete(prefix).await {
+    if let Err(error) = app.buckets.api_keys.purge_with_ttl(prefix, MARKER_AGE).await {
         tracing::warn!(%error, key = prefix, "a key that came to nothing could not be deleted; it is good for nothing");
     }
 }

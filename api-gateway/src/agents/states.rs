@@ -94,7 +94,7 @@ pub(super) async fn revoke(
 ) -> Result<Answer<One<AgentView>>, ApiError> {
     let reason = said::prose("reason", body.and_then(|Json(revoke)| revoke.reason))?;
     let by = caller.name.clone();
-    let record = in_full(&app, "revoke the agent", async move |app| {
+    let record = app.in_full("revoke the agent", async move |app| {
         let mut had = None;
         let record = store::change(&app, &id, |record| {
             had = record.key_prefix.clone().or(had.take());
@@ -119,7 +119,7 @@ pub(super) async fn rotate_key(
     caller: Caller,
     Path(id): Path<AgentId>,
 ) -> Result<Answer<One<AgentSecret>>, ApiError> {
-    let rotated = in_full(&app, "replace the agent's key", async move |app| {
+    let rotated = app.in_full("replace the agent's key", async move |app| {
         let name = store::there(&app, &id).await?.record.name;
         let key = secrets::make(&app, &id, name.as_str()).await?;
         secrets::store(&app, &key.record).await?;
@@ -155,7 +155,7 @@ pub(super) async fn rotate_key(
 }
 
 pub(super) async fn remove(State(app): State<App>, caller: Caller, Path(id): Path<AgentId>) -> Result<StatusCode, ApiError> {
-    let record = in_full(&app, "remove the agent", async move |app| {
+    let record = app.in_full("remove the agent", async move |app| {
         let record = leaving(&app, &id).await?;
         ending::forget_secrets(&app, &id).await?;
         ending::cut(&app, &record, IdentityEnd::Deleted, None).await?;
@@ -182,15 +182,6 @@ pub(super) async fn leaving(app: &App, id: &AgentId) -> Result<AgentRecord, ApiE
 fn keyless(mut record: AgentRecord, state: AgentState) -> AgentRecord {
     record.replace_key(None, Timestamp::now());
     AgentRecord { state, key_prefix: None, ..record }
-}
-
-/// Runs steps to their end, also when the caller hangs up.
-pub(super) async fn in_full<T: Send + 'static, Fut>(app: &App, doing: &str, steps: impl FnOnce(App) -> Fut) -> Result<T, ApiError>
-where
-    Fut: Future<Output = Result<T, ApiError>> + Send + 'static,
-{
-    let running = app.desk.group().spawn(steps(app.clone()));
-    running.await.unwrap_or_else(|error| Err(ApiError::internal(doing, error)))
 }
 
 /// The agent as it is shown, after a change.

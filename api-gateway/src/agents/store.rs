@@ -8,6 +8,7 @@ use muster_schemas::{
     names::{AgentId, AgentName},
     records::{AgentRecord, AgentState, keys},
     time::Timestamp,
+    topology::MARKER_AGE,
 };
 
 use super::unknown;
@@ -103,7 +104,7 @@ async fn abandoned(app: &App, entry: &kv::Entry) -> Result<bool, ApiError> {
 
 /// Gives a name back after a registration that failed.
 pub(super) async fn release(app: &App, reserved: Reserved) {
-    if let Err(error) = app.buckets.agents.delete_expect_revision(&reserved.key, Some(reserved.revision)).await {
+    if let Err(error) = app.buckets.agents.purge_expect_revision_with_ttl(&reserved.key, reserved.revision, MARKER_AGE).await {
         tracing::warn!(%error, key = reserved.key, "a name could not be released; it is free again in a minute");
     }
 }

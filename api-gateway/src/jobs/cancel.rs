@@ -115,7 +115,7 @@ pub(crate) async fn fence(app: &App, queued: &Queued) -> Result<Marked, ApiError
     let mark = if signature.is_some() { Mark::Valid } else { Mark::Missing };
     let message = Outgoing { subject: subject.clone(), headers, payload: payload.into() };
     match stored::store(&app.nats, &message).await.map_err(failed)? {
-        Kept::Stored => Ok(Marked { result, signature: mark }),
+        Kept::Stored => Ok(Marked { result, signature: Some(mark) }),
         Kept::Taken => match stored::last(&app.nats, RESULTS, &subject).await.map_err(failed)? {
             Some(first) => still_cancelled(&queued.id, outcome::marked(app, &first.into()).await),
             // It was kept for a moment only, and is forgotten already.

@@ -7,13 +7,14 @@ use std::ops::Deref;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use muster_broker_config::signing::{Judgement, StoredResult};
 use muster_schemas::{
     code::Code,
     headers::{SIGNATURE, STORED_AT},
     names::AgentId,
     records::{SigningKeys, keys},
     result::{ErrorInfo, JobResult, Outcome},
-    signature::{self, Mark, Signature},
+    signature::{Mark, SIGNERS_KEY},
     time::Timestamp,
     wire,
 };
@@ -24,8 +25,8 @@ use crate::{app::App, stored::Stored};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Marked {
     pub(crate) result: JobResult,
-    /// What is known of its signature.
-    pub(crate) signature: Mark,
+    /// What is known of its signature; `None` while that cannot be told.
+    pub(crate) signature: Option<Mark>,
 }
 
 impl Deref for Marked {
@@ -76,28 +77,40 @@ pub(crate) async fn marked(app: &App, arrived: &Arrived) -> Marked {
     Marked { result, signature }
 }
 
-/// What is known of a result's signature; `named` has to have made it, or the control plane.
-async fn mark(app: &App, arrived: &Arrived, named: Option<&AgentId>) -> Mark {
+/// What is known of a result's signature; `named` has to have made it, or the control plane. `None` when its key is unknown here and the broker
+/// does not say whose it is.
+async fn mark(app: &App, arrived: &Arrived, named: Option<&AgentId>) -> Option<Mark> {
     let header = arrived.headers.get(SIGNATURE).map(|header| header.as_str());
-    let Some(key) = header.and_then(|header| Signature::parse(header).ok()).map(|signature| signature.key) else {
-        return if header.is_some() { Mark::Wrong } else { Mark::Missing };
-    };
-    let ours = app.signing.present().is_some_and(|present| present.list.is_control_plane(&key));
-    let mut keys = named.and_then(|agent| app.mirror.agents.get(agent)).map(|record| record.signing_keys()).unwrap_or_default();
-    if !ours && !keys.knows(&key) {
-        keys = match named {
-            Some(agent) => left_of(app, agent).await.unwrap_or_default(),
-            None => SigningKeys::default(),
-        };
+    let result = StoredResult { header, subject: &arrived.subject, body: &arrived.payload, stored_at: arrived.at, named };
+    let keys = named.and_then(|agent| app.mirror.agents.get(agent)).map(|record| record.signing_keys());
+    if let Judgement::Final(mark) = app.signing.judge(&result, keys.as_ref()) {
+        return Some(mark);
     }
-    let trusted = |key: &str, at: Timestamp| ours || keys.signs_with(key, at, arrived.at);
-    signature::mark(header, &arrived.subject, &arrived.payload, trusted)
+    match look(app, &result).await {
+        Ok(mark) => Some(mark),
+        Err(error) => {
+            tracing::warn!(error, subject = arrived.subject, "it cannot be looked up who has signed a result");
+            None
+        }
+    }
 }
 
-/// The keys of an agent straight from its bucket: a copy lags a little, and of one that was removed its keys are left in the marker.
-async fn left_of(app: &App, agent: &AgentId) -> Option<SigningKeys> {
-    let entry = app.buckets.agents.entry(keys::agent(agent)).await.ok()??;
-    wire::decode(&entry.value).ok()
+/// Judges a result by what is in the buckets now: copies lag a little, and of an agent that was removed the keys are left in the marker.
+async fn look(app: &App, result: &StoredResult<'_>) -> Result<Mark, String> {
+    let list = app.buckets.trust.entry(SIGNERS_KEY).await.map_err(|error| error.to_string())?;
+    if let Some(list) = list {
+        // One that does not hold is told of where the list is followed.
+        let _ = app.signing.take(&list.value);
+    }
+    let record = match result.named {
+        Some(agent) => app.buckets.agents.entry(keys::agent(agent)).await.map_err(|error| error.to_string())?,
+        None => None,
+    };
+    let keys = record.and_then(|record| wire::decode::<SigningKeys>(&record.value).ok());
+    Ok(match app.signing.judge(result, keys.as_ref()) {
+        Judgement::Final(mark) => mark,
+        Judgement::Stranger => Mark::Wrong,
+    })
 }
 
 #[cfg(test)]

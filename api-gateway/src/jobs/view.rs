@@ -67,7 +67,7 @@ pub(crate) fn finished(pool: PoolName, id: JobId, Marked { result, signature }: 
         reason: None,
         next_at: None,
         result: Some(result),
-        signature: Some(signature),
+        signature,
     }
 }
 
@@ -238,7 +238,7 @@ mod tests {
     fn a_finished_job_shows_its_outcome() {
         let at = Timestamp::from_secs(QUEUED);
         let result = JobResult::never_ran(Outcome::Expired, ErrorInfo::new(Code::Cancelled, "x"), at, at);
-        let view = finished("p".parse().unwrap(), "j".parse().unwrap(), Marked { result, signature: Mark::Wrong });
+        let view = finished("p".parse().unwrap(), "j".parse().unwrap(), Marked { result, signature: Some(Mark::Wrong) });
         assert_eq!((view.state, view.signature), (JobState::Expired, Some(Mark::Wrong)));
         assert!(view.state.is_final() && view.result.is_some());
     }

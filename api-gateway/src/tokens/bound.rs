@@ -6,6 +6,7 @@ use muster_schemas::{
     names::{AgentId, PoolName},
     records::{JoinTokenRecord, secret::Kind},
     time::Timestamp,
+    topology::MARKER_AGE,
     wire::V,
 };
 
@@ -45,7 +46,11 @@ pub(crate) async fn issue(app: &App, agent: &AgentId, pool: &PoolName) -> Result
 /// not wait for it.
 pub(crate) async fn withdraw(app: &App, agent: &AgentId) -> Result<(), ApiError> {
     for (prefix, _) in app.mirror.join_tokens.all().iter().filter(|(_, token)| token.agent_id.as_ref() == Some(agent)) {
-        app.buckets.join_tokens.delete(prefix).await.map_err(|error| ApiError::broker("delete the agent's join token", error))?;
+        app.buckets
+            .join_tokens
+            .purge_with_ttl(prefix, MARKER_AGE)
+            .await
+            .map_err(|error| ApiError::broker("delete the agent's join token", error))?;
     }
     Ok(())
 }

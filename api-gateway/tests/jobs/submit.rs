@@ -2,7 +2,7 @@
 
 use muster_schemas::{
     event::EventKind,
-    headers::{FRESH, MSG_ID, TRACEPARENT},
+    headers::{FRESH, MSG_ID, SIGNATURE, TRACEPARENT},
     job::Job,
     lane::Priority,
 };
@@ -55,7 +55,7 @@ async fn what_is_stored_is_the_job_with_our_own_headers_whatever_the_caller_send
     let names: Vec<String> = taken.message.headers.as_ref().unwrap().iter().map(|(name, _)| name.to_string()).collect();
     let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
     sorted.sort_unstable();
-    assert_eq!(sorted, ["Content-Type", FRESH, TRACEPARENT]);
+    assert_eq!(sorted, ["Content-Type", FRESH, SIGNATURE, TRACEPARENT]);
     assert_eq!(taken.header(FRESH).unwrap(), "1");
     let sent = taken.header(TRACEPARENT).unwrap();
     assert!(sent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && sent != trace, "the same trace, a span of ours: {sent}");

@@ -2,9 +2,15 @@
 //!
 //! It never holds a secret: JWTs of operator and accounts only.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
-use crate::tls::TlsName;
+use crate::{
+    files::{self, FileError},
+    tls::TlsName,
+};
 
 /// Settings of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,14 @@ impl Broker {
         }
     }
 
+    /// Where the store is when nobody says otherwise: in the folder of the deployment.
+    ///
+    /// # Errors
+    /// When a relative path cannot be completed.
+    pub fn store_in(dir: &Path) -> Result<PathBuf, FileError> {
+        Ok(std::path::absolute(dir).map_err(files::failed("find", dir))?.join("broker/store"))
+    }
+
     /// Where the server keeps the JWTs of accounts that were updated while it ran.
     pub(super) fn accounts_dir(&self) -> PathBuf {
         self.store_dir.join("accounts")
@@ -69,7 +83,7 @@ impl Broker {
 const MAX_CONTROL_LINE: usize = crate::creds::JWT_MAX + 4096;
 
 /// The server's word for "a free one".
-const ANY_PORT: i32 = -1;
+pub(super) const ANY_PORT: i32 = -1;
 
 fn port(port: Option<u16>) -> i32 {
     port.map_or(ANY_PORT, i32::from)

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Who may have signed it.
-pub(super) struct Signers<'a> {
+pub(super) struct SignedBy<'a> {
     /// Signs here.
     pub(super) operator: &'a KeyPair,
     /// Signs revocations while the server runs.
@@ -46,7 +46,7 @@ pub(super) fn signed(
     accounts: &Path,
     account: &str,
     claims: impl Fn(BTreeMap<String, i64>) -> AccountClaims,
-    signers: &Signers<'_>,
+    signers: &SignedBy<'_>,
     now: Timestamp,
 ) -> Result<String, InitError> {
     let path = layout.account_jwt(Account::Fleet);
@@ -70,7 +70,7 @@ pub(super) fn signed(
 }
 
 /// Whether the server will go by what was signed here, revocations that it has itself included.
-fn stands(ours: &There, theirs: Option<&There>, claims: impl Fn(BTreeMap<String, i64>) -> AccountClaims, signers: &Signers<'_>) -> bool {
+fn stands(ours: &There, theirs: Option<&There>, claims: impl Fn(BTreeMap<String, i64>) -> AccountClaims, signers: &SignedBy<'_>) -> bool {
     let Some(theirs) = theirs else { return true };
     if theirs.issued_at > ours.issued_at {
         // Its own counts; it may have been made of an older one of ours.

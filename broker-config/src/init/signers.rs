@@ -18,19 +18,16 @@ use crate::{
     files,
     jwt::JwtError,
     layout::Layout,
-    signing::{RETIRED, parse_keys},
+    signing::{ControlPlane, parse_keys},
 };
 
 /// Reads the keys, or makes them, writes the public ones down for the gateway, and signs the first list of signers with the gateway's.
 pub(super) fn ensure(layout: &Layout, now: Timestamp) -> Result<SignedSigners, InitError> {
     let (gateway, dispatcher) = (keys(&layout.gateway_job_keys())?, keys(&layout.dispatcher_job_keys())?);
     let all = || gateway.iter().map(|key| ("gateway", key)).chain(dispatcher.iter().map(|key| ("dispatcher", key)));
-    let mut lines: String = all().map(|(name, key)| format!("{name} {}\n", key.public_key())).collect();
-    for key in retired(layout)? {
-        if !lines.contains(&key) {
-            lines.push_str(&format!("{RETIRED} {key}\n"));
-        }
-    }
+    let mut known = written(layout)?;
+    known.present = all().map(|(name, key)| (key.public_key().to_owned(), name.to_owned())).collect();
+    let lines = known.text(now);
     for path in [layout.control_plane_keys(), layout.dispatcher_control_plane_keys()] {
         files::replace(&path, &lines)?;
     }
@@ -50,16 +47,12 @@ pub(super) fn ensure(layout: &Layout, now: Timestamp) -> Result<SignedSigners, I
 /// # Errors
 /// See [`InitError`].
 pub fn roll_job_keys(dir: &Path) -> Result<(), InitError> {
-    change(
-        dir,
-        |layout| Ok(files::replace(&layout.control_plane_keys(), "").map(drop)?),
-        |path| {
-            let text = Zeroizing::new(files::read(path)?.unwrap_or_default());
-            let seed = Zeroizing::new(KeyPair::new_user().seed().map_err(JwtError::Sign)?);
-            files::replace(path, &Zeroizing::new(format!("{}\n{}", seed.as_str(), text.as_str())))?;
-            Ok(())
-        },
-    )
+    change(dir, ControlPlane::age, |path| {
+        let text = Zeroizing::new(files::read(path)?.unwrap_or_default());
+        let seed = Zeroizing::new(KeyPair::new_user().seed().map_err(JwtError::Sign)?);
+        files::replace(path, &Zeroizing::new(format!("{}\n{}", seed.as_str(), text.as_str())))?;
+        Ok(())
+    })
 }
 
 /// Removes all keys of gateway and dispatcher but the newest. What the others signed is refused once gateways have started anew.
@@ -67,34 +60,26 @@ pub fn roll_job_keys(dir: &Path) -> Result<(), InitError> {
 /// # Errors
 /// See [`InitError`].
 pub fn drop_old_job_keys(dir: &Path) -> Result<(), InitError> {
-    change(dir, retire, |path| {
-        let text = Zeroizing::new(files::read(path)?.unwrap_or_default());
-        let newest = text.lines().find(|line| !line.trim().is_empty()).ok_or_else(|| damaged(path, "it holds no key"))?;
-        files::replace(path, &Zeroizing::new(format!("{newest}\n")))?;
-        Ok(())
-    })
+    change(
+        dir,
+        |known| known.retire(Timestamp::now()),
+        |path| {
+            let text = Zeroizing::new(files::read(path)?.unwrap_or_default());
+            let newest = text.lines().find(|line| !line.trim().is_empty()).ok_or_else(|| damaged(path, "it holds no key"))?;
+            files::replace(path, &Zeroizing::new(format!("{newest}\n")))?;
+            Ok(())
+        },
+    )
 }
 
-/// Keys that were dropped in the last roll-over.
-fn retired(layout: &Layout) -> Result<Vec<String>, InitError> {
-    let text = files::read(&layout.control_plane_keys())?.unwrap_or_default();
-    Ok(text.lines().filter_map(|line| line.strip_prefix(RETIRED)).map(|key| key.trim().to_owned()).collect())
-}
-
-/// Writes down that all keys there are now are dropped, but for those that the files still have.
-fn retire(layout: &Layout) -> Result<(), InitError> {
-    let text = files::read(&layout.control_plane_keys())?.unwrap_or_default();
-    let lines: String = text.lines().filter_map(|line| line.split(' ').next_back()).map(|key| format!("{RETIRED} {key}\n")).collect();
-    files::replace(&layout.control_plane_keys(), &lines)?;
-    Ok(())
+/// The keys that are written down, those of earlier roll-overs among them. None before the first time.
+fn written(layout: &Layout) -> Result<ControlPlane, InitError> {
+    let path = layout.control_plane_keys();
+    ControlPlane::parse(&files::read(&path)?.unwrap_or_default()).map_err(|problem| damaged(&path, problem))
 }
 
 /// Changes both files of keys, and what follows from them.
-fn change(
-    dir: &Path,
-    retire: impl Fn(&Layout) -> Result<(), InitError>,
-    change: impl Fn(&Path) -> Result<(), InitError>,
-) -> Result<(), InitError> {
+fn change(dir: &Path, past: impl Fn(&mut ControlPlane), change: impl Fn(&Path) -> Result<(), InitError>) -> Result<(), InitError> {
     let layout = Layout::new(dir);
     let paths = [layout.gateway_job_keys(), layout.dispatcher_job_keys()];
     for path in &paths {
@@ -110,8 +95,11 @@ fn change(
         keys(path)?;
         change(path)?;
     }
-    retire(&layout)?;
-    let signers = ensure(&layout, Timestamp::now())?;
+    let now = Timestamp::now();
+    let mut known = written(&layout)?;
+    past(&mut known);
+    files::replace(&layout.control_plane_keys(), &known.text(now))?;
+    let signers = ensure(&layout, now)?;
     secrets::keep_signers(&layout, signers)
 }
 
@@ -131,7 +119,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use crate::{
         init::{Broker, InitOptions, drop_old_job_keys, init, roll_job_keys},
-        signing::{read_control_plane, read_keys},
+        signing::{ControlPlane, read_keys},
     };
 
     #[test]
@@ -147,18 +135,22 @@ mod tests {
         let both = public();
         assert_eq!((both.len(), both.last()), (2, old.last()), "the new one comes first");
         for path in [layout.control_plane_keys(), layout.dispatcher_control_plane_keys()] {
-            let known = read_control_plane(&path).unwrap();
-            assert!(known.len() == 4 && both.iter().all(|key| known.contains_key(key)));
+            let known = ControlPlane::read(&path).unwrap();
+            assert!(known.present.len() == 4 && both.iter().all(|key| known.present.contains_key(key)));
         }
         drop_old_job_keys(&root).unwrap();
         assert_eq!(public(), both.get(..1).unwrap());
         let first = init(&root, &options).unwrap().bootstrap.signers;
-        let known = read_control_plane(&layout.control_plane_keys()).unwrap();
-        let names = both.iter().map(|key| known.get(key).map(String::as_str)).collect::<Vec<_>>();
-        assert_eq!(names, [Some("gateway"), Some("retired")], "the list that is in use is still signed by the old one");
+        let retired = |key: Option<&String>| {
+            let known = ControlPlane::read(&layout.control_plane_keys()).unwrap();
+            key.and_then(|key| known.retired.get(key).copied())
+        };
+        assert_eq!(retired(both.first()), None);
+        let dropped = retired(old.first()).unwrap();
+        assert!(dropped.lists, "the list that is in use is still signed by the old one");
         let list = muster_schemas::signature::Signers::pin(&first).unwrap();
         roll_job_keys(&root).unwrap();
-        assert!(!read_control_plane(&layout.control_plane_keys()).unwrap().values().any(|name| name == "retired"));
+        assert_eq!(retired(old.first()).map(|old| (old.until, old.lists)), Some((dropped.until, false)), "its results are still kept");
         assert!(both.first().is_some_and(|new| list.is_control_plane(new)) && old.first().is_some_and(|old| !list.is_control_plane(old)));
     }
 }

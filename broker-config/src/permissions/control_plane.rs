@@ -12,7 +12,7 @@ use muster_schemas::{
     topology::{self, BUCKETS, bucket_stream},
 };
 
-use super::{Permissions, RESPONSES};
+use super::Permissions;
 
 /// What gateway and dispatcher share: reading every stream, making lanes, and consumers of their own on the shared streams.
 fn shared() -> Vec<String> {
@@ -83,6 +83,7 @@ pub(super) fn gateway() -> Permissions {
         broker::consumer_names(topology::COMMANDS),
         // Answers, and results forwarded to where a job's header asks for them.
         broker::INBOXES.to_owned(),
+        broker::MAPPED_REPLIES.to_owned(),
         // The streams of pools, when a pool is removed.
         StreamApi::Delete.any(),
     ]);
@@ -104,7 +105,7 @@ pub(super) fn gateway() -> Permissions {
     // A dead letter that was replayed or is thrown away.
     let mut not = protected((StreamApi::MessageDelete, topology::DEAD));
     not.extend(kept());
-    Permissions { publish, publish_not: not, subscribe, responses: Some(RESPONSES) }
+    Permissions { publish, publish_not: not, subscribe }
 }
 
 pub(super) fn dispatcher() -> Permissions {
@@ -134,5 +135,5 @@ pub(super) fn dispatcher() -> Permissions {
     subscribe.push(broker::keys_of(topology::GROUPS));
     // Timers of schedules are cancelled by purging their subjects.
     let not = protected((StreamApi::Purge, topology::SCHEDULES));
-    Permissions { publish, publish_not: not, subscribe, responses: None }
+    Permissions { publish, publish_not: not, subscribe }
 }

@@ -1,6 +1,6 @@
 //! Making the topology, again, at once and against what is there.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use muster_broker_config::provision::{self, Error};
 use muster_schemas::{
@@ -59,6 +59,35 @@ async fn the_buckets_are_as_key_value_clients_expect_them() {
     assert!(store.update("id.x", "3".into(), first).await.is_err());
     store.purge("id.x").await.unwrap();
     assert_eq!(store.get("id.x").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_bucket_from_before_markers_vanished_is_changed_and_then_they_do() {
+    let world = World::start().await;
+    let gateway = world.gateway().await;
+    let agents = topology::BUCKETS.iter().find(|bucket| bucket.name == topology::AGENTS).unwrap().stream();
+    let before = topology::Stream { allow_msg_ttl: false, ..agents };
+    provision::ensure_stream(&gateway.client, &before).await.unwrap();
+    let store = async_nats::jetstream::new(gateway.client.clone()).get_key_value(topology::AGENTS).await.unwrap();
+    store.put("id.x", "1".into()).await.unwrap();
+    let second = Duration::from_secs(1);
+    assert!(store.purge_with_ttl("id.x", second).await.is_err(), "the broker refuses what would stay");
+    provision::provision_fixed(&gateway.client).await.unwrap();
+    assert_eq!(config(&gateway, "KV_agents").await["allow_msg_ttl"], true);
+
+    // As the gateway deletes, and as the dispatcher does, which leaves something in the marker.
+    store.put("name.y", "1".into()).await.unwrap();
+    store.purge_with_ttl("name.y", second).await.unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("KV-Operation", "DEL");
+    headers.insert(muster_schemas::headers::TTL, "1s");
+    let subject = muster_schemas::subjects::js::key(topology::AGENTS, "id.x");
+    gateway.client.request_with_headers(subject, headers, "left".into()).await.unwrap();
+    let marker = store.entry("id.x").await.unwrap().unwrap();
+    assert_eq!((&marker.value[..], marker.operation), (&b"left"[..], async_nats::jetstream::kv::Operation::Delete));
+    eventually("both markers vanish", async || gateway.messages("KV_agents").await == 0).await;
+    let again = store.create("id.x", "2".into()).await.unwrap();
+    assert!(again > marker.revision);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectError, ConnectOptions};
 use muster_broker_config::{
     init::{self, Endpoint},
     layout::{Layout, TlsPart},
-    tls::{Authority, Key, Purpose, SHORT_LIFETIME, Seen, TlsName},
+    tls::{Authority, Key, Purpose, Seen, TlsName},
 };
 use muster_schemas::{subjects::broker, time::Timestamp};
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ fn write(dir: &Path, name: &str, certificate: &str, key: &Key) -> std::path::Pat
 
 fn client(authority: &Authority, dir: &Path, name: &str, now: Timestamp) -> std::path::PathBuf {
     let key = Key::generate().unwrap();
-    write(dir, name, &authority.issue(name, Purpose::Client, &key, SHORT_LIFETIME, now).unwrap(), &key)
+    write(dir, name, &authority.issue(name, Purpose::Client, &key, DAY, now).unwrap(), &key)
 }
 
 async fn connect(world: &World, url: &str, certificate: Option<&Path>) -> Result<Client, ConnectError> {
@@ -66,7 +66,7 @@ async fn only_a_client_with_a_living_certificate_of_the_own_authority_gets_in_ov
     let foreign = client(&stranger(now), dir, "foreign", now);
     let key = Key::generate().unwrap();
     let names = TlsName::defaults();
-    let server = write(dir, "server", &own.issue("x", Purpose::Server(&names), &key, SHORT_LIFETIME, now).unwrap(), &key);
+    let server = write(dir, "server", &own.issue("x", Purpose::Server(&names), &key, DAY, now).unwrap(), &key);
     // What a thief of the broker's listening socket sees of `wss` is the same handshake.
     let websocket = world.server.websocket_url().unwrap().replace("ws://", "wss://");
     assert!(websocket.starts_with("wss://"), "{websocket}");

@@ -43,7 +43,8 @@ const INIT_HELP: &str = "Examples:
   muster init --dir /data --listen 0.0.0.0:4222 --store-dir /data/jetstream
   muster init --dir /data --listen 0.0.0.0:4222 --tls --tls-name muster.example.com --websocket 0.0.0.0:443
 
-It may be run again: what is there stays as it is. TLS that is on stays on. Certificates of the broker and the dispatcher last for a year; an init
+It may be run again: what is there stays as it is, and so does every option that is not given. A broker that runs takes other ones at its next
+start; its jobs stay in the old folder when you give another --store-dir. TLS and WebSocket that are on stay on. Certificates of the broker and the dispatcher last for a year; an init
 makes them anew once less than a third of it is left, or for other names. nats-server reads them at its next start, or after
 `nats-server --signal reload`. Those of gateways and agents last for 24 hours and are renewed by themselves.";
 
@@ -54,10 +55,10 @@ pub(crate) struct InitArgs {
     /// The deployment's folder
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: PathBuf,
-    /// Where the broker is to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4222")]
-    pub(crate) listen: std::net::SocketAddr,
-    /// Where the broker keeps its streams [default: in the deployment's folder]
+    /// Where the broker is to listen [default: as at the last init, at the first 127.0.0.1:4222]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Where the broker keeps its streams [default: as at the last init, at the first in the deployment's folder]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) store_dir: Option<PathBuf>,
     /// The pool that the first join token is for

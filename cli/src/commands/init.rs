@@ -9,22 +9,16 @@ use serde_json::json;
 
 use crate::{args::InitArgs, output};
 
+/// Where the broker listens when nobody says otherwise.
+const PORT: u16 = 4222;
+
 pub(crate) fn run(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
     if args.roll_job_keys || args.drop_old_job_keys {
         return roll(&args, as_json);
     }
     let existed = Layout::new(&args.dir).bootstrap().exists();
-    let store_dir = match args.store_dir {
-        Some(dir) => dir,
-        None => std::path::absolute(&args.dir)?.join("broker/store"),
-    };
-    let broker = Broker {
-        host: args.listen.ip().to_string(),
-        websocket: args.websocket.map(|at| Endpoint { host: at.ip().to_string(), port: Some(at.port()) }),
-        tls: args.tls.then_some(args.tls_names),
-        ..Broker::local(Some(args.listen.port()), store_dir)
-    };
-    let deployment = init::init(&args.dir, &InitOptions { broker, pool: args.pool }).context("can't make the deployment")?;
+    let options = options(&args).context("can't make the deployment")?;
+    let deployment = init::init(&args.dir, &options).context("can't make the deployment")?;
     let layout = &deployment.layout;
     let mut made = vec![
         ("server config", layout.server_config()),
@@ -66,6 +60,25 @@ pub(crate) fn run(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is given, and for the rest what the last init was given.
+fn options(args: &InitArgs) -> anyhow::Result<InitOptions> {
+    let mut broker = match Broker::of_last_init(&args.dir)? {
+        Some(broker) => broker,
+        None => Broker::local(Some(PORT), Broker::store_in(&args.dir)?),
+    };
+    if let Some(listen) = args.listen {
+        (broker.host, broker.port) = (listen.ip().to_string(), Some(listen.port()));
+    }
+    if let Some(dir) = &args.store_dir {
+        broker.store_dir.clone_from(dir);
+    }
+    if let Some(at) = args.websocket {
+        broker.websocket = Some(Endpoint { host: at.ip().to_string(), port: Some(at.port()) });
+    }
+    broker.tls = args.tls.then(|| args.tls_names.clone());
+    Ok(InitOptions { broker, pool: args.pool.clone() })
+}
+
 /// One of the two steps in which the keys that sign jobs roll over.
 fn roll(args: &InitArgs, as_json: bool) -> anyhow::Result<()> {
     let (done, next) = if args.roll_job_keys {
@@ -89,4 +102,54 @@ fn roll(args: &InitArgs, as_json: bool) -> anyhow::Result<()> {
     output::line(done)?;
     output::line(next)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+    use std::path::Path;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    /// Runs `muster init`, and returns the server's config.
+    fn init(dir: &Path, flags: &[&str]) -> String {
+        let line = ["muster", "init", "--dir", dir.to_str().unwrap()].into_iter().chain(flags.iter().copied());
+        let Command::Init(args) = Cli::try_parse_from(line).unwrap().command else { panic!("not an init") };
+        run(args, true).unwrap();
+        std::fs::read_to_string(Layout::new(dir).server_config()).unwrap()
+    }
+
+    #[test]
+    fn an_init_without_options_leaves_the_brokers_settings_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("js");
+        let store = store.to_str().unwrap();
+        for (name, tls) in [("plain", None), ("tls", Some("--tls"))] {
+            let dir = folder.path().join(name);
+            let mut flags = vec!["--listen", "127.0.0.1:27422", "--store-dir", store, "--websocket", "0.0.0.0:27443"];
+            flags.extend(tls);
+            let first = init(&dir, &flags);
+            assert!(first.contains("port: 27422\n") && first.contains(store) && first.contains("27443"), "{first}");
+            assert_eq!(init(&dir, &[]), first);
+            // What is given counts, and the rest stays.
+            assert_eq!(init(&dir, &["--listen", "0.0.0.0:4222"]), first.replace("127.0.0.1", "0.0.0.0").replace("27422", "4222"));
+            assert_eq!(init(&dir, &flags), first);
+        }
+    }
+
+    #[test]
+    fn without_a_word_the_broker_is_on_loopback_and_its_store_in_the_folder_which_may_be_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+        let first = init(&here, &[]);
+        let store = |dir: &Path| format!("store_dir: \"{}\"", dir.join("broker/store").display());
+        assert!(first.contains("host: \"127.0.0.1\"\nport: 4222\n") && first.contains(&store(&here)), "{first}");
+        std::fs::create_dir(here.join("broker/store")).unwrap();
+        std::fs::rename(&here, &there).unwrap();
+        let moved = init(&there, &[]);
+        assert!(moved.contains(&store(&there)), "{moved}");
+    }
 }

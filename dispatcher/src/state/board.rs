@@ -10,6 +10,7 @@ use muster_schemas::{
     names::{AgentId, PoolName},
     standing::Standing,
     time::Timestamp,
+    topology::MARKER_AGE,
 };
 
 use super::{Feed, Key};
@@ -44,6 +45,8 @@ struct Entry {
     revision: u64,
     reading: u64,
     flight: Option<Flight>,
+    /// Since when it is known to be deleted.
+    gone: Option<Timestamp>,
     /// How many writes were begun in the second since that time.
     burst: (Option<Timestamp>, u8),
 }
@@ -124,6 +127,17 @@ impl Board {
         orphans
     }
 
+    /// Forgets deleted entries of which not even the marker is left. One that vanished before it is forgotten costs a refused write.
+    pub fn sweep(&mut self, now: Timestamp) {
+        self.entries.retain(|_, entry| {
+            if entry.exists || entry.flight.is_some() {
+                entry.gone = None;
+                return true;
+            }
+            now.since(*entry.gone.get_or_insert(now)) < MARKER_AGE
+        });
+    }
+
     /// A write ended, with its new revision; `None` when it was refused or lost. Then the bucket itself will tell, at the latest after the
     /// next reconnect.
     pub fn written(&mut self, key: &Key, revision: Option<u64>) {
@@ -153,7 +167,7 @@ impl Board {
         entry.reading = reading;
     }
 
-    /// Drops what is neither there nor being written. A deleted key with a revision is kept: a new standing must name it.
+    /// Drops what is neither there nor being written. A deleted key with a revision is kept for now: a new standing must name it.
     fn forget(&mut self) {
         self.entries.retain(|_, entry| entry.revision > 0 || entry.flight.is_some());
     }

@@ -332,6 +332,19 @@ fn a_removed_record_removes_the_standing_and_an_agent_that_moved_has_one_in_its_
 }
 
 #[test]
+fn a_deleted_standing_is_forgotten_once_its_marker_has_vanished() {
+    let mut desk = Desk::new().ready(&[(0, enlisted("p")), (1, enlisted("p"))], &[], noon());
+    desk.send([Event::Agents(Feed::Gone(id(0), 2))], at(1));
+    desk.send([Event::Tick], at(2));
+    // The bucket does not tell of it.
+    desk.deleted.clear();
+    let later = at(2) + muster_schemas::topology::MARKER_AGE;
+    desk.send([Event::Tick], later);
+    desk.send([Event::Agents(Feed::Put(id(0), enlisted("p"), 4))], later);
+    assert!(desk.bucket.contains_key(&key("p", 0)), "it is written as if there had never been one");
+}
+
+#[test]
 fn a_record_that_is_missing_when_all_are_read_again_is_gone() {
     let mut desk = Desk::new().ready(&[(0, enlisted("p")), (1, enlisted("p"))], &[], noon());
     desk.send([Event::Agents(Feed::Begin), Event::Agents(Feed::Put(id(1), enlisted("p"), 9))], at(1));

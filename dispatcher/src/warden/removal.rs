@@ -23,7 +23,7 @@ use muster_schemas::{
     signature::SKEW_MAX,
     subjects::{self, broker::keys_of, js},
     time::Timestamp,
-    topology::{AGENT_JWT_LIFETIME, AGENTS, API_KEYS, JOIN_TOKENS, REVOCATION_AGE, REVOCATIONS, bucket_stream},
+    topology::{AGENT_JWT_LIFETIME, AGENTS, API_KEYS, JOIN_TOKENS, RESULT_AGE_MAX, REVOCATION_AGE, REVOCATIONS, bucket_stream},
     wire::{self, V},
 };
 
@@ -100,8 +100,8 @@ impl Remover {
         // What was sent since by a gateway that had looked at the record before.
         ended += commands::end(&self.broker, &self.leadership, &self.signing, whose).await?;
         self.lead()?;
-        // Its keys stay behind, for the results that are still kept.
-        let left = wire::encode(&record.signing_keys());
+        // Its keys stay behind, for as long as a result of it can be kept.
+        let left = (wire::encode(&record.signing_keys()), Some(RESULT_AGE_MAX));
         match broker::bury(client, AGENTS, &keys::agent(id), left, revision, PATIENCE).await? {
             Write::Stored(_) => told::removed(&self.trail, id, &record.name, ended),
             // Somebody else has removed it, or has written into it; then it is looked at again.

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use muster_schemas::{
     api::JobState,
+    headers,
     history::JobsQuestion,
     names::{AgentId, JobId},
     records::{AgentRecord, AgentState, keys},
     result::{JobResult, Outcome},
     signature::{Mark, Signed, Signer},
     standing::Status,
-    subjects::{self, About},
+    subjects::{self, About, js},
     time::Timestamp,
-    topology::AGENTS,
+    topology::{AGENTS, RESULT_AGE_MAX},
     wire,
 };
 
@@ -148,6 +149,9 @@ async fn a_revoked_key_signs_nothing_more_and_the_results_of_a_removed_agent_sta
         agents.get(keys::agent(&agent.id)).await.unwrap().is_none().then_some(())
     })
     .await;
+    let left = agents.stream.direct_get_last_for_subject(js::key(AGENTS, &keys::agent(&agent.id))).await.unwrap();
+    let lives = left.headers.get(headers::TTL).map(|ttl| ttl.as_str().to_owned());
+    assert_eq!(lives, Some(format!("{}s", RESULT_AGE_MAX.as_secs())), "its keys vanish with the last of its results");
     helper.puts("too-late", &result, Some(&agent.signs(&job("too-late"), &body, now - HOUR))).await;
     helper.stores(&job("of-a-stranger"), &ran_by(&AgentId::generate(), Outcome::Failed)).await;
     let marks = [("early", Mark::Valid), ("backdated", Mark::Wrong), ("too-late", Mark::Wrong), ("of-a-stranger", Mark::Wrong)];

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     heartbeat::{Load, Slots},
     names::{AgentId, AgentName, ExecutorName, PoolName},
-    records::{Revoked, secret::Parts},
+    records::{Revoked, secret},
     signature::{Signature, SignatureError, Signed, SignedSigners, Signer},
     standing::Standing,
     time::Timestamp,
@@ -55,7 +55,8 @@ impl Register {
     /// or API key that the registration is sent with, so that it is of no use with another one.
     pub fn prove(&mut self, signer: &Signer, credential: &str, now: Timestamp) {
         self.public_key = signer.public_key().into();
-        self.proof = signer.sign(Signed::Registration, &prefix_of(credential), self.public_key.as_bytes(), now).to_string();
+        let prefix = secret::prefix(credential).unwrap_or_default();
+        self.proof = signer.sign(Signed::Registration, &prefix, self.public_key.as_bytes(), now).to_string();
     }
 
     /// When the proof was made, by the agent's clock.
@@ -67,14 +68,10 @@ impl Register {
         if signature.key != self.public_key {
             return Err(SignatureError::Wrong);
         }
-        signature.verify(Signed::Registration, &prefix_of(credential), self.public_key.as_bytes())?;
+        let prefix = secret::prefix(credential).unwrap_or_default();
+        signature.verify(Signed::Registration, &prefix, self.public_key.as_bytes())?;
         Ok(signature.at)
     }
-}
-
-/// The part of a token or key before its secret; of a text that is none, nothing.
-fn prefix_of(credential: &str) -> String {
-    Parts::parse(credential.trim()).map(|parts| parts.prefix).unwrap_or_default()
 }
 
 /// What a registered agent gets.

@@ -191,7 +191,7 @@ pub struct JobView {
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<JobResult>,
-    /// What is known of the result's signature; absent until it has ended.
+    /// What is known of the result's signature; absent until it has ended, and while that cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Mark>,
 }

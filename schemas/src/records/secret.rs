@@ -65,6 +65,11 @@ impl Parts {
     }
 }
 
+/// The prefix of a key or token as somebody gave it; of a text that is none of ours, nothing.
+pub fn prefix(text: &str) -> Option<String> {
+    Parts::parse(text.trim()).map(|parts| parts.prefix)
+}
+
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}_…", self.kind.lead(), self.prefix)
@@ -83,6 +88,13 @@ mod tests {
         for text in ["", "mst_", "mst_agent_", &good[1..], &format!("{good}a"), &good.to_uppercase(), &good.replace('h', "*")] {
             assert_eq!(Parts::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_found_in_what_a_file_holds_and_in_nothing_else() {
+        let key = Parts::from_random(Kind::Agent, &[7; PREFIX_LEN + SECRET_LEN]);
+        assert_eq!(prefix(&format!(" {}\n", key.reveal())), Some(key.prefix.clone()));
+        assert_eq!((prefix(""), prefix("hunter2"), prefix(&key.prefix)), (None, None, None));
     }
 
     proptest! {

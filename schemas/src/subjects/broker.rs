@@ -7,6 +7,8 @@ use crate::names::{AgentId, PoolName};
 
 /// Every inbox of services and agents.
 pub const INBOXES: &str = "_INBOX.>";
+/// Reply subjects as the broker maps them between accounts: random, and gone once answered.
+pub const MAPPED_REPLIES: &str = "_R_.>";
 /// Every inbox of a gateway. Not below `_INBOX`, so that services, which may subscribe to all of that, cannot listen in.
 pub const GATEWAY_INBOXES: &str = "_GW.>";
 /// Every inbox of a process that speaks to the system account.

@@ -27,6 +27,8 @@ pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 pub const RESULT_TTL: Duration = Duration::from_secs(24 * 3600);
 /// The longest that a result can be kept.
 pub const RESULT_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long the marker of a deleted entry is kept in a bucket.
+pub const MARKER_AGE: Duration = Duration::from_secs(3600);
 /// How long state changes are kept.
 pub const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long events remember `Nats-Msg-Id`: as briefly as the broker allows. The copy of a queued job has its publisher's, who may use

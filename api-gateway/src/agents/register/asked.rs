@@ -37,7 +37,7 @@ impl Asked {
     pub(super) fn new(given: Register, credential: &str, now: Timestamp) -> Result<Self, ApiError> {
         identity::check_public_key(&given.public_key)?;
         let at = given.proven(credential).map_err(unproven)?;
-        if now.since(at).max(at.since(now)) > SKEW_MAX {
+        if now.apart(at) > SKEW_MAX {
             let most = SKEW_MAX.as_secs() / 60;
             let detail = format!(
                 "the agent's clock says {at} and the gateway's {now}; they may differ by {most} minutes. Set the clock that is wrong"

@@ -252,7 +252,7 @@ mod tests {
         let now = Timestamp::now();
         let mut result = JobResult::never_ran(Outcome::Failed, ErrorInfo::new(Code::ExitNonzero, ""), now, now);
         (result.attempt, result.log_chunks) = (2, 3);
-        let ended = |result: &JobResult| Ended::new(Marked { result: result.clone(), signature: Mark::Valid });
+        let ended = |result: &JobResult| Ended::new(Marked { result: result.clone(), signature: Some(Mark::Valid) });
         let (old, ended) = (ended, ended(&result));
         let (soon, late) = (ended.earliest, ended.latest);
         assert!(ended.is_whole(Some((2, 2)), soon) && !ended.is_whole(Some((2, 2)), soon - Duration::from_millis(1)));

@@ -172,7 +172,7 @@ mod tests {
     fn topic() -> Topic {
         let at = Timestamp::from_secs(0);
         let result = JobResult::never_ran(Outcome::Expired, ErrorInfo::new(Code::Expired, ""), at, at);
-        let result = Box::new(Marked { result, signature: Mark::Valid });
+        let result = Box::new(Marked { result, signature: Some(Mark::Valid) });
         Topic::new(Watched::new(&"j".parse().unwrap(), &Found::Finished { pool: "p".parse().unwrap(), result }))
     }
 
