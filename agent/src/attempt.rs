@@ -35,6 +35,7 @@ use muster_schemas::{
 use tracing::Instrument as _;
 
 use crate::{
+    clock::Reading,
     core::Core,
     finish::{Ending, events},
     intake::Handle,
@@ -59,6 +60,11 @@ pub(crate) struct Arrived {
 
 /// The look-ups of a delivery that is not plainly new are tried for this long; a broker that restarts is back by then.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a job is given back whose times can't be judged.
+const UNSURE: &str = "its agent does not know yet whether its own clock is right";
+/// After this it comes again; by then the broker has stored an event of ours, which says how far our clock is off.
+const UNSURE_WAIT: Duration = Duration::from_secs(1);
 
 /// Carries a delivery to its end. The slot is given back when the attempt is over, which is before its result is stored.
 pub(crate) async fn carry(core: Arc<Core>, arrived: Arrived, slot: Slot) {
@@ -159,7 +165,7 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
         tracing::error!(subject = %arrived.message.subject, "a delivery that is no job; dropped for good");
         return Step::Terminate;
     };
-    let now = Timestamp::now();
+    let now = core.clock.now(Timestamp::now());
     let arrival = Arrival { message: &arrived.message, stored_at: arrived.delivery.stored_at, agent: &core.id, pool: &core.pool };
     let mut fresh = false;
     let (id, verdict) = match address.id {
@@ -204,7 +210,11 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
         }
         Verdict::Later(job, start) => {
             let event = events::release(&core.id, Some(job.job_type.clone()), &past, "its time has not come", Some(start));
-            Step::Release { id, event, delay: start.since(now) }
+            Step::Release { id, event, delay: start.since(now.at) }
+        }
+        Verdict::Unsure(job) => {
+            let event = events::release(&core.id, Some(job.job_type.clone()), &past, UNSURE, Some(now.at + UNSURE_WAIT));
+            Step::Release { id, event, delay: UNSURE_WAIT }
         }
         Verdict::Run(job, prepared) => {
             // Without an attempt left it becomes a dead letter, for which any agent will do; and a command has no other agent.
@@ -214,7 +224,7 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
             {
                 tracing::debug!(?delay, "left to agents that have not failed it");
                 slot.step_back();
-                let event = events::release(&core.id, Some(job.job_type.clone()), &past, prefer::REASON, Some(now + delay));
+                let event = events::release(&core.id, Some(job.job_type.clone()), &past, prefer::REASON, Some(now.at + delay));
                 return Step::Release { id, event, delay };
             }
             tracing::debug!(job_type = %job.job_type, "an attempt begins");
@@ -252,7 +262,7 @@ async fn past(core: &Core, id: &JobId, arrived: &Arrived, fresh: bool, announced
     let announced = announced && !may_be_covered(&arrived.message, id);
     // One that was cancelled just before has a result, unless it is another job of the same id by now.
     let is_new = fresh && !core.live.was_cancelled(id, Instant::now());
-    if arrived.delivery.delivered == 1 && is_new && core.link.borrow().saw_stored(stored_at) {
+    if arrived.delivery.delivered == 1 && is_new && core.link.borrow().saw_stored(core.clock.ours(stored_at)) {
         return Some(Seen::Now(Past::default()));
     }
     let until = Instant::now() + LOOKUP_PATIENCE;
@@ -285,9 +295,20 @@ async fn look_up(core: &Core, id: &JobId, delivery: Delivery, announced: bool) -
         event::is_queued(subjects.map(|subject| subject.as_str()))
     };
     let last = last?.filter(|message| !queued(message)).and_then(|message| {
-        wire::decode::<Event>(&message.payload).inspect_err(|error| tracing::error!(%error, "can't read this job's last event")).ok()
+        let event = wire::decode::<Event>(&message.payload);
+        let event = event.inspect_err(|error| tracing::error!(%error, "can't read this job's last event")).ok()?;
+        read_clock(core, &message, &event);
+        Some(event)
     });
     Ok(Seen::Now(Past::of(delivery.delivered, last.as_ref(), announced)))
+}
+
+/// As long as nobody has said what time it is: the broker stored an event of ours just after it was written by our clock.
+fn read_clock(core: &Core, message: &Message, event: &Event) {
+    let stored_at = message.headers.as_ref().and_then(|headers| headers.get(headers::STORED_AT)?.as_str().parse().ok());
+    if let Some(stored_at) = stored_at.filter(|_| event.agent_id == core.id && !core.clock.is_measured()) {
+        core.clock.read(Reading::at_once(event.at, stored_at));
+    }
 }
 
 impl run::Context<'_> {

@@ -25,8 +25,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     attempt::{self, live::Stop},
+    clock::Reading,
     core::Core,
-    identity::{Skew, end::End, renew::show_clock},
+    identity::{end::End, renew::show_clock},
     intake::Event,
     pull,
 };
@@ -65,7 +66,9 @@ pub(crate) async fn run(
                 let told = read_standing(&core, &readiness, &message);
                 // It was written just now, by the dispatcher's clock.
                 if let Some(at) = told.at {
-                    show_clock(&readiness, Skew::from(Timestamp::now(), at));
+                    let reading = Reading::at_once(Timestamp::now(), at);
+                    core.clock.read(reading);
+                    show_clock(&readiness, reading.skew());
                 }
                 Some(told)
             }

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     attempt::{allowed::Allowed, defaults::Defaults, live::Live, prefer::Preference},
+    clock::Clock,
     executors::Registry,
     figures::Figures,
     identity::end::Ended,
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) instance: String,
     pub(crate) started_at: Timestamp,
     pub(crate) slots: u32,
+    /// What time it is for others.
+    pub(crate) clock: Clock,
     pub(crate) registry: Registry,
     pub(crate) js: Js,
     pub(crate) link: watch::Receiver<Link>,

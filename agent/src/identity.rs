@@ -81,6 +81,9 @@ pub struct Stored {
     /// The prefix of the join token that made this identity, which is not tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined_with: Option<String>,
+    /// Whether the gateway has it removed once it leaves, as one that joined with such a token.
+    #[serde(default)]
+    pub ephemeral: bool,
 }
 
 /// The identity could not be read, written or used.
@@ -145,6 +148,7 @@ impl Stored {
             heartbeat_interval_s: Some(answer.config.heartbeat_interval_s).filter(|secs| *secs > 0),
             labels: told.labels.clone(),
             joined_with: None,
+            ephemeral: answer.ephemeral,
         }
     }
 

@@ -18,6 +18,7 @@
 //! Deliberately absent: any decision about which agent runs a job (the broker's), and any look into a job outside `attempt` and `executors`.
 
 mod attempt;
+mod clock;
 pub mod config;
 mod connect;
 mod control;

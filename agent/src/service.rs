@@ -28,6 +28,7 @@ use muster_schemas::{
 use tokio::net::TcpListener;
 
 use crate::{
+    clock::Clock,
     config::Config,
     executors::{self, Registry},
     figures::Figures,
@@ -89,10 +90,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
 
     let certificates = Certificates::new(&config.state_dir);
     let trust = Trust::open(&config).map_err(StartError::from)?;
-    let gateway = config.api_url.as_deref().map(|url| Gateway::new(url, config.api_ca.clone(), certificates.clone(), trust.clone()));
+    let clock = Clock::default();
+    let gateway = |url: &str| Gateway::new(url, config.api_ca.clone(), certificates.clone(), trust.clone(), clock.clone());
+    let gateway = config.api_url.as_deref().map(gateway);
     let registration = Registration::new(facts(&config, &name, &registry));
-    let agent =
-        Agent { config, name, registry, figures, readiness, gateway, registration, trust, certificates, halted: Arc::default(), shutdown };
+    let halted = Arc::default();
+    let agent = Agent { config, name, registry, figures, readiness, gateway, registration, trust, certificates, clock, halted, shutdown };
     let ended = agent.run().await;
     ended.and(turn::end(&outer, &tasks).await)
 }
@@ -132,8 +135,8 @@ impl Agent {
         let identity = Identity::new(self.config.state_dir.clone(), stored.clone());
         let mut anew = false;
         loop {
-            let executors = self.registry.executors();
-            tracing::info!(agent_id = %stored.agent_id, pool = %stored.pool, name = ?stored.name, ?executors, "this agent");
+            let (name, executors) = (stored.name.as_ref().unwrap_or(&self.name), self.registry.executors().join(","));
+            tracing::info!(agent_id = %stored.agent_id, pool = %stored.pool, %name, executors, "this agent");
             *present.lock().unwrap_or_else(PoisonError::into_inner) = Some(stored.agent_id.clone());
             let end = match self.turn(&identity, anew).await? {
                 Over::Finished(outcome) => return outcome,

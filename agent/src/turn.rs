@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     attempt::{allowed::Allowed, defaults::Defaults, live::Live, prefer::Preference},
+    clock::Clock,
     config::Config,
     connect, control,
     core::Core,
@@ -62,6 +63,7 @@ pub(crate) struct Agent {
     pub(crate) registration: Registration,
     pub(crate) trust: Trust,
     pub(crate) certificates: Certificates,
+    pub(crate) clock: Clock,
     /// See [`Core::halted`].
     pub(crate) halted: Arc<AtomicBool>,
     /// The request to end the process.
@@ -103,6 +105,7 @@ impl Agent {
             instance: format!("{:016x}", rand::random::<u64>()),
             started_at: Timestamp::now(),
             slots: config.max_concurrent_jobs,
+            clock: self.clock.clone(),
             registry: self.registry.clone(),
             js: js.clone(),
             link: link.clone(),
@@ -137,6 +140,7 @@ impl Agent {
             readiness: readiness.clone(),
             ended: ended.clone(),
             live: core.live.clone(),
+            clock: self.clock.clone(),
         };
 
         tasks.essential("pull", puller.run(inner.clone()));
@@ -207,7 +211,7 @@ impl Agent {
                 }
                 None => {
                     shutdown::drain(&core, &pulse, &events, quiet, config.shutdown_grace.get()).await;
-                    if config.ephemeral {
+                    if config.ephemeral || identity.stored().ephemeral {
                         leave::leave(&core, identity).await;
                     }
                 }
@@ -218,7 +222,10 @@ impl Agent {
         identity.unwatch();
         drop(link_now);
         Ok(match over {
-            Some(end) => Over::Ended(end),
+            Some(end) => {
+                tracing::info!("everything of this identity has ended ({end}); this process stays, and waits for another identity");
+                Over::Ended(end)
+            }
             None => Over::Finished(failed.and(version)),
         })
     }
@@ -227,7 +234,7 @@ impl Agent {
 /// Ends the parts; all jobs are gone by now.
 pub(crate) async fn end(inner: &Shutdown, tasks: &Tasks) -> anyhow::Result<()> {
     let failed = inner.reason().map(str::to_owned);
-    inner.trigger("the agent has ended");
+    inner.trigger_quietly("the agent has ended");
     tasks.join(Duration::from_secs(3)).await;
     match failed {
         Some(reason) => Err(anyhow::anyhow!(reason)),

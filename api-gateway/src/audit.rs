@@ -8,16 +8,21 @@
 //! |---|---|
 //! | the entry, what is cut out of it, how refusals are folded | `muster_schemas::audit` |
 //! | around each request | [`layer`] |
+//! | what of a path is told | [`target`] |
+//! | requests that are refused before all that | [`refused`] |
 //! | storing, and storing later | `muster_runtime::trail` |
 //! | `GET /api/v1/audit` | [`list`] |
 
 mod layer;
 mod list;
 mod noted;
+mod refused;
+mod target;
 
 pub(crate) use layer::{Place, around};
 pub(crate) use list::endpoints;
 pub(crate) use noted::Noted;
+pub(crate) use refused::Actions;
 
 /// Stores what could not be stored at once, for ever.
 pub(crate) async fn run(app: crate::app::App) -> anyhow::Result<()> {

@@ -45,7 +45,6 @@ use life::Life;
 
 use crate::{
     app::{App, Held},
-    audit::Noted,
     endpoint::Access,
     extract::Remote,
     problem::ApiError,
@@ -152,8 +151,7 @@ pub(crate) async fn gate(
                     "an API key is needed: send the header `Authorization: Bearer mst_…` or `X-API-Key: mst_…`",
                 )
             })?;
-            let (known, life) = app.auth.key(key, remote).await?;
-            Noted::actor(request.extensions(), known.actor());
+            let (known, life) = app.auth.key(key, remote, request.extensions()).await?;
             app.door.count_key(&known.key_id)?;
             let caller = allowed(&known, needed)?;
             request.extensions_mut().insert(caller);
@@ -190,8 +188,7 @@ async fn joiner(
     remote: IpAddr,
 ) -> Result<(Joiner, Option<(Arc<Known>, Life)>), ApiError> {
     if let Some(token) = only(headers, JOIN_TOKEN_HEADER)? {
-        let token = app.auth.token(token, remote).await?;
-        Noted::actor(notes, Actor::new(ActorKind::JoinToken, &token.record.prefix));
+        let token = app.auth.token(token, remote, notes).await?;
         return Ok((Joiner::Token(token), None));
     }
     let key = api_key(headers)?.ok_or_else(|| {
@@ -199,8 +196,7 @@ async fn joiner(
             "a join token or an agent's key is needed: send the header `X-Agent-Token: mst_join_…` or `Authorization: Bearer mst_agent_…`";
         ApiError::new(Code::Unauthenticated, needed)
     })?;
-    let (known, life) = app.auth.key(key, remote).await?;
-    Noted::actor(notes, known.actor());
+    let (known, life) = app.auth.key(key, remote, notes).await?;
     app.door.count_key(&known.key_id)?;
     match &known.owner {
         KeyOwner::Agent(id) => Ok((Joiner::Agent(id.clone()), Some((Arc::clone(&known), life)))),

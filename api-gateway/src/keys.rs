@@ -65,7 +65,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 
 /// A key's id: `key_` and a ULID, or what `muster init` called the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct KeyId(String);
+pub(crate) struct KeyId(String);
 
 impl FromStr for KeyId {
     type Err = NameError;

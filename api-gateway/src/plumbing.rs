@@ -23,7 +23,8 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    extract::{RequestId, Trace},
+    audit::Actions,
+    extract::{Remote, RequestId, Trace},
     problem::{ApiError, PROBLEM_JSON},
 };
 
@@ -33,7 +34,7 @@ const REQUEST_ID: &str = "x-request-id";
 const UNMATCHED: &str = "unmatched";
 
 /// The outermost layer.
-pub(crate) async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn around(State((app, actions)): State<(App, Actions)>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let trace = TraceContext::from_header(request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()));
@@ -58,7 +59,11 @@ pub(crate) async fn around(State(app): State<App>, mut request: Request, next: N
     async {
         let mut response = match app.door.enter(&mut request) {
             Ok(()) => caught(next.run(request)).await,
-            Err(error) => error.into_response(),
+            Err(error) => {
+                let remote = request.extensions().get::<Remote>().copied();
+                actions.write(&app, &method, &route, remote, RequestId(Arc::clone(&id)), error.code).await;
+                error.into_response()
+            }
         };
         finish(&mut response, &id);
         // A body in chunks may have come with a length as well, which the server below has dropped then. Whoever stands before us and

@@ -34,6 +34,7 @@ pub(crate) fn table() -> Vec<Endpoint> {
 pub(crate) fn router(app: &App, table: Vec<Endpoint>) -> Router {
     // Only the first router of a state makes it; they are all of the same table.
     app.openapi.get_or_init(|| openapi::document(&table).to_string().into());
+    let actions = audit::Actions::of(&table);
     let mut router = Router::new();
     for endpoint in table {
         // Around the handler alone, so that an unknown method is answered 405 and not 401.
@@ -46,6 +47,6 @@ pub(crate) fn router(app: &App, table: Vec<Endpoint>) -> Router {
     router
         .fallback(plumbing::not_found)
         .method_not_allowed_fallback(plumbing::method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), plumbing::around))
+        .layer(middleware::from_fn_with_state((app.clone(), actions), plumbing::around))
         .with_state(app.clone())
 }

@@ -64,14 +64,23 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 
 /// A public key in a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct PublicKey(String);
+pub(crate) struct PublicKey(String);
 
 impl FromStr for PublicKey {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let wrong = |_| NameError::new("a public key", "an nkey of 56 characters that starts with U", text);
+        let rule = "an nkey of 56 characters that starts with U";
+        let wrong = |_| match is_seed(text) {
+            true => NameError::new("a public key but as a seed begins, which is to be kept secret", rule, "S…"),
+            false => NameError::new("a public key", rule, text),
+        };
         jwt::check_user_key(text).map(|()| Self(text.into())).map_err(wrong)
     }
+}
+
+/// Whether a text may be a seed, or a part of one: it must not be repeated then.
+fn is_seed(text: &str) -> bool {
+    text.trim_start().starts_with(['S', 's'])
 }
 
 async fn add(
@@ -82,6 +91,9 @@ async fn add(
     let invalid = |detail: String| ApiError::new(Code::FieldInvalid, detail);
     if !(1..=NAME_MAX).contains(&name.chars().count()) || name.contains(char::is_control) {
         return Err(invalid(format!("name takes 1 to {NAME_MAX} characters, none of them a control character")));
+    }
+    if is_seed(&public_key) {
+        return Err(invalid("public_key begins as a seed, which is to be kept secret; give the public key, which starts with U".into()));
     }
     check_public_key(&public_key)?;
     if !(1..=POOLS_MAX).contains(&pools.len()) {
@@ -191,6 +203,16 @@ mod tests {
         assert!(take_out(&mut list, &service.key).unwrap());
         assert_eq!(take_out(&mut list, &service.key).unwrap_err().code, Code::SignerNotFound);
         assert_eq!(list.signers, [gateway]);
+    }
+
+    #[test]
+    fn a_seed_in_place_of_a_public_key_is_not_repeated() {
+        let seed = nkeys::KeyPair::new_user().seed().unwrap();
+        for given in [seed.clone(), format!(" {seed}"), seed.to_lowercase()] {
+            let said = given.parse::<PublicKey>().unwrap_err().to_string();
+            assert!(said.contains("seed") && !said.contains(&given[2..20]), "{said}");
+        }
+        assert!("x1".parse::<PublicKey>().unwrap_err().to_string().contains("x1"));
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 
 /// The part of a token before its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Prefix(String);
+pub(crate) struct Prefix(String);
 
 impl FromStr for Prefix {
     type Err = NameError;

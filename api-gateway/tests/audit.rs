@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
+#[path = "audit/hiding.rs"]
+mod hiding;
 #[path = "stack/stack.rs"]
 mod stack;
 

@@ -106,6 +106,14 @@ async fn services_keys_are_added_and_removed_and_the_control_planes_are_not() {
     let path = |key: &str| format!("{SIGNERS}/{key}");
     assert_eq!(admin.delete(&path(&own(&stack)[0])).await.code(), "field_invalid");
     assert_eq!(admin.delete(&path("x")).await.code(), "name_invalid");
+    // A seed where a public key belongs is not repeated.
+    let seed = nkeys::KeyPair::new_user().seed().unwrap();
+    for (refused, code) in
+        [(admin.delete(&path(&seed)).await, "name_invalid"), (admin.post(SIGNERS, &add(&seed, json!([POOL]))).await, "field_invalid")]
+    {
+        assert_eq!(refused.code(), code);
+        assert!(refused.text.contains("seed") && !refused.text.contains(&seed[2..]), "{refused:?}");
+    }
     assert_eq!(admin.delete(&path(&key)).await.status.as_u16(), 204);
     assert_eq!(admin.delete(&path(&key)).await.code(), "signer_not_found");
     assert!(!list(&stack).await.may_sign(&key, &POOL.parse().unwrap()));

@@ -1,5 +1,7 @@
 //! Requests to the gateway. What it refuses becomes [`Refused`], what does not reach it a [`Failure`] that says what to do.
 
+mod trouble;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -41,9 +43,7 @@ impl Api {
             builder = builder.no_proxy();
         }
         if let Some(path) = &target.ca {
-            let unfit = || format!("can't use the certificates in {}", path.display());
-            let pem = std::fs::read(path).with_context(unfit)?;
-            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).with_context(unfit)?);
+            builder = builder.tls_certs_only(trouble::authorities(path)?);
         }
         Ok(Self { http: builder.build().context("can't set up HTTP")?, target })
     }
@@ -180,18 +180,7 @@ impl Api {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
-        let url = &self.target.url;
-        if error.is_timeout() {
-            return self.late().into();
-        }
-        // The last cause is the one that says something ("connection refused").
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Failure::new(format!("can't reach the gateway at {url}: {cause}"))
-            .hint("is it running? `muster up` starts one on this machine")
-            .into()
+        if error.is_timeout() { self.late().into() } else { trouble::unreachable(&self.target, error).into() }
     }
 
     fn late(&self) -> Failure {

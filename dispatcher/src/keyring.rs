@@ -21,13 +21,13 @@ use muster_schemas::{
     headers::SIGNATURE,
     names::AgentId,
     records::{SigningKeys, keys},
-    signature::{Mark, SIGNERS_KEY, Signature},
+    signature::{Mark, SIGNERS_KEY, Signature, Signed},
     subjects::js,
     time::Timestamp,
     topology::{AGENTS, RESULT_AGE_MAX, TRUST, bucket_stream},
     wire,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     broker::KV_OPERATION,
@@ -55,6 +55,8 @@ struct Inner {
     agents: RwLock<HashMap<AgentId, Known>>,
     /// Whether all records of agents have been read once.
     read: watch::Sender<bool>,
+    /// Told of records that have revoked keys.
+    revoked: Notify,
     marks: Mutex<Marks>,
     looks: tokio::sync::Mutex<Looks>,
 }
@@ -63,6 +65,8 @@ struct Inner {
 #[derive(Debug, Clone)]
 struct Known {
     keys: SigningKeys,
+    /// When this process heard of it.
+    heard: Instant,
     /// Of one that was removed: when no result of it is kept any more.
     until: Option<Timestamp>,
 }
@@ -72,7 +76,7 @@ impl Known {
     fn read(headers: &HeaderMap, body: &[u8], stored: Option<Timestamp>) -> Option<Self> {
         let removed = headers.get(KV_OPERATION).is_some();
         let until = stored.filter(|_| removed).map(|stored| stored + RESULT_AGE_MAX);
-        Some(Self { keys: wire::decode(body).ok()?, until })
+        Some(Self { keys: wire::decode(body).ok()?, heard: Instant::now(), until })
     }
 }
 
@@ -83,6 +87,7 @@ pub(crate) fn start(tasks: &Tasks, source: &Source, signing: &Signing) -> Keyrin
         signing: signing.clone(),
         agents: RwLock::default(),
         read: watch::Sender::new(false),
+        revoked: Notify::new(),
         marks: Mutex::default(),
         looks: tokio::sync::Mutex::default(),
     };
@@ -182,6 +187,27 @@ impl Keyring {
         None
     }
 
+    /// The agent whose key has signed a message, present or past. `None` when the signature does not hold, or the key is none of an agent's.
+    pub(crate) fn signer(&self, message: &Message) -> Option<AgentId> {
+        let signature = Signature::parse(message.headers.get(SIGNATURE)?.as_str()).ok()?;
+        signature.verify(Signed::Result, &message.subject, &message.payload).ok()?;
+        let agents = self.0.agents.read().unwrap_or_else(PoisonError::into_inner);
+        agents.iter().find(|(_, known)| known.keys.knows(&signature.key)).map(|(id, _)| id.clone())
+    }
+
+    /// The agents that have a record with a revoked key in it, their keys, and when this process heard of that. Waits until all records have been read.
+    pub(crate) async fn revoked(&self) -> Vec<(AgentId, SigningKeys, Instant)> {
+        let _ = self.0.read.subscribe().wait_for(|read| *read).await;
+        let agents = self.0.agents.read().unwrap_or_else(PoisonError::into_inner);
+        let revoked = agents.iter().filter(|(_, known)| known.until.is_none() && known.keys.past_keys.iter().any(|past| past.revoked));
+        revoked.map(|(id, known)| (id.clone(), known.keys.clone(), known.heard)).collect()
+    }
+
+    /// Waits until a record comes that has a revoked key in it.
+    pub(crate) async fn hears_of_revoked(&self) {
+        self.0.revoked.notified().await;
+    }
+
     fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
         self.0.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,10 +242,14 @@ impl Listener for Records {
                 let prefix = js::key(AGENTS, keys::AGENTS.trim_end_matches('*'));
                 let id = message.subject.strip_prefix(&prefix).and_then(|id| id.parse::<AgentId>().ok());
                 let Some((id, keys)) = id.zip(Known::read(&message.headers, &message.payload, Some(message.stored))) else { return };
+                let revoked = keys.keys.past_keys.iter().any(|past| past.revoked);
                 match &mut self.reading {
                     Some(reading) => reading.insert(id, keys),
                     None => agents().insert(id, keys),
                 };
+                if revoked {
+                    inner.revoked.notify_one();
+                }
                 // What grows only does so by messages.
                 if message.stored.since(self.tidied) >= TIDY_EVERY {
                     self.tidied = message.stored;

@@ -190,7 +190,7 @@ async fn work(
     let agenda = Agenda::default();
     // They write into the trail up to their last step.
     let wardens = Tasks::new(shutdown.clone());
-    warden::start(&wardens, &source, &leadership, &agenda, &signing, system);
+    warden::start(&wardens, &source, &leadership, &agenda, (&signing, &keyring), system);
     let lanes = Lanes::default();
     let reconciler =
         Reconciler { broker: broker.clone(), fixed, leadership: leadership.clone(), lanes: lanes.clone(), pools: pools.clone() };

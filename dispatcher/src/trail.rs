@@ -12,9 +12,11 @@ use muster_runtime::{
 };
 use muster_schemas::{
     audit::{Actor, ActorKind, AuditEntry, AuditOutcome},
-    names::{AgentId, AgentName, JobId, PoolName},
+    names::{AgentId, AgentName, PoolName},
     time::Timestamp,
 };
+
+use crate::keyring::forged::Forged;
 
 /// The way into the trail; clones share it.
 #[derive(Debug, Clone)]
@@ -29,9 +31,11 @@ impl Trail {
         Ok(Self { trail: Arc::new(trail::Trail::new(broker, metrics)?), instance: instance.into() })
     }
 
-    /// The broker refuses an agent's key from now on, and its connection is cut.
-    pub(crate) fn cut_off(&self, agent: &AgentId, public_key: &str) {
-        self.trail.leave(AuditEntry { detail: Some(format!("key {public_key}")), ..self.about(agent, "agents.cut_off") });
+    /// The broker refuses an agent's key from now on, and its connection is cut. `by` is who revoked the agent: should the gateway that was asked for
+    /// it have died before it wrote that down, it stands here.
+    pub(crate) fn cut_off(&self, agent: &AgentId, public_key: &str, by: Option<&str>) {
+        let by = by.map(|by| format!(", revoked by {by}")).unwrap_or_default();
+        self.trail.leave(AuditEntry { detail: Some(format!("key {public_key}{by}")), ..self.about(agent, "agents.cut_off") });
     }
 
     /// An agent that was being removed is gone.
@@ -51,12 +55,16 @@ impl Trail {
         self.trail.leave_folded(AuditEntry { actor, detail, ..self.about(agent, "agents.twin") });
     }
 
-    /// `count` results that name an agent, or none, and are not signed by it; this is the last of them. Folded already by who finds them.
-    pub(crate) fn forged(&self, pool: &PoolName, job: &JobId, named: Option<&AgentId>, count: u64) {
-        let actor = named.map_or_else(Actor::nobody, |agent| Actor::new(ActorKind::Agent, agent.as_str()));
+    /// `count` results that name an agent, or none, and are not signed by it; this is the last of them. Folded already by who finds them. Who did it
+    /// is the agent whose key has signed, and never the one that is named: that one is the victim.
+    pub(crate) fn forged(&self, forged: &Forged, count: u64) {
+        let Forged { pool, job, named, signer, key } = forged;
+        let actor = signer.as_ref().map_or_else(Actor::nobody, |agent| Actor::new(ActorKind::Agent, agent.as_str()));
+        let named = named.as_ref().map_or("no agent", AgentId::as_str);
+        let key = key.as_deref().unwrap_or("none that can be read");
         let entry = AuditEntry {
             target: Some(job.to_string()),
-            detail: Some(format!("a result in pool {pool} is not signed by the agent that it names")),
+            detail: Some(format!("a result in pool {pool} is not signed by whom it names: it names {named}, the signing key is {key}")),
             count: (count > 1).then_some(count),
             ..AuditEntry::new("results.forged", actor, AuditOutcome::Refused, Timestamp::now())
         };

@@ -10,6 +10,7 @@
 //! | which files it needs | [`means`] |
 //! | the agents' account on the broker | [`account`] |
 //! | keeping its revocations in step | [`revocations`] |
+//! | what a gateway left unfinished that died while it ended an identity | [`unfinished`] |
 //! | the steps of a removal | [`removal`] |
 //! | which agents are to be removed, and when | [`agenda`] |
 //! | answering gateways | [`settle`] |
@@ -23,6 +24,7 @@ mod removal;
 mod revocations;
 mod settle;
 pub(crate) mod told;
+mod unfinished;
 
 use muster_runtime::{nats::Broker, tasks::Tasks};
 use muster_schemas::{
@@ -33,6 +35,7 @@ use muster_schemas::{
 use crate::{
     broker::BrokerError,
     intake::follow::{Follower, Range, Source},
+    keyring::Keyring,
     lease::keeper::Leadership,
     signing::Signing,
 };
@@ -42,6 +45,7 @@ use means::{Means, Missing};
 use removal::Remover;
 use revocations::{Hints, Revocations};
 use settle::Settler;
+use unfinished::Mender;
 
 /// Why something is not done yet.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +79,7 @@ pub(crate) fn start(
     source: &Source,
     leadership: &Leadership,
     agenda: &Agenda,
-    signing: &Signing,
+    (signing, keyring): (&Signing, &Keyring),
     means: Result<(Means, Broker), Missing>,
 ) {
     if let Err(missing) = &means {
@@ -100,6 +104,8 @@ pub(crate) fn start(
     tasks.essential("revocations", revocations.clone().run(hints, shutdown.clone()));
     let removals = Removals { agenda: agenda.clone(), remover: remover.clone(), leadership: leadership.clone() };
     tasks.essential("removals", removals.run(shutdown.clone()));
-    let settler = Settler { broker, leadership: leadership.clone(), revocations, remover };
+    let mender = Mender::new(broker.clone(), leadership.clone(), revocations.clone(), keyring.clone());
+    tasks.essential("unfinished", mender.clone().run(shutdown.clone()));
+    let settler = Settler { broker, leadership: leadership.clone(), revocations, remover, mender };
     tasks.essential("settle", settler.run(shutdown.clone()));
 }

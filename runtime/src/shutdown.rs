@@ -90,6 +90,13 @@ impl Shutdown {
         self.token.cancel();
     }
 
+    /// As [`Shutdown::trigger`], for a part whose end is not the process's: nothing is logged.
+    pub fn trigger_quietly(&self, reason: impl Into<String>) {
+        // Set before: that one stays.
+        let _ = self.reason.set(reason.into());
+        self.token.cancel();
+    }
+
     /// Whether it was requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {

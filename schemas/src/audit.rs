@@ -4,19 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     code::Code,
-    records::secret::Parts,
     time::Timestamp,
     wire::{Body, V},
 };
 
+mod clean;
 mod fold;
 
-pub use fold::{FOLD_EVERY, FOLDED_ACTION, FOLDS_MAX, Fold};
-
-/// The longest text of an entry, in characters.
-const TEXT_MAX: usize = 256;
-/// What every key and token begins with.
-const KEY_LEAD: &str = "mst_";
+pub use fold::{FOLD_EVERY, FOLDED_ACTION, FOLDS_MAX, Fold, PROVEN_MAX};
 
 /// Who acted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -149,36 +144,23 @@ impl AuditEntry {
         Self { v: V, at, action, actor, address: None, target: None, outcome, code: None, detail: None, request_id: None, count: None }
     }
 
-    /// The entry as it may be kept: each text short, without control characters, and without keys and tokens, which a caller may have written
-    /// anywhere (as a name, as an id in a path). Of one that is whole its prefix stays, which is no secret.
+    /// The entry as it may be kept: each text short, without control characters, and without keys, tokens and seeds, which a caller may have
+    /// written anywhere (as a name, as an id in a path), also encoded. Of a key that is whole its prefix stays, which is no secret.
     #[must_use]
     pub fn clean(mut self) -> Self {
         let texts = [&mut self.actor.id, &mut self.actor.name, &mut self.address, &mut self.target, &mut self.detail, &mut self.request_id];
         for text in texts.into_iter().flatten() {
-            *text = cleaned(text);
+            *text = clean::cleaned(text);
         }
         self
-    }
-}
-
-fn cleaned(text: &str) -> String {
-    let short: String = text.chars().filter(|letter| !letter.is_control()).take(TEXT_MAX).collect();
-    if let Some(parts) = Parts::parse(&short) {
-        // As its `Debug` has it: without the secret.
-        return format!("{parts:?}");
-    }
-    // Damaged ones have no part that is surely none of the secret.
-    match short.to_ascii_lowercase().find(KEY_LEAD) {
-        Some(at) => format!("{}{KEY_LEAD}…", short.get(..at).unwrap_or_default()),
-        None => short,
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
-    use super::*;
-    use crate::wire;
+    use super::{clean::TEXT_MAX, *};
+    use crate::{records::secret::Parts, wire};
 
     #[test]
     fn an_entry_round_trips_and_is_pinned_by_a_golden_file() {
@@ -215,7 +197,7 @@ mod tests {
         }
         let entry = AuditEntry {
             target: Some("a\r\nb".into()),
-            detail: Some("x".repeat(999)),
+            detail: Some("x ".repeat(999)),
             ..AuditEntry::new("a.b", Actor::nobody(), AuditOutcome::Done, Timestamp::from_secs(0))
         };
         let kept = entry.clean();

@@ -32,7 +32,7 @@ impl Allowed {
 
     /// Rejects a command that would run, but must not. A job that came through a lane just before that was closed is let through.
     pub(super) fn check(&self, verdict: Verdict, queue: &Queue) -> Verdict {
-        let (Verdict::Run(job, _) | Verdict::Later(job, _)) = &verdict else { return verdict };
+        let (Verdict::Run(job, _) | Verdict::Later(job, _) | Verdict::Unsure(job)) = &verdict else { return verdict };
         let executor = job.job_type.executor();
         if queue.lane().is_some() || self.allows(&executor) {
             return verdict;
@@ -53,6 +53,7 @@ mod tests {
             check::{Place, check},
             defaults::Defaults,
         },
+        clock::Clock,
         executors::{Registry, Settings},
     };
 
@@ -60,7 +61,7 @@ mod tests {
         let registry = Registry::new(&["shell"], Settings::default()).unwrap();
         let now = Timestamp::from_secs(1_800_000_000);
         let body = br#"{"type":"shell.run","params":{"command":"true"}}"#;
-        allowed.check(check(body, Place { queue, stored_at: now }, &registry, &Defaults::default(), now), queue)
+        allowed.check(check(body, Place { queue, stored_at: now }, &registry, &Defaults::default(), Clock::default().now(now)), queue)
     }
 
     #[test]

@@ -9,7 +9,10 @@ use muster_schemas::{
 };
 
 use super::defaults::Defaults;
-use crate::executors::{Prepared, Registry};
+use crate::{
+    clock::Now,
+    executors::{Prepared, Registry},
+};
 
 /// What is to be done with a delivery.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(crate) enum Verdict {
     Run(Box<Job>, Prepared),
     /// Its time has not come.
     Later(Box<Job>, Timestamp),
+    /// Whether its time has come, or is over, can't be told before this agent knows how far its clock is off.
+    Unsure(Box<Job>),
     /// It ends here and now, without an attempt.
     End(Outcome, ErrorInfo, Option<Box<Job>>),
 }
@@ -31,7 +36,8 @@ pub(crate) struct Place<'a> {
 }
 
 /// Checks a body that came through a lane, or to this agent alone: then the type alone says which executor runs it.
-pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults: &Defaults, now: Timestamp) -> Verdict {
+pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults: &Defaults, now: Now) -> Verdict {
+    let now = now.not_before(place.stored_at);
     let job = match defaults.decode(body) {
         Ok(job) => Box::new(job),
         Err(error) => return Verdict::End(Outcome::Rejected, ErrorInfo::new(error.code(), error.to_string()), None),
@@ -51,17 +57,20 @@ pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults
         Ok(prepared) => prepared,
         Err(rejection) => return Verdict::End(Outcome::Rejected, rejection.into(), Some(job)),
     };
-    if let Some(end) = place.queue.expires_at(job.expires_at, job.not_before, place.stored_at)
-        && end <= now
-    {
+    let end = place.queue.expires_at(job.expires_at, job.not_before, place.stored_at);
+    // What was over when it was stored needs no clock.
+    if end.into_iter().chain(job.not_before).any(|time| time > place.stored_at && now.is_doubtful(time)) {
+        return Verdict::Unsure(job);
+    }
+    if let Some(end) = end.filter(|end| *end <= now.at) {
         return Verdict::End(Outcome::Expired, ErrorInfo::new(Code::Expired, format!("it was to start before {end}")), Some(job));
     }
     match job.not_before {
-        Some(start) if start.since(now) > PUT_OFF_MAX => {
+        Some(start) if start.since(now.at) > PUT_OFF_MAX => {
             let days = PUT_OFF_MAX.as_secs() / 86_400;
             reject(Code::TimeInvalid, format!("field `not_before`: {start} is more than {days} days away"), job)
         }
-        Some(start) if start > now => Verdict::Later(job, start),
+        Some(start) if start > now.at => Verdict::Later(job, start),
         _ => Verdict::Run(job, prepared),
     }
 }
@@ -75,7 +84,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::executors::Settings;
+    use crate::{
+        clock::{Clock, Reading},
+        executors::Settings,
+    };
 
     const NOW: i64 = 1_800_000_000;
 
@@ -90,9 +102,13 @@ mod tests {
     }
 
     fn verdict_in(queue: &Queue, stored_at: i64, body: &str) -> Verdict {
+        verdict_at(Now { at: Timestamp::from_secs(NOW), measured: true }, queue, stored_at, body)
+    }
+
+    fn verdict_at(now: Now, queue: &Queue, stored_at: i64, body: &str) -> Verdict {
         let registry = Registry::new(&["shell"], Settings::default()).unwrap();
         let place = Place { queue, stored_at: Timestamp::from_secs(stored_at) };
-        check(body.as_bytes(), place, &registry, &Defaults::default(), Timestamp::from_secs(NOW))
+        check(body.as_bytes(), place, &registry, &Defaults::default(), now)
     }
 
     #[test]
@@ -126,6 +142,42 @@ mod tests {
         assert!(matches!(verdict(&body(0, 1)), Verdict::Run(..)));
         assert!(matches!(verdict(&body(5, 9)), Verdict::Later(_, until) if until == at(5)));
         assert!(matches!(verdict(&body(-5, 0)), Verdict::End(Outcome::Expired, ErrorInfo { code: Code::Expired, .. }, Some(_))));
+    }
+
+    #[test]
+    fn a_clock_that_is_five_minutes_off_neither_ends_a_job_nor_starts_one_that_is_over_or_has_not_begun() {
+        let at = |secs: i64| Timestamp::from_secs(NOW + secs);
+        let lane = Queue::Lane(Lane { priority: Priority::Normal, executor: "probe".parse().unwrap() });
+        let body = |key: &str, secs: i64| format!(r#"{{"type":"probe.ping","{key}":"{}"}}"#, at(secs));
+        for ahead in [-300, 300] {
+            let clock = Clock::default();
+            let judge = |body: &str| verdict_at(clock.now(at(ahead)), &lane, NOW - 900, body);
+            for secs in [-60, 60] {
+                assert!(matches!(judge(&body("expires_at", secs)), Verdict::Unsure(_)), "{ahead} {secs}");
+                assert!(matches!(judge(&body("not_before", secs)), Verdict::Unsure(_)), "{ahead} {secs}");
+            }
+            assert!(matches!(judge(r#"{"type":"probe.ping"}"#), Verdict::Run(..)), "what has no times needs no clock");
+            assert!(matches!(judge(&body("expires_at", 3600)), Verdict::Run(..)));
+            assert!(matches!(judge(&body("not_before", 3600)), Verdict::Later(..)));
+            assert!(matches!(judge(&body("expires_at", -900)), Verdict::End(Outcome::Expired, ..)), "it was over when it was stored");
+            clock.read(Reading::at_once(at(ahead), at(0)));
+            let judge = |body: &str| verdict_at(clock.now(at(ahead)), &lane, NOW - 900, body);
+            assert!(matches!(judge(&body("expires_at", 1)), Verdict::Run(..)), "{ahead}");
+            assert!(matches!(judge(&body("expires_at", 0)), Verdict::End(Outcome::Expired, ..)), "{ahead}");
+            assert!(matches!(judge(&body("not_before", 1)), Verdict::Later(_, until) if until == at(1)), "{ahead}");
+            assert!(matches!(judge(&body("not_before", 0)), Verdict::Run(..)), "{ahead}");
+        }
+    }
+
+    #[test]
+    fn it_is_later_than_when_the_job_was_stored_whatever_a_clock_says() {
+        let late = Now { at: Timestamp::from_secs(NOW - 300), measured: false };
+        let lane = Queue::Lane(Lane { priority: Priority::Normal, executor: "probe".parse().unwrap() });
+        let body = format!(r#"{{"type":"probe.ping","not_before":"{}"}}"#, Timestamp::from_secs(NOW));
+        assert!(matches!(verdict_at(late, &lane, NOW, &body), Verdict::Run(..)));
+        let most = Timestamp::from_secs(NOW) + PUT_OFF_MAX;
+        let body = format!(r#"{{"type":"probe.ping","not_before":"{most}"}}"#);
+        assert!(matches!(verdict_at(late, &lane, NOW, &body), Verdict::Later(..)));
     }
 
     #[test]

@@ -14,7 +14,10 @@ use super::{
     certificate::Certificates,
     registration::{Registration, Skew},
 };
-use crate::trust::Trust;
+use crate::{
+    clock::{Clock, Reading},
+    trust::Trust,
+};
 
 /// How long the gateway may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -100,11 +103,12 @@ pub(crate) struct Gateway {
     authority: Option<PathBuf>,
     certificates: Certificates,
     trust: Trust,
+    clock: Clock,
 }
 
 impl Gateway {
-    pub(crate) fn new(api_url: &str, authority: Option<PathBuf>, certificates: Certificates, trust: Trust) -> Self {
-        Self { base: api_url.trim_end_matches('/').to_owned(), authority, certificates, trust }
+    pub(crate) fn new(api_url: &str, authority: Option<PathBuf>, certificates: Certificates, trust: Trust, clock: Clock) -> Self {
+        Self { base: api_url.trim_end_matches('/').to_owned(), authority, certificates, trust, clock }
     }
 
     /// Whether to ask for the agent's certificate now: it has expired, or there is none although the gateway speaks TLS.
@@ -124,8 +128,9 @@ impl Gateway {
         let registered = self.send(proof, &told).await?;
         self.certificates.keep(registered.certificate.as_ref());
         self.trust.pin(&registered.agent_id, registered.signers.as_ref());
-        let skew = Skew::between(sent, Timestamp::now(), registered.now);
-        Ok(Answer { registered, told, skew })
+        let reading = Reading::between(sent, Timestamp::now(), registered.now);
+        self.clock.read(reading);
+        Ok(Answer { registered, told, skew: reading.skew() })
     }
 
     fn later(&self, problem: String) -> EnrolError {

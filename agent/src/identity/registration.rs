@@ -1,4 +1,4 @@
-//! What a registration says of this agent, with a fresh proof each time it is sent; and whether our clock fits the gateway's.
+//! What a registration says of this agent, with a fresh proof each time it is sent; and that our clock does not fit the gateway's.
 
 use muster_schemas::{
     api::Register,
@@ -17,20 +17,6 @@ pub struct Skew {
     pub ours: Timestamp,
     /// What time it is by the gateway's.
     pub theirs: Timestamp,
-}
-
-impl Skew {
-    /// Compares the clocks. `theirs` was read between `sent` and `received`, which are by our clock.
-    pub(crate) fn between(sent: Timestamp, received: Timestamp, theirs: Timestamp) -> Option<Self> {
-        // That of ours which is the nearest to it.
-        let ours = theirs.min(received).max(sent);
-        (ours.apart(theirs) > SKEW_MAX).then_some(Self { ours, theirs })
-    }
-
-    /// Compares our clock with one that was read just now, somewhere else.
-    pub(crate) fn from(ours: Timestamp, theirs: Timestamp) -> Option<Self> {
-        Self::between(ours, ours, theirs)
-    }
 }
 
 /// What this agent says of itself.
@@ -62,25 +48,6 @@ mod tests {
 
     fn at(secs: i64) -> Timestamp {
         Timestamp::from_secs(NOW + secs)
-    }
-
-    #[test]
-    fn clocks_that_are_five_minutes_apart_do_no_harm_and_a_day_is_named_with_both_times() {
-        for theirs in [-600, -300, 0, 300, 600] {
-            assert_eq!(Skew::from(at(0), at(theirs)), None, "{theirs}");
-        }
-        for theirs in [-601, 601, -86_400, 86_400] {
-            let skew = Skew::from(at(0), at(theirs)).unwrap();
-            let text = skew.to_string();
-            assert!(text.contains(&at(0).to_string()) && text.contains(&at(theirs).to_string()), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_time_that_an_answer_took_is_no_skew() {
-        assert_eq!(Skew::between(at(0), at(1200), at(600)), None);
-        assert_eq!(Skew::between(at(0), at(1200), at(1800)), None);
-        assert!(Skew::between(at(0), at(1200), at(1801)).is_some() && Skew::between(at(0), at(1200), at(-601)).is_some());
     }
 
     #[test]

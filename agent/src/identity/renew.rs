@@ -24,7 +24,10 @@ use super::{
     jwt::{Lifetime, renew_after},
     registration::Registration,
 };
-use crate::attempt::live::{Live, Stop};
+use crate::{
+    attempt::live::{Live, Stop},
+    clock::{Clock, Reading},
+};
 
 /// The name of the check that fails while the broker refuses this agent.
 pub(crate) const CHECK: &str = "identity";
@@ -57,6 +60,7 @@ pub(crate) struct Renewal {
     pub(crate) ended: Ended,
     /// Stopped when the broker's refusals are all there is to go by.
     pub(crate) live: Live,
+    pub(crate) clock: Clock,
 }
 
 /// No fresh JWT.
@@ -190,7 +194,9 @@ impl Renewal {
         let answer = answer.map_err(|error| RenewError::Nats(error.to_string()))?;
         let answer: RenewAnswer = wire::decode(&answer.payload).map_err(|error| RenewError::Nats(error.to_string()))?;
         if let Some(theirs) = answer.now {
-            self.compare_clocks(Skew::between(sent, Timestamp::now(), theirs));
+            let reading = Reading::between(sent, Timestamp::now(), theirs);
+            self.clock.read(reading);
+            self.compare_clocks(reading.skew());
         }
         match (answer.jwt, answer.error) {
             (Some(jwt), _) if Lifetime::of(&jwt).is_some() => {

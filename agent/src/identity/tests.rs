@@ -17,6 +17,7 @@ pub(crate) fn stored() -> Stored {
         heartbeat_interval_s: Some(30),
         labels: [("zone".to_owned(), "north".to_owned())].into(),
         joined_with: None,
+        ephemeral: false,
     }
 }
 
@@ -86,6 +87,7 @@ fn answer(agent_id: AgentId, pool: &str) -> Registered {
         now: Timestamp::from_secs(1_800_000_100),
         signers: None,
         certificate: None,
+        ephemeral: false,
     }
 }
 

@@ -119,6 +119,7 @@ impl Bench {
             heartbeat_interval_s: None,
             labels: BTreeMap::new(),
             joined_with: None,
+            ephemeral: false,
         };
         stored.save(&state_dir).unwrap();
         (id, state_dir)

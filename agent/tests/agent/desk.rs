@@ -123,6 +123,7 @@ impl Office {
             now: Timestamp::now(),
             signers: Some(signers()),
             certificate: None,
+            ephemeral: false,
         }
     }
 

@@ -70,6 +70,7 @@ async fn gateway(bench: &Bench, answers: &[StatusCode]) -> (String, Gateway) {
             now: Timestamp::now(),
             signers: Some(crate::desk::signers()),
             certificate: None,
+            ephemeral: false,
         }
     };
     let gateway = Gateway { answers: Arc::new(Mutex::new(answers.to_vec())), registered: Arc::new(registered), seen: Arc::default() };

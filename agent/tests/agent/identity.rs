@@ -152,19 +152,21 @@ async fn an_ephemeral_agent_asks_to_be_removed_and_forgets_who_it_was() {
     let bench = Bench::start().await;
     let mut leavings = bench.gateway.subscribe(subjects::leavings()).await.unwrap();
     bench.gateway.flush().await.unwrap();
-    for refused in [false, true] {
-        let (id, state_dir) = (AgentId::generate(), bench.dir.path().join(format!("ephemeral-{refused}")));
+    // By its own settings, or because the token that it joined with makes it so.
+    for (refused, own) in [(false, true), (true, true), (false, false)] {
+        let (id, state_dir) = (AgentId::generate(), bench.dir.path().join(format!("ephemeral-{refused}-{own}")));
         provision::ensure_commands(&bench.gateway, &bench.pool, &id).await.unwrap();
         let (office, as_id, pool) = (Office::of(&bench), id.clone(), bench.pool.clone());
         let desk = Desk::open(move |asked| {
             let registered = office.registered(asked, &as_id, &pool, Duration::from_secs(3600));
-            Ok(Registered { api_key: Some(secret(Kind::Agent)), ..registered })
+            Ok(Registered { api_key: Some(secret(Kind::Agent)), ephemeral: true, ..registered })
         })
         .await;
-        let settings = [("api_url", desk.url.as_str()), ("join_token", &secret(Kind::Join)), ("ephemeral", "true")];
+        let settings =
+            [("api_url", desk.url.as_str()), ("join_token", &secret(Kind::Join)), ("ephemeral", if own { "true" } else { "false" })];
         let agent = bench.agent_in(id.clone(), state_dir.clone(), 1, &settings).await;
         agent.ready().await;
-        assert!(desk.asked()[0].register.ephemeral);
+        assert_eq!(desk.asked()[0].register.ephemeral, own);
         let (stopped, ()) = tokio::join!(agent.stop(), async {
             let request = next_message(&mut leavings).await;
             assert_eq!(subjects::parse_leave(request.subject.as_str()), Some(id.clone()));

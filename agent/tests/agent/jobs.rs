@@ -144,7 +144,8 @@ async fn a_job_that_runs_for_a_moment_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_waits_for_its_time_and_ends_when_its_time_is_over() {
     let bench = Bench::start().await;
-    let _agent = bench.agent(1).await;
+    let agent = bench.agent(1).await;
+    crate::clock::tell_time(&bench, &agent, 0).await;
     let now = Timestamp::now();
     let (soon, past) = (now + std::time::Duration::from_millis(1500), now - std::time::Duration::from_secs(60));
     let later = bench.submit(json!({"type": "probe.ping", "not_before": soon})).await;

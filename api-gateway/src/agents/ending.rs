@@ -5,18 +5,19 @@
 
 use std::time::Duration;
 
-use async_nats::{Request, RequestErrorKind};
+use async_nats::Request;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use muster_schemas::{
     code::Code,
     control::{IdentityEnd, Order, SettleAnswer, SettleRequest, What},
     names::AgentId,
-    records::{AgentRecord, ApiKeyRecord, KeyOwner, RevocationRecord},
+    records::{AgentRecord, AgentState, ApiKeyRecord, KeyOwner, RevocationRecord},
     subjects,
     time::Timestamp,
     topology::{MARKER_AGE, REVOCATION_AGE},
     wire::{self, V},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     app::{App, Held, create, read, update},
@@ -26,7 +27,9 @@ use crate::{
 
 /// How long the dispatcher may take to carry out what is decided.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait before the dispatcher is looked for again: another one takes over within seconds.
+/// How long an answer is waited for before the question is put again: whoever heard it may have died since.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How long to wait before the dispatcher is looked for again where there is none: another one takes over within seconds.
 const APART: Duration = Duration::from_millis(200);
 /// How long a key may take from its making to the record that names it.
 const JUST_MADE: Duration = Duration::from_secs(60);
@@ -41,7 +44,7 @@ pub(super) async fn cut(app: &App, record: &AgentRecord, why: IdentityEnd, reaso
     // On its way before the keys are refused, since nothing arrives behind that.
     tell(app, &record.id, why, reason).await;
     refuse_keys(app, record).await?;
-    settle(app, &record.id).await
+    settle(app, record).await
 }
 
 /// Revokes the agent's API keys but the one with the prefix `keep`, and withdraws its join tokens. `known` is the key that it had: the copy of all
@@ -116,28 +119,45 @@ async fn tell(app: &App, id: &AgentId, why: IdentityEnd, reason: Option<&str>) {
 ///
 /// # Errors
 /// `settle_pending`.
-pub(super) async fn settle(app: &App, id: &AgentId) -> Result<(), ApiError> {
+async fn settle(app: &App, record: &AgentRecord) -> Result<(), ApiError> {
     let until = Instant::now() + PATIENCE;
-    let body = bytes::Bytes::from(wire::encode(&SettleRequest { v: V, agent_id: id.clone() }));
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let request = Request::new().payload(body.clone()).timeout(Some(left));
-        let why = match app.nats.send_request(subjects::SETTLE, request).await {
-            Ok(answer) => match wire::decode::<SettleAnswer>(&answer.payload) {
-                Ok(SettleAnswer { error: None, .. }) => return Ok(()),
-                Ok(SettleAnswer { error: Some(error), .. }) => error.message,
-                Err(error) => error.to_string(),
-            },
-            // None is active at this moment.
-            Err(error) if error.kind() == RequestErrorKind::NoResponders && left > APART => {
-                sleep(APART).await;
-                continue;
+    // Those before are still listened to: the dispatcher may take longer than the time between two.
+    let mut asked = FuturesUnordered::new();
+    let mut why = "no dispatcher answered".to_owned();
+    while Instant::now() < until {
+        asked.push(ask(app, &record.id, until));
+        match timeout_at(until.min(Instant::now() + AGAIN_AFTER), asked.next()).await {
+            Ok(Some(Some(SettleAnswer { error: None, .. }))) => return Ok(()),
+            Ok(Some(Some(SettleAnswer { error: Some(error), .. }))) => {
+                why = error.message;
+                break;
             }
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(agent = %id, why, "what was decided about an agent is not carried out yet");
-        let detail =
-            "it is stored, and every gateway acts on it; no dispatcher has carried it out yet. Repeat the request once one is active";
-        return Err(ApiError::new(Code::SettlePending, detail).retry_after(Duration::from_secs(2)));
+            Ok(_) | Err(_) => {}
+        }
+        // One that died may have done it, and not said so any more. The record goes last.
+        if matches!(app.buckets.agent(&record.id).await, Ok(None)) {
+            return Ok(());
+        }
+    }
+    tracing::warn!(agent = %record.id, why, "what was decided about an agent is not carried out yet");
+    let then = if record.state == AgentState::Deleting { "; `agent_not_found` (404) then means that it is done" } else { "" };
+    let detail = format!(
+        "it is stored, and every gateway acts on it; no dispatcher has carried it out yet. Repeat the request once one is active{then}"
+    );
+    Err(ApiError::new(Code::SettlePending, detail).retry_after(Duration::from_secs(2)))
+}
+
+/// Puts the question once. `None` if there is no answer, a moment after that is known.
+async fn ask(app: &App, id: &AgentId, until: Instant) -> Option<SettleAnswer> {
+    let body = wire::encode(&SettleRequest { v: V, agent_id: id.clone() });
+    let request = Request::new().payload(body.into()).timeout(Some(until.saturating_duration_since(Instant::now())));
+    let answer = app.nats.send_request(subjects::SETTLE, request).await.map_err(|error| error.to_string());
+    match answer.and_then(|answer| wire::decode(&answer.payload).map_err(|error| error.to_string())) {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            tracing::debug!(agent = %id, error, "no dispatcher answers");
+            sleep(APART).await;
+            None
+        }
     }
 }

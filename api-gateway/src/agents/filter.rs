@@ -178,6 +178,7 @@ mod tests {
             created_at: Timestamp::from_secs(0),
             registered_at: None,
             remote_ip: None,
+            public_key: None,
             metadata: [].into(),
             platform: None,
             draining: false,

@@ -172,5 +172,6 @@ fn registered(app: &App, record: &AgentRecord, api_key: Option<String>, jwt: Str
         now: Timestamp::now(),
         signers: app.signing.present().map(|present| present.signed.clone()),
         certificate,
+        ephemeral: record.ephemeral,
     }
 }

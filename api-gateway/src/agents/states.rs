@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(super) const ENABLE_ABOUT: &str = "One that is disabled or draining takes jobs again. One that is revoked is `pending` from then on, and the answer has a \
-    join token for it, shown once, which works once and for 24 hours: start the agent with it and with an empty state directory. So has one that never \
+    join token for it, shown once, which works once and for 24 hours: give it to the agent, whose state directory may stay. So has one that never \
     registered, whose earlier token then works no more. Those two take the role admin.";
 pub(super) const REVOKE_ABOUT: &str = "Its API key, its join tokens and its credential on the broker stop working, and its connection is cut before this is answered. \
     What it was running is stopped and run by another agent once the lease has run out. The record stays, and with it the name. Revoking it again changes \
@@ -80,7 +80,7 @@ pub(super) async fn enable(State(app): State<App>, caller: Caller, Path(id): Pat
     });
     let record = record.await?;
     tracing::info!(agent = %id, by = caller.key_id, "an agent may register again");
-    let note = "the agent needs an empty state directory: what its vault holds is void".to_owned();
+    let note = "give the agent this join token: the API key in its vault is void; its state directory may stay".to_owned();
     let note = record.registered_at.is_some().then_some(note);
     let agent = shown(&app, record).await?.0.data;
     Ok(Answer(One { data: AgentSecret { agent, join_token: Some(token), api_key: None, expires_at: Some(expires_at), note } }))

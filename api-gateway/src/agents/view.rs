@@ -22,6 +22,8 @@ pub(super) fn status(state: AgentState, standing: Option<&Standing>) -> AgentSta
 pub(super) fn agent(record: AgentRecord, standing: Option<Standing>) -> AgentView {
     AgentView {
         status: status(record.state, standing.as_ref()),
+        // What was last seen of one that is cut off says nothing of what it is.
+        standing: standing.filter(|_| !matches!(record.state, AgentState::Revoked | AgentState::Deleting)),
         labels: record.all_labels(),
         capabilities: record.executors(),
         id: record.id,
@@ -42,7 +44,7 @@ pub(super) fn agent(record: AgentRecord, standing: Option<Standing>) -> AgentVie
         created_at: record.created_at,
         registered_at: record.registered_at,
         remote_ip: record.remote_ip,
-        standing,
+        public_key: record.public_key,
     }
 }
 
@@ -63,7 +65,8 @@ pub(super) fn health(agent: AgentView, beat: Option<Heartbeat>) -> AgentHealth {
 
 #[cfg(test)]
 mod tests {
-    use muster_schemas::{time::Timestamp, wire::V};
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use muster_schemas::{names::AgentId, time::Timestamp, wire::V};
 
     use super::*;
 
@@ -84,6 +87,17 @@ mod tests {
             defaults: None,
             at: Timestamp::from_secs(0),
         }
+    }
+
+    #[test]
+    fn one_that_is_cut_off_is_shown_without_what_was_last_seen_of_it() {
+        let shown = |state| {
+            let (name, pool) = ("a".parse().unwrap(), "p".parse().unwrap());
+            let record = AgentRecord::new(AgentId::generate(), name, pool, Timestamp::from_secs(0));
+            agent(AgentRecord { state, ..record }, Some(standing(Status::Online))).standing.is_some()
+        };
+        assert!(shown(AgentState::Active) && shown(AgentState::Disabled));
+        assert!(!shown(AgentState::Revoked) && !shown(AgentState::Deleting));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Around gate and handler: makes an entry of each request that is audited, and has it stored before the answer goes out.
 //!
-//! It reads the path's parameter, the status, the error's code and, of what was made, the id in the answer; nothing else of a request ever
+//! It reads the path's parameter (see [`super::target`]), the status, the error's code and, of what was made, the id in the answer; nothing else of a request ever
 //! gets into the trail.
 
 use axum::{
@@ -50,10 +50,9 @@ pub(crate) async fn around(
 ) -> Response {
     let noted = Noted::default();
     request.extensions_mut().insert(noted.clone());
-    let named = params.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
     let entry = AuditEntry {
         address: Some(remote.to_string()),
-        target: named,
+        target: params.ok().and_then(|params| super::target::of(path, &params)),
         request_id: Some(request_id.to_string()),
         ..AuditEntry::new(audited.action(path), Actor::nobody(), AuditOutcome::Failed, Timestamp::now())
     };

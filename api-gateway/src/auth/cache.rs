@@ -24,13 +24,28 @@ const BAD_MAX: usize = 1_000;
 const BAD_FOR: Duration = Duration::from_secs(5);
 
 /// What was found of a key.
-pub(crate) type Verdict = Result<Arc<Known>, Refusal>;
+pub(crate) type Verdict = Result<Arc<Known>, Refused>;
+
+/// A key that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) why: Refusal,
+    /// Whose it was, when the secret was right: one who shows a key that was revoked or has expired.
+    pub(crate) whose: Option<Arc<Known>>,
+}
+
+impl From<Refusal> for Refused {
+    /// Nobody's.
+    fn from(why: Refusal) -> Self {
+        Self { why, whose: None }
+    }
+}
 
 /// Keys that were checked.
 #[derive(Default)]
 pub(crate) struct Cache {
     good: HashMap<Digest, Entry<Arc<Known>>>,
-    bad: HashMap<Digest, Entry<Refusal>>,
+    bad: HashMap<Digest, Entry<Refused>>,
     /// Counts changes. What was read before a change must not be entered after it.
     epoch: u64,
     /// Whether changes are heard of. While they are not, nothing is entered.
@@ -46,7 +61,7 @@ struct Entry<T> {
 impl Cache {
     pub(crate) fn get(&self, digest: &Digest, now: Instant) -> Option<Verdict> {
         let good = self.good.get(digest).filter(|entry| entry.until > now).map(|entry| Ok(Arc::clone(&entry.value)));
-        good.or_else(|| self.bad.get(digest).filter(|entry| entry.until > now).map(|entry| Err(entry.value)))
+        good.or_else(|| self.bad.get(digest).filter(|entry| entry.until > now).map(|entry| Err(entry.value.clone())))
     }
 
     /// What to show to [`Cache::enter`]: ask for it before the key's record is read.
@@ -62,7 +77,7 @@ impl Cache {
         let prefix = prefix.to_owned();
         match verdict {
             Ok(known) => insert(&mut self.good, GOOD_MAX, digest, Entry { prefix, value: Arc::clone(known), until: now + GOOD_FOR }, now),
-            Err(refusal) => insert(&mut self.bad, BAD_MAX, digest, Entry { prefix, value: *refusal, until: now + BAD_FOR }, now),
+            Err(refused) => insert(&mut self.bad, BAD_MAX, digest, Entry { prefix, value: refused.clone(), until: now + BAD_FOR }, now),
         }
     }
 
@@ -132,10 +147,10 @@ mod tests {
     fn a_good_key_is_remembered_for_five_minutes_and_a_refused_one_for_seconds() {
         let (mut cache, now) = (listening(), Instant::now());
         cache.enter([1; 32], "a", &known(), 0, now);
-        cache.enter([2; 32], "b", &Err(Refusal::Wrong), 0, now);
+        cache.enter([2; 32], "b", &Err(Refusal::Wrong.into()), 0, now);
         assert!(cache.get(&[1; 32], now + GOOD_FOR - Duration::from_secs(1)).unwrap().is_ok());
         assert!(cache.get(&[1; 32], now + GOOD_FOR).is_none());
-        assert_eq!(cache.get(&[2; 32], now).unwrap().unwrap_err(), Refusal::Wrong);
+        assert_eq!(cache.get(&[2; 32], now).unwrap().unwrap_err(), Refusal::Wrong.into());
         assert!(cache.get(&[2; 32], now + BAD_FOR).is_none());
     }
 
@@ -165,7 +180,7 @@ mod tests {
         let (mut cache, now) = (listening(), Instant::now());
         for n in 0..1_200 {
             enter(&mut cache, n, &known(), now + Duration::from_millis(n.into()));
-            enter(&mut cache, n, &Err(Refusal::Wrong), now + Duration::from_millis(n.into()));
+            enter(&mut cache, n, &Err(Refusal::Wrong.into()), now + Duration::from_millis(n.into()));
         }
         assert_eq!((cache.good.len(), cache.bad.len()), (GOOD_MAX, BAD_MAX));
         assert!(cache.get(&[0; 32], now).is_none());

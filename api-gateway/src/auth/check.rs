@@ -7,8 +7,10 @@ use std::{
 };
 
 use async_nats::{connection::State, jetstream::kv};
+use axum::http::Extensions;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use muster_schemas::{
+    audit::{Actor, ActorKind},
     code::Code,
     records::{
         ApiKeyRecord, JoinTokenRecord, KeyOwner,
@@ -21,7 +23,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Known, Refusal,
-    cache::{Cache, Digest, Verdict},
+    cache::{Cache, Digest, Refused, Verdict},
     hashing::{Hashing, Turn},
     life::{Life, Lives},
     tries::Tries,
@@ -29,6 +31,7 @@ use super::{
 };
 use crate::{
     app::{Buckets, Figures, Held, mirror::Change, read},
+    audit::Noted,
     problem::ApiError,
 };
 
@@ -62,15 +65,16 @@ impl Auth {
         }
     }
 
-    /// Whoever the API key belongs to, a person, a service or an agent, and how long that holds.
-    pub(crate) async fn key(&self, text: &str, remote: IpAddr) -> Result<(Arc<Known>, Life), ApiError> {
+    /// Whoever the API key belongs to, a person, a service or an agent, and how long that holds. Whose it is, or was until it was revoked
+    /// or expired, is noted.
+    pub(crate) async fn key(&self, text: &str, remote: IpAddr, notes: &Extensions) -> Result<(Arc<Known>, Life), ApiError> {
         let parts = Parts::parse(text).filter(|parts| parts.kind != Kind::Join);
         let Some(parts) = parts else {
             self.take_try(remote)?;
             return Err(self.refused(Refusal::Wrong));
         };
         let life = self.lives.enter(parts.prefix.clone());
-        let known = self.known(text, &parts, remote).await?;
+        let known = self.known(text, &parts, remote, notes).await?;
         // Agents show their keys only to register, and are listed with more than that.
         if matches!(known.owner, KeyOwner::Role(_)) {
             self.uses.note(&parts.prefix, remote, Instant::now());
@@ -79,30 +83,37 @@ impl Auth {
         Ok((known, life))
     }
 
-    async fn known(&self, text: &str, parts: &Parts, remote: IpAddr) -> Result<Arc<Known>, ApiError> {
+    async fn known(&self, text: &str, parts: &Parts, remote: IpAddr, notes: &Extensions) -> Result<Arc<Known>, ApiError> {
         let digest = self.digest(text);
         let mut verdict = self.cached(&digest)?;
+        let mut fresh = false;
         if verdict.is_none() {
             let _alone = self.hashing.alone(&digest).await.inspect_err(|_| self.limited())?;
-            verdict = match self.cached(&digest)? {
-                Some(verdict) => Some(verdict),
-                None => return self.looked_up(parts, digest, remote).await?.map_err(|refusal| self.refused(refusal)),
-            };
-        }
-        match verdict {
-            Some(Ok(known)) => expired(&known).map_or(Ok(known), |refusal| Err(self.refused(refusal))),
-            Some(Err(refusal)) => {
-                self.take_try(remote)?;
-                Err(self.refused(refusal))
+            verdict = self.cached(&digest)?;
+            if verdict.is_none() {
+                verdict = Some(self.looked_up(parts, digest, remote).await?);
+                fresh = true;
             }
-            None => Err(self.refused(Refusal::Wrong)),
+        }
+        let verdict = verdict.unwrap_or_else(|| Err(Refusal::Wrong.into()));
+        let whose = verdict.as_ref().map_or_else(|refused| refused.whose.as_deref(), |known| Some(known));
+        whose.inspect(|known| Noted::actor(notes, known.actor()));
+        match verdict {
+            Ok(known) => expired(&known).map_or(Ok(known), |refusal| Err(self.refused(refusal))),
+            Err(refused) => {
+                // Looking it up has taken one.
+                if !fresh {
+                    self.take_try(remote)?;
+                }
+                Err(self.refused(refused.why))
+            }
         }
     }
 
-    /// The record of a join token, its revision, and whether it can be used now. A use is not counted here.
-    pub(crate) async fn token(&self, text: &str, remote: IpAddr) -> Result<Held<JoinTokenRecord>, ApiError> {
+    /// The record of a join token, its revision, and whether it can be used now. A use is not counted here. Which one it is, or was, is noted.
+    pub(crate) async fn token(&self, text: &str, remote: IpAddr, notes: &Extensions) -> Result<Held<JoinTokenRecord>, ApiError> {
         self.tries.check(remote).inspect_err(|_| self.limited())?;
-        let found = self.found_token(text).await;
+        let found = self.found_token(text, notes).await;
         // A check of a token costs next to nothing, so only those that are refused are counted: a thousand agents may join at once.
         if found.as_ref().is_err_and(|error| error.code == Code::TokenInvalid) {
             self.take_try(remote)?;
@@ -110,7 +121,7 @@ impl Auth {
         found
     }
 
-    async fn found_token(&self, text: &str) -> Result<Held<JoinTokenRecord>, ApiError> {
+    async fn found_token(&self, text: &str, notes: &Extensions) -> Result<Held<JoinTokenRecord>, ApiError> {
         let wrong = || self.refused_token("the join token is wrong, or was revoked");
         let parts = Parts::parse(text).filter(|parts| parts.kind == Kind::Join).ok_or_else(wrong)?;
         let held = read::<JoinTokenRecord>(&self.tokens, &parts.prefix).await?.ok_or_else(wrong)?;
@@ -118,6 +129,7 @@ impl Auth {
         if !bool::from(hash.as_bytes().ct_eq(held.record.hash.as_bytes())) {
             return Err(wrong());
         }
+        Noted::actor(notes, Actor::new(ActorKind::JoinToken, &held.record.prefix));
         if let Some(at) = held.record.expires_at.filter(|at| *at <= Timestamp::now()) {
             return Err(self.refused_token(&format!("the join token expired at {at}")));
         }
@@ -168,18 +180,19 @@ impl Auth {
 
     async fn verdict(&self, parts: &Parts, turn: Turn) -> Result<Verdict, ApiError> {
         let Some(Held { record, .. }) = read::<ApiKeyRecord>(&self.keys, &parts.prefix).await? else {
-            return Ok(Err(Refusal::Wrong));
+            return Ok(Err(Refusal::Wrong.into()));
         };
         let fits = matches!((&record.owner, parts.kind), (KeyOwner::Role(_), Kind::Api) | (KeyOwner::Agent(_), Kind::Agent));
         if !fits || !turn.matches(parts.secret.clone(), record.hash).await? {
-            return Ok(Err(Refusal::Wrong));
+            return Ok(Err(Refusal::Wrong.into()));
         }
         // Only who has the secret learns what became of the key.
-        if record.revoked_at.is_some() {
-            return Ok(Err(Refusal::Revoked));
-        }
-        let known = Known { key_id: record.id, name: record.name, owner: record.owner, expires_at: record.expires_at };
-        Ok(expired(&known).map_or(Ok(Arc::new(known)), Err))
+        let known = Arc::new(Known { key_id: record.id, name: record.name, owner: record.owner, expires_at: record.expires_at });
+        let refusal = if record.revoked_at.is_some() { Some(Refusal::Revoked) } else { expired(&known) };
+        Ok(match refusal {
+            Some(why) => Err(Refused { why, whose: Some(known) }),
+            None => Ok(known),
+        })
     }
 
     /// The hash that is kept of a new key's secret. It takes its turn like those that are checked.

@@ -1,15 +1,15 @@
 //! Revoked, given another key, removed: what had been handed out is worth nothing at once, at every gateway.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::StreamExt as _;
 use muster_schemas::{
     control::{IdentityEnd, Order, What},
     names::AgentId,
-    records::{AgentState, PAST_KEYS_MAX, Revoked},
+    records::{AgentState, PAST_KEYS_MAX, Revoked, keys},
     subjects,
     time::Timestamp,
-    wire,
+    topology, wire,
 };
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ async fn a_revoked_agent_is_told_and_refused_everywhere_and_comes_back_only_with
     let mut orders = world.stack.connect(&joined, user).await.subscribe(subjects::control(&id)).await.unwrap();
     let second = body("x");
     come_back(&world.two, key, &second).await.data(200);
+    assert_eq!(world.view(&id).await["public_key"], second["public_key"], "a signature can be traced to its agent");
 
     let revoked = world.admin().post(&format!("{}/revoke", path(&id)), &json!({"reason": "the laptop was lost"})).await.data(200).clone();
     assert_eq!((revoked["status"].as_str(), revoked["revoked"]["reason"].as_str()), (Some("revoked"), Some("the laptop was lost")));
@@ -114,6 +115,38 @@ async fn without_a_dispatcher_it_is_stored_and_said_that_the_connection_is_not_c
         world.dispatch().await;
     });
     revoked.data(200);
+}
+
+#[tokio::test]
+async fn a_question_that_dies_with_a_dispatcher_is_put_again() {
+    let world = World::start().await;
+    let (_, id) = world.agent("web-1").await;
+    world.unheard.store(1, Ordering::Relaxed);
+    assert_eq!(world.admin().delete(&path(&id)).await.status, 204);
+    assert!(world.stack.record(&id).await.is_none());
+    assert_eq!(world.unheard.load(Ordering::Relaxed), 0, "the first one was lost");
+    // One that does it, and dies before it says so.
+    let (_, id) = world.agent("web-2").await;
+    world.unheard.store(usize::MAX, Ordering::Relaxed);
+    let admin = world.admin();
+    let path = path(&id);
+    let (deleted, ()) = tokio::join!(admin.delete(&path), async {
+        eventually("it is being removed", Duration::from_secs(5), async || {
+            world.stack.record(&id).await.filter(|record| record.state == AgentState::Deleting)
+        })
+        .await;
+        world.stack.bucket(topology::AGENTS).await.delete(keys::agent(&id)).await.unwrap();
+    });
+    assert_eq!(deleted.status, 204);
+}
+
+#[tokio::test]
+async fn a_delete_that_is_not_carried_out_yet_says_what_a_404_will_mean() {
+    let world = World::without_dispatcher().await;
+    let (_, id) = world.agent("web-1").await;
+    let pending = world.admin().delete(&path(&id)).await;
+    assert_eq!(pending.code(), "settle_pending");
+    assert!(pending.text.contains("(404) then means that it is done"), "{}", pending.text);
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! A broker with gateways, and a stand-in for the active dispatcher: it carries out removals and says when it is done.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use futures_util::StreamExt as _;
 use muster_broker_config::provision;
@@ -23,6 +26,8 @@ pub(crate) struct World {
     pub(crate) one: Gateway,
     pub(crate) two: Gateway,
     settled: Arc<Mutex<Vec<AgentId>>>,
+    /// So many questions the stand-in does not hear, as one that dies over them.
+    pub(crate) unheard: Arc<AtomicUsize>,
     group: Group,
 }
 
@@ -45,7 +50,7 @@ impl World {
         let (one, two) = (stack.gateway(&[]).await, stack.gateway(&[]).await);
         let core = stack.broker().await;
         provision::ensure_pool(&core, &provision::default_pool("other".parse().unwrap(), Timestamp::now())).await.unwrap();
-        Self { stack, one, two, settled: Arc::default(), group: Group::new("stand-in") }
+        Self { stack, one, two, settled: Arc::default(), unheard: Arc::default(), group: Group::new("stand-in") }
     }
 
     /// Starts the stand-in.
@@ -55,9 +60,12 @@ impl World {
         let mut requests = client.subscribe(subjects::SETTLE).await.unwrap();
         client.flush().await.unwrap();
         let (agents, api_keys) = (self.stack.bucket(topology::AGENTS).await, self.stack.bucket(topology::API_KEYS).await);
-        let (core, settled) = (self.stack.broker().await, Arc::clone(&self.settled));
+        let (core, settled, unheard) = (self.stack.broker().await, Arc::clone(&self.settled), Arc::clone(&self.unheard));
         drop(self.group.spawn(async move {
             while let Some(request) = requests.next().await {
+                if unheard.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    continue;
+                }
                 let SettleRequest { agent_id, .. } = wire::decode(&request.payload).unwrap();
                 let record: Option<AgentRecord> =
                     agents.get(keys::agent(&agent_id)).await.unwrap().map(|bytes| wire::decode(&bytes).unwrap());

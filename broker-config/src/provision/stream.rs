@@ -1,11 +1,11 @@
 //! Brings a stream or consumer to its wanted settings.
 
-use std::time::Duration;
+use std::{sync::Once, time::Duration};
 
 use async_nats::Client;
 use muster_schemas::{
     subjects::broker::{self, ConsumerApi, StreamApi},
-    topology::{Consumer, Stream},
+    topology::{AUDIT, Consumer, Stream},
 };
 use serde_json::{Map, Value, json};
 
@@ -26,11 +26,14 @@ const STORE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Makes the stream, or updates the settings in which it differs. Settings that we do not know stay as they are.
 ///
+/// The audit trail that is there stays as it is: nobody of the control plane may change it. Where it differs, that is logged.
+///
 /// # Errors
 /// [`Error::Conflict`] when a differing setting cannot be changed; otherwise see [`Error`].
 pub async fn ensure_stream(client: &Client, want: &Stream) -> Result<(), Error> {
     for _ in 0..ROUNDS {
         match read(client, &want.name).await? {
+            Some(have) if want.name == AUDIT => return leave(want, &have),
             Some(have) => return update(client, want, &have).await,
             None if create(client, want).await? => return Ok(()),
             // Somebody else was faster, with other settings.
@@ -70,6 +73,17 @@ async fn create(client: &Client, want: &Stream) -> Result<bool, Error> {
     }
 }
 
+/// Says once in the life of a process what differs, and changes nothing.
+fn leave(want: &Stream, have: &Map<String, Value>) -> Result<(), Error> {
+    static SAID: Once = Once::new();
+    if let Some(differing) = told(&differing(&fields(want)?, have)) {
+        SAID.call_once(|| {
+            tracing::warn!(stream = want.name, differing, "the audit trail has other settings than it is made with, and is left as it is");
+        });
+    }
+    Ok(())
+}
+
 async fn update(client: &Client, want: &Stream, have: &Map<String, Value>) -> Result<(), Error> {
     let Some(change) = change(&want.name, &fields(want)?, have)? else { return Ok(()) };
     tracing::info!(stream = want.name, changes = change.said, "updating the stream's settings");
@@ -87,25 +101,45 @@ struct Change {
 
 /// The update that a stream needs; `None` when nothing differs.
 fn change(name: &str, want: &Map<String, Value>, have: &Map<String, Value>) -> Result<Option<Change>, Error> {
-    let (mut body, mut said) = (have.clone(), Vec::new());
-    let absent = OPTIONAL.iter().filter(|field| !want.contains_key(**field)).map(|field| (*field, &Value::Null));
-    for (field, wanted) in want.iter().map(|(field, value)| (field.as_str(), value)).chain(absent) {
-        let there = have.get(field).unwrap_or(&Value::Null);
-        if same(field, wanted, there) {
-            continue;
-        }
-        if FIXED.contains(&field) {
+    let (mut body, differing) = (have.clone(), differing(want, have));
+    for Differing { field, there, wanted } in &differing {
+        if FIXED.contains(field) {
             let (have, want) = (there.to_string(), wanted.to_string());
-            return Err(Error::Conflict { stream: name.to_owned(), field: field.to_owned(), have, want });
+            return Err(Error::Conflict { stream: name.to_owned(), field: (*field).to_owned(), have, want });
         }
-        said.push(format!("`{field}` from {there} to {wanted}"));
         if wanted.is_null() {
-            body.remove(field);
+            body.remove(*field);
         } else {
-            body.insert(field.to_owned(), wanted.clone());
+            body.insert((*field).to_owned(), (*wanted).clone());
         }
     }
-    Ok((!said.is_empty()).then(|| Change { body, said: said.join(", ") }))
+    Ok((!differing.is_empty()).then(|| Change { body, said: said(&differing, "from", "to") }))
+}
+
+/// A setting that is not as wanted.
+struct Differing<'a> {
+    field: &'a str,
+    there: &'a Value,
+    wanted: &'a Value,
+}
+
+fn differing<'a>(want: &'a Map<String, Value>, have: &'a Map<String, Value>) -> Vec<Differing<'a>> {
+    let absent = OPTIONAL.iter().filter(|field| !want.contains_key(**field)).map(|field| (*field, &Value::Null));
+    let all = want.iter().map(|(field, value)| (field.as_str(), value)).chain(absent);
+    all.map(|(field, wanted)| Differing { field, there: have.get(field).unwrap_or(&Value::Null), wanted })
+        .filter(|Differing { field, there, wanted }| !same(field, wanted, there))
+        .collect()
+}
+
+/// What differs in words, for somebody who is to know of it.
+fn told(differing: &[Differing<'_>]) -> Option<String> {
+    (!differing.is_empty()).then(|| said(differing, "is", "instead of"))
+}
+
+/// Each setting with both values, and these words before them.
+fn said(differing: &[Differing<'_>], there_is: &str, wanted_is: &str) -> String {
+    let each = differing.iter().map(|Differing { field, there, wanted }| format!("`{field}` {there_is} {there} {wanted_is} {wanted}"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether two settings mean the same. The broker leaves out what is off, zero or empty; the order of subjects says nothing.
@@ -188,6 +222,13 @@ mod tests {
         let change = change("S", &want, &have).unwrap().unwrap();
         assert!(change.said.contains("`max_msgs` from 4 to 5"), "{}", change.said);
         assert_eq!(Value::Object(change.body), json!({"name": "S", "max_msgs": 5, "placement": {"tags": ["x"]}}));
+    }
+
+    #[test]
+    fn what_is_left_as_it_is_is_named_with_both_values() {
+        let (want, have) = (map(json!({"max_bytes": 5, "retention": "limits"})), map(json!({"max_bytes": 4, "retention": "limits"})));
+        assert_eq!(told(&differing(&want, &have)).unwrap(), "`max_bytes` is 4 instead of 5");
+        assert_eq!(told(&differing(&want, &want)), None);
     }
 
     #[test]

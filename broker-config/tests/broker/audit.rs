@@ -1,6 +1,9 @@
 //! The audit trail stays as it was written, whoever of the control plane asks for something else.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
+use muster_broker_config::provision;
 use muster_schemas::{
     subjects::{self, broker::StreamApi},
     topology::{self, AUDIT},
@@ -57,6 +60,29 @@ async fn nobody_of_the_control_plane_can_take_an_entry_out_of_the_audit_trail() 
         assert_eq!(after["config"][set], json!(true));
     }
     assert_eq!(after["config"]["max_age"].as_u64().map(u128::from), Some(topology::AUDIT_AGE.as_nanos()));
+}
+
+#[tokio::test]
+async fn an_audit_trail_with_other_settings_is_left_as_it_is_and_everything_else_is_made() {
+    for other in [json!({"max_bytes": 1_000_000}), json!({"retention": "interest"})] {
+        let world = World::start().await;
+        let gateway = world.gateway().await;
+        let wanted = topology::fixed_streams().into_iter().find(|stream| stream.name == AUDIT).unwrap();
+        let mut settings = serde_json::to_value(wanted).unwrap();
+        settings.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        let made = gateway.api(StreamApi::Create.subject(AUDIT), settings).await;
+        assert!(made["error"].is_null(), "{made}");
+        let before = info(&gateway).await["config"].clone();
+        for peer in [&gateway, &world.dispatcher().await] {
+            // An update, which neither may ask for, the broker would not answer at all.
+            let quick = tokio::time::timeout(Duration::from_secs(5), provision::provision_fixed(&peer.client));
+            quick.await.expect("it waited for the broker").unwrap();
+        }
+        assert_eq!(info(&gateway).await["config"], before);
+        for bucket in &topology::BUCKETS {
+            assert_eq!(gateway.messages(&topology::bucket_stream(bucket.name)).await, 0, "{}", bucket.name);
+        }
+    }
 }
 
 #[tokio::test]

@@ -24,18 +24,27 @@ What is not named stays. Labels go before those that the agent says itself; thos
 and so are tags. --executor allows some of the executors that the agent has, --no-executors none, --all-executors all.
 With --pool the agent is cut off at once and comes back in the other pool by itself. Commands that wait for it have to end first.";
 
-const STOP_HELP: &str = "Examples:
-  muster agents drain web-3      # before maintenance; it ends what it runs
+const DISABLE_HELP: &str = "Examples:
+  muster agents disable web-3    # it is not to be used for now
   muster agents enable web-3
 
-What it runs, it ends; jobs of its pool go to other agents, and commands wait for it. `muster agents health web-3` shows whether it
-still runs something.";
+What it runs, it ends; it takes nothing new until it is enabled again. Jobs of its pool go to other agents, and commands wait for it.
+It is listed as `disabled`, whether it is there or not. `muster agents drain` does the same, and lists it as it is: take that before maintenance.";
+
+const DRAIN_HELP: &str = "Examples:
+  muster agents drain web-3      # before maintenance
+  muster agents health web-3     # shows whether it still runs something
+  muster agents enable web-3     # afterwards; until then it takes nothing
+
+What it runs, it ends; it takes nothing new until it is enabled again. Jobs of its pool go to other agents, and commands wait for it.
+It is still listed as `online` or `offline`, and `muster agents get web-3` says that it is draining. `muster agents disable` does the same,
+and lists it as `disabled`: take that for one that is not to be used.";
 
 const ENABLE_HELP: &str = "Example:
   muster agents enable web-3
 
-An agent that was revoked, or has never registered, gets a join token for itself, printed once: start it with that and an empty
-state directory. That takes an admin key.";
+An agent that was revoked, or has never registered, gets a join token for itself, printed once: give it that; its
+state directory may stay. That takes an admin key.";
 
 const REVOKE_HELP: &str = "Example:
   muster agents revoke web-3 --reason 'the laptop was stolen'
@@ -84,8 +93,8 @@ pub(crate) enum AgentsCommand {
     /// Change an agent's description, labels, tags, executors or pool
     #[command(after_help = EDIT_HELP)]
     Edit(Box<AgentEditArgs>),
-    /// Let an agent take nothing new until it is enabled again
-    #[command(after_help = STOP_HELP)]
+    /// Take an agent out of use: it takes nothing new until it is enabled again, and is listed as disabled
+    #[command(after_help = DISABLE_HELP)]
     Disable {
         /// Its name or id
         agent: String,
@@ -96,8 +105,8 @@ pub(crate) enum AgentsCommand {
         /// Its name or id
         agent: String,
     },
-    /// Let an agent end what it has and take nothing new
-    #[command(after_help = STOP_HELP)]
+    /// Let an agent end what it has before maintenance: it takes nothing new until it is enabled again, and is still listed as online
+    #[command(after_help = DRAIN_HELP)]
     Drain {
         /// Its name or id
         agent: String,
@@ -237,6 +246,18 @@ Start each agent with it: AGENT_JOIN_TOKEN=mst_join_… AGENT_API_URL=https://mu
 Whoever has the token can put a machine of their own into the pool, so keep it as you keep a password, its life short and its uses few.
 For one certain agent `muster agents create` makes a token that nobody else can use.";
 
+const TOKEN_LIST_HELP: &str = "Examples:
+  muster join-token list
+  muster join-token list --json
+
+Those that are used up or have expired too; never the tokens themselves.";
+
+const TOKEN_DELETE_HELP: &str = "Examples:
+  muster join-token list                  # shows the prefixes
+  muster join-token delete k4q2m7xwab
+
+When this returns, nobody joins with it. Agents that joined with it stay, and need it no more: `muster agents revoke` is what cuts one off.";
+
 /// `muster join-token …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JoinTokenCommand {
@@ -260,8 +281,10 @@ pub(crate) enum JoinTokenCommand {
         ephemeral: bool,
     },
     /// List join tokens
+    #[command(after_help = TOKEN_LIST_HELP)]
     List,
     /// Delete a join token: nobody joins with it any more. Agents that did stay
+    #[command(after_help = TOKEN_DELETE_HELP)]
     Delete {
         /// Its prefix, as `muster join-token list` shows it
         prefix: String,

@@ -51,10 +51,33 @@ const SIGN_HELP: &str = "Example, with the NATS command line:
 
 Agents run the job if the broker stores it within ten minutes. Client libraries sign by themselves: client/examples.";
 
+const KEY_CREATE_HELP: &str = "Examples:
+  muster keys create --name wallboard --role viewer
+  muster keys create --name deploy --role operator --expires-in 90d
+  muster keys create --name anna --role admin --json
+
+A viewer reads jobs, agents and pools; an operator also submits and cancels jobs and stops agents; an admin does everything, making keys too.
+The key is printed once and kept nowhere. Give it to MUSTER_API_KEY, or to a profile.";
+
+const KEY_LIST_HELP: &str = "Examples:
+  muster keys list
+  muster keys list --json
+
+Newest first, those that are revoked or have expired too; never the keys themselves. When a key was last used is written once a minute.";
+
+const KEY_REVOKE_HELP: &str = "Examples:
+  muster keys list
+  muster keys revoke key_01JA8M3N4P5Q6R7S8T9V0W1X2Y
+
+When this returns, the key works at no gateway: new requests are refused, and streams and waits that are open with it end at once. The jobs that it
+submitted run on. There is no way back; make another key first, and put it where this one is used. The last admin key that
+does not expire cannot be revoked.";
+
 /// `muster keys …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Create an API key; it is shown once
+    #[command(after_help = KEY_CREATE_HELP)]
     Create {
         /// What it is for
         #[arg(long)]
@@ -67,8 +90,10 @@ pub(crate) enum KeysCommand {
         expires_in: Option<Period>,
     },
     /// List API keys
+    #[command(after_help = KEY_LIST_HELP)]
     List,
     /// Revoke an API key
+    #[command(after_help = KEY_REVOKE_HELP)]
     Revoke {
         /// Its id, as `muster keys list` shows it
         id: String,

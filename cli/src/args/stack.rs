@@ -43,10 +43,12 @@ const INIT_HELP: &str = "Examples:
   muster init --dir /data --listen 0.0.0.0:4222 --store-dir /data/jetstream
   muster init --dir /data --listen 0.0.0.0:4222 --tls --tls-name muster.example.com --websocket 0.0.0.0:443
 
-It may be run again: what is there stays as it is, and so does every option that is not given. A broker that runs takes other ones at its next
-start; its jobs stay in the old folder when you give another --store-dir. TLS and WebSocket that are on stay on. Certificates of the broker and the dispatcher last for a year; an init
-makes them anew once less than a third of it is left, or for other names. nats-server reads them at its next start, or after
-`nats-server --signal reload`. Those of gateways and agents last for 24 hours and are renewed by themselves.";
+It may be run again: what is there stays as it is, and so does every option that is not given; TLS and WebSocket that are on stay on. A broker
+that runs takes other options at its next start. With another --store-dir it starts with an empty store, and jobs and records stay in the old one.
+
+Certificates of the broker and the dispatcher last for a year; an init makes them anew once less than a third of it is left, or for other names.
+nats-server reads them at its next start, or after `nats-server --signal reload`. Those of gateways and agents last for 24 hours and are renewed
+by themselves.";
 
 /// `muster init`.
 #[derive(Debug, Args)]

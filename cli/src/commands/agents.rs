@@ -159,6 +159,7 @@ fn show(agent: &AgentView, now: Timestamp) -> String {
         ("version", Some(agent.version.clone())),
         ("machine", Some(format!("{} ({} {})", agent.hostname, agent.os, agent.arch))),
         ("address", agent.remote_ip.clone()),
+        ("public key", agent.public_key.clone()),
         ("platform", agent.platform.clone()),
         ("metadata", Some(text::labels(&agent.metadata))),
         ("ephemeral", agent.ephemeral.then(|| "yes: it is removed once it leaves, or has been away for an hour".to_owned())),

@@ -118,7 +118,7 @@ mod tests {
     fn init(dir: &Path, flags: &[&str]) -> String {
         let line = ["muster", "init", "--dir", dir.to_str().unwrap()].into_iter().chain(flags.iter().copied());
         let Command::Init(args) = Cli::try_parse_from(line).unwrap().command else { panic!("not an init") };
-        run(args, true).unwrap();
+        init::init(&args.dir, &options(&args).unwrap()).unwrap();
         std::fs::read_to_string(Layout::new(dir).server_config()).unwrap()
     }
 

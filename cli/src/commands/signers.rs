@@ -58,10 +58,27 @@ fn public_key(given: &str) -> anyhow::Result<String> {
     if Path::new(given).exists() {
         return key_of(Path::new(given));
     }
+    if let Some(error) = seed(given) {
+        return Err(error.into());
+    }
     let shown = if given.starts_with('S') { "what was given" } else { given };
     Err(Failure::new(format!("{shown} is neither a public key (U…) nor a file with credentials"))
         .hint("`muster signers list` shows the keys")
         .into())
+}
+
+/// What to say of a seed that is given in place of a public key; without the seed.
+fn seed(given: &str) -> Option<Failure> {
+    let shape = |text: &str| text.len() > 50 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    if !given.starts_with('S') || !shape(given) {
+        return None;
+    }
+    let public = jwt::key_pair(given, "the seed").ok().map(|pair| pair.public_key()).filter(|key| jwt::check_user_key(key).is_ok());
+    let failure = Failure::new("this is a seed: keep it secret, and give the public key (U…)");
+    Some(match public {
+        Some(key) => failure.hint(format!("its public key is {key}")),
+        None => failure.hint("no user's key has such a seed; `muster signers list` shows the keys"),
+    })
 }
 
 fn table(signers: &[SignerView]) -> String {
@@ -79,6 +96,11 @@ fn table(signers: &[SignerView]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use muster_broker_config::{
+        init::{Broker, InitOptions, init},
+        layout::Account,
+    };
+
     use super::*;
 
     #[test]
@@ -86,5 +108,20 @@ mod tests {
         assert!(public_key("nonsense").unwrap_err().to_string().contains("nonsense"));
         let error = public_key("SUAGSECRETSEED").unwrap_err().to_string();
         assert!(!error.contains("SECRET"), "{error}");
+    }
+
+    #[test]
+    fn of_a_seed_the_public_key_is_told_and_the_seed_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Broker::local(None, folder.path().join("store"));
+        let layout = init(&folder.path().join("d"), &InitOptions { broker, pool: "p".parse().unwrap() }).unwrap().layout;
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        let user = Creds::parse(&read(&layout.gateway_creds())).unwrap().seed;
+        let account = read(&layout.account_key(Account::Core)).trim().to_owned();
+        for (seed, hint) in [(user.as_str(), key_of(&layout.gateway_creds()).unwrap()), (&account, "no user's key".to_owned())] {
+            let failure = public_key(seed).unwrap_err().downcast::<Failure>().unwrap();
+            assert!(failure.message.contains("this is a seed: keep it secret"), "{failure:?}");
+            assert!(failure.hint.as_ref().unwrap().contains(&hint) && !format!("{failure:?}").contains(seed));
+        }
     }
 }

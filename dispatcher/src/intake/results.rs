@@ -94,7 +94,8 @@ impl Results {
             self.figures.signed(mark);
             if mark == Mark::Wrong {
                 let key = keyring::signing_key(&message.headers);
-                let forged = Forged { pool: pool.clone(), job, named: ended.named().cloned(), key };
+                let signer = self.keyring.signer(message);
+                let forged = Forged { pool: pool.clone(), job, named: ended.named().cloned(), signer, key };
                 // One that finds no room is counted all the same.
                 let _ = self.forged.try_send(forged);
             }

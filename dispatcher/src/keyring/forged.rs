@@ -1,4 +1,5 @@
-//! Results with a wrong signature, told to people: each agent in whose name they come at most once a minute, with their number.
+//! Results with a wrong signature, told to people: each agent in whose name they come, and each that signed them, at most once a minute, with their
+//! number.
 //!
 //! Only the active dispatcher tells, of what is stored while it is. All that was stored is in the history, by its mark.
 
@@ -32,6 +33,8 @@ pub(crate) struct Forged {
     pub(crate) job: JobId,
     /// Who it says has ended the job.
     pub(crate) named: Option<AgentId>,
+    /// The agent whose key has signed it; absent when the signature does not hold, or the key is none of an agent's.
+    pub(crate) signer: Option<AgentId>,
     /// The key that its signature names; absent when that can't be read.
     pub(crate) key: Option<String>,
 }
@@ -39,9 +42,9 @@ pub(crate) struct Forged {
 /// What is to be told: the newest one, and how many it stands for.
 pub(crate) type Told = (Forged, u64);
 
-/// Who has been told of, when.
+/// Who has been told of, when: by the agent that is named, and the one that signed.
 #[derive(Debug, Default)]
-pub(crate) struct Forgeries(HashMap<Option<AgentId>, Since>);
+pub(crate) struct Forgeries(HashMap<(Option<AgentId>, Option<AgentId>), Since>);
 
 #[derive(Debug)]
 struct Since {
@@ -52,10 +55,13 @@ struct Since {
 impl Forgeries {
     /// Takes one in. Answers what is to be told now, if it is time.
     pub(crate) fn forged(&mut self, forged: Forged, now: Instant) -> Option<Told> {
-        let named = forged.named.clone().filter(|named| self.0.len() < APART || self.0.contains_key(&Some(named.clone())));
-        match self.0.get_mut(&named) {
+        let mut whose = (forged.named.clone(), forged.signer.clone());
+        if self.0.len() >= APART && !self.0.contains_key(&whose) {
+            whose.0 = None;
+        }
+        match self.0.get_mut(&whose) {
             None => {
-                self.0.insert(named, Since { told: now, untold: None });
+                self.0.insert(whose, Since { told: now, untold: None });
                 Some((forged, 1))
             }
             Some(since) => {
@@ -106,10 +112,10 @@ pub(crate) fn start(tasks: &Tasks, trail: Trail) -> mpsc::Sender<Forged> {
 
 /// Tells people.
 fn tell(trail: &Trail, (forged, count): &Told) {
-    let Forged { pool, job, named, key } = forged;
-    trail.forged(pool, job, named.as_ref(), *count);
-    let (named, key) = (named.as_ref().map(AgentId::as_str), key.as_deref());
-    tracing::warn!(%pool, job_id = %job, named, key, count, "a result is not signed by the agent that it names; it counts in no score");
+    trail.forged(forged, *count);
+    let Forged { pool, job, named, signer, key } = forged;
+    let [named, signer] = [named, signer].map(|agent| agent.as_ref().map(AgentId::as_str));
+    tracing::warn!(%pool, job_id = %job, named, signer, key, count, "a result is not signed by the agent that it names; it counts in no score");
 }
 
 #[cfg(test)]
@@ -118,7 +124,7 @@ mod tests {
     use super::*;
 
     fn forged(named: &AgentId, job: &str) -> Forged {
-        Forged { pool: "p".parse().unwrap(), job: job.parse().unwrap(), named: Some(named.clone()), key: None }
+        Forged { pool: "p".parse().unwrap(), job: job.parse().unwrap(), named: Some(named.clone()), signer: None, key: None }
     }
 
     #[test]
@@ -136,6 +142,15 @@ mod tests {
         assert_eq!(forgeries.forged(forged(&agent, "e"), now + EVERY * 2), Some((forged(&agent, "e"), 2)));
         assert_eq!(forgeries.due(now + EVERY * 3), []);
         assert!(forgeries.0.is_empty(), "whoever has been quiet is forgotten");
+    }
+
+    #[test]
+    fn two_who_sign_in_the_name_of_a_third_are_told_apart() {
+        let (mut forgeries, now, named) = (Forgeries::default(), Instant::now(), AgentId::generate());
+        for _ in 0..2 {
+            let forged = Forged { signer: Some(AgentId::generate()), ..forged(&named, "a") };
+            assert_eq!(forgeries.forged(forged.clone(), now), Some((forged, 1)));
+        }
     }
 
     #[test]

@@ -19,11 +19,11 @@ use muster_runtime::nats::Broker;
 use muster_schemas::{
     control::{IdentityEnd, Order, What},
     names::AgentId,
-    records::{AgentRecord, AgentState, JoinTokenRecord, RevocationRecord, keys},
+    records::{AgentRecord, AgentState, JoinTokenRecord, keys},
     signature::SKEW_MAX,
     subjects::{self, broker::keys_of, js},
     time::Timestamp,
-    topology::{AGENT_JWT_LIFETIME, AGENTS, API_KEYS, JOIN_TOKENS, RESULT_AGE_MAX, REVOCATION_AGE, REVOCATIONS, bucket_stream},
+    topology::{AGENT_JWT_LIFETIME, AGENTS, API_KEYS, JOIN_TOKENS, RESULT_AGE_MAX, bucket_stream},
     wire::{self, V},
 };
 
@@ -129,15 +129,7 @@ impl Remover {
         let now = Timestamp::now();
         let past = record.past_keys.iter().filter(|past| now.since(past.until) < KEY_LIVES).map(|past| &past.public_key);
         for key in record.public_key.iter().chain(past) {
-            let there = broker::entry(self.broker.client(), REVOCATIONS, key, PATIENCE).await?;
-            if there.as_ref().is_some_and(|entry| entry.value.is_some()) {
-                continue;
-            }
-            self.lead()?;
-            let revoked = RevocationRecord { v: V, agent_id: record.id.clone(), until_s: (now + REVOCATION_AGE).secs(), at: now };
-            let revision = there.map_or(0, |entry| entry.revision);
-            // Refused when somebody else has just written the same.
-            broker::write(self.broker.client(), REVOCATIONS, key, Some(wire::encode(&revoked)), revision, PATIENCE).await?;
+            self.revocations.refuse(&record.id, key, now).await?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! two dispatchers do in the moment of a take-over is made good by looking again: after each update, and a moment after becoming active.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,15 +16,17 @@ use muster_broker_config::jwt;
 use muster_runtime::{nats::Broker, shutdown::Shutdown};
 use muster_schemas::{
     names::AgentId,
-    records::RevocationRecord,
+    records::{AgentRecord, RevocationRecord, keys},
     subjects::{broker::keys_of, js},
     time::Timestamp,
-    topology::{REVOCATION_AGE, REVOCATIONS, bucket_stream},
+    topology::{AGENTS, REVOCATION_AGE, REVOCATIONS, bucket_stream},
+    wire::{self, V},
 };
 use tokio::sync::{Mutex, Notify};
 
 use super::{WardenError, account::Account, means::Missing, told};
 use crate::{
+    broker::{self, PATIENCE, Write},
     held::{self, Held, Record},
     intake::follow::{Heard, Listener},
     lease::keeper::Leadership,
@@ -151,11 +153,39 @@ impl Revocations {
             account.replace(before, after).await?;
             for (key, entry) in entries.iter().filter(|(key, _)| revoked.contains_key(*key) && !had.contains_key(*key)) {
                 if let Some(agent) = entry.agent() {
-                    told::cut_off(&self.inner.trail, agent, key);
+                    told::cut_off(&self.inner.trail, agent, key, self.revoker(agent).await.as_deref());
                 }
             }
         }
         Err(WardenError::Restless("the agents' account"))
+    }
+
+    /// Who revoked an agent, if it is revoked; for people.
+    async fn revoker(&self, agent: &AgentId) -> Option<String> {
+        let read = held::record::<AgentRecord>(self.inner.broker.client(), AGENTS, &keys::agent(agent)).await;
+        Some(read.ok()?.0.readable()?.revoked?.by)
+    }
+
+    /// Puts a public key of an agent among those that are refused, unless it is there. Says whether it was not.
+    pub(super) async fn refuse(&self, agent: &AgentId, key: &str, now: Timestamp) -> Result<bool, WardenError> {
+        let client = self.inner.broker.client();
+        let there = broker::entry(client, REVOCATIONS, key, PATIENCE).await?;
+        if there.as_ref().is_some_and(|entry| entry.value.is_some()) {
+            return Ok(false);
+        }
+        if !self.inner.leadership.is_mine() {
+            return Err(WardenError::NotActive);
+        }
+        let revoked = RevocationRecord { v: V, agent_id: agent.clone(), until_s: (now + REVOCATION_AGE).secs(), at: now };
+        let revision = there.map_or(0, |entry| entry.revision);
+        // Refused when somebody else has just written the same.
+        let written = broker::write(client, REVOCATIONS, key, Some(wire::encode(&revoked)), revision, PATIENCE).await?;
+        Ok(matches!(written, Write::Stored(_)))
+    }
+
+    /// The keys that are in the bucket.
+    pub(super) async fn keys(&self) -> Result<BTreeSet<String>, WardenError> {
+        Ok(self.entries().await?.into_keys().collect())
     }
 
     async fn entries(&self) -> Result<BTreeMap<String, Entry>, WardenError> {
@@ -213,7 +243,6 @@ fn wanted(entries: &BTreeMap<String, Entry>, had: &BTreeMap<String, i64>, most: 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
-    use muster_schemas::wire::V;
     use nkeys::KeyPair;
 
     use super::*;

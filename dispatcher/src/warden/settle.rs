@@ -17,7 +17,7 @@ use muster_schemas::{
     wire::{self, V},
 };
 
-use super::{WardenError, removal::Remover, revocations::Revocations};
+use super::{WardenError, removal::Remover, revocations::Revocations, unfinished::Mender};
 use crate::lease::keeper::Leadership;
 
 /// A gateway waits 10 s for its answer: so long a dispatcher waits to become the active one.
@@ -30,12 +30,12 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 const AT_ONCE: usize = 256;
 
 /// The task that answers.
-#[derive(Debug)]
 pub(super) struct Settler {
     pub(super) broker: Broker,
     pub(super) leadership: Leadership,
     pub(super) revocations: Revocations,
     pub(super) remover: Remover,
+    pub(super) mender: Mender,
 }
 
 impl Settler {
@@ -85,6 +85,7 @@ impl Settler {
     }
 
     async fn carry_out(&self, agent: &AgentId) -> Result<(), WardenError> {
+        self.mender.mend(agent).await?;
         self.revocations.settle().await?;
         self.remover.remove(agent).await
     }

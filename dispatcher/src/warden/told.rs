@@ -5,9 +5,14 @@ use muster_schemas::names::{AgentId, AgentName, PoolName};
 use crate::trail::Trail;
 
 /// The broker refuses a public key of an agent from now on.
-pub(super) fn cut_off(trail: &Trail, agent: &AgentId, public_key: &str) {
-    trail.cut_off(agent, public_key);
-    tracing::info!(%agent, public_key, "the broker refuses this key from now on");
+pub(super) fn cut_off(trail: &Trail, agent: &AgentId, public_key: &str, by: Option<&str>) {
+    trail.cut_off(agent, public_key, by);
+    tracing::info!(%agent, public_key, by, "the broker refuses this key from now on");
+}
+
+/// A gateway began to end an agent's identity and did not get to its keys, which are refused from now on.
+pub(super) fn mended(agent: &AgentId, public_keys: &[String]) {
+    tracing::warn!(%agent, ?public_keys, "a gateway left off while it ended this agent's identity; its keys are refused now");
 }
 
 /// An ephemeral agent has been away for too long, and is being removed.

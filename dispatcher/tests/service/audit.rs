@@ -3,7 +3,7 @@
 
 use async_nats::jetstream;
 use muster_schemas::{
-    audit::{ActorKind, AuditEntry, AuditOutcome},
+    audit::{Actor, ActorKind, AuditEntry, AuditOutcome},
     records::AgentState,
     result::Outcome,
     standing::Status,
@@ -17,7 +17,7 @@ use crate::support::{POOL, SOON, Stack, eventually, ran_by};
 
 impl Stack {
     /// The newest entry of an action, and how many there are.
-    async fn audited(&self, action: &str) -> (AuditEntry, usize) {
+    pub(crate) async fn audited(&self, action: &str) -> (AuditEntry, usize) {
         let subject = subjects::audit(action).unwrap();
         eventually(action, SOON, async || {
             let stream = jetstream::new(self.gateway.clone()).get_stream(AUDIT).await.ok()?;
@@ -53,7 +53,19 @@ async fn what_the_dispatcher_does_to_agents_and_finds_out_about_them_is_in_the_t
     }
     let (forged, count) = stack.audited("results.forged").await;
     is(&forged, "forged-1");
-    assert_eq!((forged.actor.id.as_deref(), forged.outcome, count), (Some(twin.id.as_str()), AuditOutcome::Refused, 1));
+    assert_eq!((forged.actor.kind, forged.actor.id.as_deref()), (ActorKind::Agent, Some(liar.id.as_str())), "not the one it names");
+    assert_eq!((forged.outcome, count), (AuditOutcome::Refused, 1));
+    let detail = forged.detail.unwrap();
+    assert!(detail.contains(twin.id.as_str()) && detail.contains(&liar.public_key), "{detail}");
+    // Whoever only writes somebody's key into a signature that does not hold accuses nobody.
+    let (job, body) = ("forged-3".parse().unwrap(), wire::encode(&ran_by(&twin.id, Outcome::Succeeded)));
+    let other = twin.signs(&"another".parse().unwrap(), &body, Timestamp::now());
+    liar.publishes(&job, &body, Some(&other)).await.unwrap();
+    eventually("it is told", SOON, async || {
+        let (forged, _) = stack.audited("results.forged").await;
+        (forged.target.as_deref() == Some("forged-3")).then(|| assert_eq!(forged.actor, Actor::nobody()))
+    })
+    .await;
 
     eventually("both are seen", SOON, async || {
         twin.beats(|_| {}).await;

@@ -16,3 +16,4 @@ mod signatures;
 mod standings;
 mod support;
 mod trust;
+mod unfinished;

@@ -100,6 +100,9 @@ pub struct Registered {
     /// Its client certificate, where the deployment has TLS on and it asked for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// Whether it is removed once it leaves, whatever it says itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
 }
 
 /// A client certificate for an agent, for 24 hours.
@@ -272,6 +275,9 @@ pub struct AgentView {
     /// The address it last registered from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_ip: Option<String>,
+    /// The public key (an nkey that starts with `U`) that it signs results with and proves itself to the broker with, at present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// Whatever its operator keeps with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -290,7 +296,7 @@ pub struct AgentView {
     /// When its API key was last replaced by an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_rotated_at: Option<Timestamp>,
-    /// What the dispatcher says of it; absent before its first heartbeat.
+    /// What the dispatcher says of it; absent before its first heartbeat, and once it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<Standing>,
 }

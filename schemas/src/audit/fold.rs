@@ -1,31 +1,57 @@
 //! Folding entries that are alike, so that a flood of wrong keys cannot fill the trail. Pure: the clock is an argument.
 //!
 //! The first of its kind is written at once. Those behind it are counted, and one entry a minute stands for them. How many kinds are
-//! followed at a time is bounded: what comes beyond that is folded into one kind, whatever it was, so the trail grows by a bounded number
-//! of entries a minute whoever asks for what from where.
+//! followed at a time is bounded: what comes beyond that is folded into coarser kinds, so the trail grows by a bounded number of entries a
+//! minute whoever asks for what from where.
+//!
+//! Who proved to be somebody has room of their own, and each of them only some of it: neither a flood by nobody nor one by somebody else
+//! takes away who it was. What was done keeps its action however much comes.
 
 use std::{
     collections::{HashMap, hash_map},
     time::Duration,
 };
 
-use super::{Actor, ActorKind, AuditEntry};
+use super::{Actor, ActorKind, AuditEntry, AuditOutcome};
 use crate::{code::Code, time::Timestamp};
 
 /// How often an entry stands for those that were counted.
 pub const FOLD_EVERY: Duration = Duration::from_secs(60);
-/// Kinds that are followed at a time. At some 300 bytes an entry, a flood of as many kinds without end takes 27 MB a day.
+/// Kinds by nobody that are followed at a time. At some 300 bytes an entry, a flood of as many kinds without end takes 27 MB a day.
 pub const FOLDS_MAX: usize = 64;
-/// The action of what is folded beyond [`FOLDS_MAX`].
+/// Kinds by those who proved to be somebody that are followed at a time.
+pub const PROVEN_MAX: usize = 128;
+/// How many of [`PROVEN_MAX`] are one identity's.
+const IDENTITY_MAX: usize = 32;
+/// Identities and addresses that are told apart beyond that.
+const OVER_MAX: usize = 64;
+/// How many of [`OVER_MAX`] are one identity's.
+const IDENTITY_OVER_MAX: usize = 4;
+/// The action of what was refused and is folded beyond the bounds.
 pub const FOLDED_ACTION: &str = "requests.refused";
+
+/// How much of an entry tells its kind from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Grain {
+    /// All that makes entries alike.
+    Whole,
+    /// Who and from where.
+    Identity,
+    /// What sort of identity.
+    Bare,
+}
 
 /// What makes entries alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
+    grain: Grain,
     actor: ActorKind,
     id: Option<String>,
     address: Option<String>,
     action: String,
+    /// Of changes that somebody tried: which of them were tried is worth more than an entry.
+    target: Option<String>,
+    outcome: AuditOutcome,
     code: Option<Code>,
 }
 
@@ -46,19 +72,7 @@ pub struct Fold {
 impl Fold {
     /// Takes an entry, and gives it back when it is the first of its kind: it is to be written now.
     pub fn take(&mut self, entry: AuditEntry, now: Timestamp) -> Option<AuditEntry> {
-        let (mut entry, mut kind) = (entry.clone(), Kind::of(&entry));
-        if !self.kinds.contains_key(&kind) && self.kinds.len() >= FOLDS_MAX {
-            entry = AuditEntry {
-                action: FOLDED_ACTION.to_owned(),
-                actor: Actor { kind: entry.actor.kind, id: None, name: None },
-                address: None,
-                target: None,
-                detail: None,
-                request_id: None,
-                ..entry
-            };
-            kind = Kind::of(&entry);
-        }
+        let (mut entry, kind) = self.grained(entry);
         match self.kinds.entry(kind) {
             hash_map::Entry::Vacant(place) => {
                 place.insert(Counted { since: now, count: 0, last: entry.clone() });
@@ -73,6 +87,41 @@ impl Fold {
                 None
             }
         }
+    }
+
+    /// The entry as coarse as there is room for, and its kind.
+    fn grained(&self, entry: AuditEntry) -> (AuditEntry, Kind) {
+        let whole = Kind::of(&entry, Grain::Whole);
+        if self.has_room(&whole) {
+            return (entry, whole);
+        }
+        if entry.actor.kind != ActorKind::Nobody {
+            let coarse = coarse(&entry);
+            let kind = Kind::of(&coarse, Grain::Identity);
+            if self.has_room(&kind) {
+                return (coarse, kind);
+            }
+        }
+        let actor = Actor { kind: entry.actor.kind, id: None, name: None };
+        let bare = AuditEntry { actor, address: None, ..coarse(&entry) };
+        let kind = Kind::of(&bare, Grain::Bare);
+        (bare, kind)
+    }
+
+    /// Whether a kind is followed, or can be.
+    fn has_room(&self, kind: &Kind) -> bool {
+        if self.kinds.contains_key(kind) {
+            return true;
+        }
+        let count = |alike: &dyn Fn(&Kind) -> bool| self.kinds.keys().filter(|other| other.grain == kind.grain && alike(other)).count();
+        if !kind.is_proven() {
+            return count(&|other| !other.is_proven()) < FOLDS_MAX;
+        }
+        let (most, most_of_one) = match kind.grain {
+            Grain::Whole => (PROVEN_MAX, IDENTITY_MAX),
+            Grain::Identity | Grain::Bare => (OVER_MAX, IDENTITY_OVER_MAX),
+        };
+        count(&Kind::is_proven) < most && count(&|other| (other.actor, &other.id) == (kind.actor, &kind.id)) < most_of_one
     }
 
     /// The entries that stand for what was counted for a minute. A kind of which nothing came in that time is forgotten.
@@ -104,75 +153,37 @@ impl Counted {
     }
 }
 
+/// Without what was asked for, unless it was done: that keeps its action, of which there are only so many.
+fn coarse(entry: &AuditEntry) -> AuditEntry {
+    let refused = entry.outcome == AuditOutcome::Refused;
+    AuditEntry {
+        action: if refused { FOLDED_ACTION.to_owned() } else { entry.action.clone() },
+        target: None,
+        detail: None,
+        request_id: None,
+        ..entry.clone()
+    }
+}
+
 impl Kind {
-    fn of(entry: &AuditEntry) -> Self {
+    fn of(entry: &AuditEntry, grain: Grain) -> Self {
+        let changes = entry.actor.kind != ActorKind::Nobody && !entry.action.ends_with(".read");
         Self {
+            grain,
             actor: entry.actor.kind,
             id: entry.actor.id.clone(),
             address: entry.address.clone(),
             action: entry.action.clone(),
+            target: entry.target.clone().filter(|_| changes),
+            outcome: entry.outcome,
             code: entry.code,
         }
+    }
+
+    fn is_proven(&self) -> bool {
+        self.actor != ActorKind::Nobody
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
-    use super::*;
-    use crate::audit::AuditOutcome;
-
-    fn refused(address: &str, target: &str) -> AuditEntry {
-        AuditEntry {
-            actor: Actor::nobody(),
-            address: Some(address.into()),
-            target: Some(target.into()),
-            code: Some(Code::Unauthenticated),
-            ..AuditEntry::new("agents.read", Actor::nobody(), AuditOutcome::Refused, Timestamp::from_secs(0))
-        }
-    }
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_secs(1_000_000 + seconds)
-    }
-
-    #[test]
-    fn the_first_is_written_at_once_and_the_rest_once_a_minute_with_their_count() {
-        let mut fold = Fold::default();
-        assert_eq!(fold.take(refused("10.0.0.1", "a"), at(0)).unwrap().count, None);
-        for second in 1..=100 {
-            assert!(fold.take(refused("10.0.0.1", "a"), at(second)).is_none());
-        }
-        assert!(fold.due(at(59)).is_empty());
-        let due = fold.due(at(101));
-        assert_eq!((due.len(), due[0].count, due[0].target.as_deref()), (1, Some(100), Some("a")));
-        assert!(fold.take(refused("10.0.0.1", "a"), at(102)).is_none(), "it goes on: the next entry is that of the next minute");
-        assert_eq!(fold.due(at(161))[0].count, Some(1));
-        assert!(fold.due(at(221)).is_empty(), "nothing came for a minute");
-        assert!(fold.take(refused("10.0.0.1", "a"), at(222)).is_some(), "so the next one is a first one");
-    }
-
-    #[test]
-    fn others_are_not_folded_with_it_and_of_several_targets_none_is_named() {
-        let mut fold = Fold::default();
-        assert!(fold.take(refused("10.0.0.1", "a"), at(0)).is_some());
-        assert!(fold.take(refused("10.0.0.2", "a"), at(0)).is_some());
-        assert!(fold.take(AuditEntry { code: Some(Code::Forbidden), ..refused("10.0.0.1", "a") }, at(0)).is_some());
-        for target in ["a", "b", "b"] {
-            assert!(fold.take(refused("10.0.0.1", target), at(1)).is_none());
-        }
-        let ended = fold.end();
-        assert_eq!((ended.len(), ended[0].count, &ended[0].target), (1, Some(3), &None));
-        assert!(fold.end().is_empty());
-    }
-
-    #[test]
-    fn a_flood_from_everywhere_is_a_bounded_number_of_entries() {
-        let mut fold = Fold::default();
-        let first = (0..10_000).filter_map(|n| fold.take(refused(&format!("10.0.{}.{}", n / 250, n % 250), "a"), at(0))).count();
-        assert_eq!(first, FOLDS_MAX + 1);
-        let due = fold.due(at(60));
-        assert_eq!(due.len(), 1);
-        assert_eq!((due[0].action.as_str(), &due[0].address, due[0].count), (FOLDED_ACTION, &None, Some(10_000 - FOLDS_MAX as u64 - 1)));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 
 use muster_schemas::{
     api::{JobState, JobView, WhyAgent, WhyAgents, WhyFacts, WhyQueue, WhyReason},
+    records::AgentState,
     standing::Status,
     time::Timestamp,
     topology::ACK_WAIT,
@@ -39,7 +40,8 @@ fn ended(view: &JobView) -> Option<(WhyReason, String)> {
 }
 
 fn running(view: &JobView, facts: &WhyFacts) -> Option<(WhyReason, String)> {
-    let gone = facts.agent.as_ref().is_some_and(|agent| agent.state.is_none() || agent.status == Some(Status::Offline));
+    let gone = |agent: &WhyAgent| agent.state.is_none() || cut_off(agent).is_some() || agent.status == Some(Status::Offline);
+    let gone = facts.agent.as_ref().is_some_and(gone);
     if view.state != JobState::Running || gone {
         return None;
     }
@@ -47,16 +49,31 @@ fn running(view: &JobView, facts: &WhyFacts) -> Option<(WhyReason, String)> {
     Some((WhyReason::Running, format!("It does not wait: {who} runs attempt {} of it{}.", facts.attempt, since(facts))))
 }
 
+/// What was done to an agent whose identity has ended: what it ran is stopped.
+fn cut_off(agent: &WhyAgent) -> Option<&'static str> {
+    match agent.state? {
+        AgentState::Revoked => Some("was revoked"),
+        AgentState::Deleting => Some("is being removed"),
+        _ => None,
+    }
+}
+
 /// A job that was begun by an agent that is gone: who gets it next, and what keeps them from it.
 fn lost(view: &JobView, facts: &WhyFacts) -> (WhyReason, String) {
     let who = facts.agent.as_ref().map_or_else(|| "an agent".to_owned(), name);
-    let begun = format!("{} began attempt {} of it{}, and is not heard of any more", capital(&who), facts.attempt, at(facts));
+    let ended = facts.agent.as_ref().and_then(cut_off);
+    let became = ended.unwrap_or("is not heard of any more");
+    let begun = format!("{} began attempt {} of it{}, and {became}", capital(&who), facts.attempt, at(facts));
     if let Some(target) = &facts.target {
         let (reason, sentence) =
             command::absent(target).unwrap_or((WhyReason::Running, "It gets the command again when it is back.".into()));
         return (reason, format!("{begun}. {sentence}"));
     }
-    let begun = format!("{begun}: {} s after its last sign of life the job goes to another one.", ACK_WAIT.as_secs());
+    let lease = ACK_WAIT.as_secs();
+    let begun = match ended {
+        Some(_) => format!("{begun}: once its lease has run out, in {lease} s at most, the job goes to another one."),
+        None => format!("{begun}: {lease} s after its last sign of life the job goes to another one."),
+    };
     match waits(view, facts) {
         (reason @ (WhyReason::PoolPaused | WhyReason::NoAgent | WhyReason::NoneOnline | WhyReason::NoneAccepting), sentence) => {
             (reason, format!("{begun} {sentence}"))
@@ -182,7 +199,7 @@ pub(super) fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_schemas::{lane::Priority, names::AgentId, records::AgentState};
+    use muster_schemas::{lane::Priority, names::AgentId};
 
     use super::*;
 
@@ -257,6 +274,9 @@ mod tests {
         let (reason, sentence) = says(&none);
         assert_eq!(reason, WhyReason::NoneOnline);
         assert!(sentence.starts_with("Agent `a` began attempt 1") && sentence.ends_with("is online: agent `a` (offline)."), "{sentence}");
+        let revoked = WhyAgent { state: Some(AgentState::Revoked), status: Some(Status::Online), ..agent(Some("a")) };
+        let sentence = says(&gone(revoked)).1;
+        assert!(sentence.starts_with("Agent `a` began attempt 1 of it, and was revoked: once its lease has run out"), "{sentence}");
         let there = WhyAgent { state: Some(AgentState::Active), status: Some(Status::Online), ..agent(Some("a")) };
         assert!(says(&gone(there)).1.starts_with("It does not wait: agent `a` runs attempt 1"));
     }
