@@ -284,7 +284,7 @@ pub struct AgentView {
     /// What it is meant to run on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    /// Whether it takes nothing new until it has nothing left to do.
+    /// Whether it finishes what it has and takes nothing new, until it is enabled again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
     /// Whether it is removed once it leaves.
