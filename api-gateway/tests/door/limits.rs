@@ -48,8 +48,8 @@ async fn an_address_may_send_so_many_requests_a_second_whatever_it_sends() {
     let gateway = stack.gateway(&[("requests_per_second_per_address", "5"), ("trusted_proxies", "127.0.0.1")]).await;
     let from =
         async |path: &str, address: &str| send(gateway.anybody().request(Method::GET, path).header("x-forwarded-for", address)).await;
-    for path in ["/healthz", "/nothing", POOLS] {
-        let address = format!("203.0.113.{}", path.len());
+    for (number, path) in ["/healthz", "/nothing", POOLS].into_iter().enumerate() {
+        let address = format!("203.0.113.{number}");
         let answers = join_all((0..40).map(|number| {
             let forwarded = format!("10.9.9.{number}, {address}");
             let from = &from;
