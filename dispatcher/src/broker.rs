@@ -2,12 +2,16 @@
 //!
 //! It decides nothing and keeps nothing. Streams and consumers are followed in [`crate::intake`]; lanes are made by `broker-config`.
 
+mod place;
+
+pub(crate) use place::place;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind, StatusCode, header, jetstream};
+use async_nats::{Client, HeaderMap, Request, RequestErrorKind, StatusCode, header};
 use bytes::Bytes;
 use muster_schemas::{
     headers,
@@ -337,25 +341,6 @@ pub(crate) async fn store(client: &Client, subject: String, headers: HeaderMap, 
         Answer::Error { error } if error.err_code == LIMIT_REACHED && error.description.contains("per subject") => Ok(Stored::Before),
         Answer::Error { error } => Err(BrokerError::Refused { what: subject, why: error.description }),
     }
-}
-
-/// Where a message stands in its stream, from the subject that its acknowledgement would go to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) sequence: u64,
-    /// When the broker stored it.
-    pub(crate) stored: Timestamp,
-    /// How many the consumer has after it.
-    pub(crate) pending: u64,
-    /// Its number in what the consumer gave out.
-    pub(crate) number: u64,
-}
-
-/// Reads a message's place. `None` when it did not come from a consumer.
-pub(crate) fn place(message: &jetstream::Message) -> Option<Place> {
-    let info = message.info().ok()?;
-    let stored = Timestamp::from_nanos(i64::try_from(info.published.unix_timestamp_nanos()).ok()?);
-    Some(Place { sequence: info.stream_sequence, stored, pending: info.pending, number: info.consumer_sequence })
 }
 
 #[derive(Deserialize)]
