@@ -14,7 +14,7 @@ use muster_schemas::{
     heartbeat::{Heartbeat, Load, Slots},
     names::AgentId,
     records::{AgentState, keys},
-    standing::{Standing, Status},
+    standing::Standing,
     subjects::{self, broker},
     time::Timestamp,
     topology,
@@ -286,22 +286,7 @@ async fn an_agents_health_is_its_standing_and_its_last_heartbeat() {
     let pool = POOL.parse().unwrap();
     client.publish(subjects::heartbeat(&pool, &id), wire::encode(&beat).into()).await.unwrap();
     client.flush().await.unwrap();
-    let standing = Standing {
-        v: V,
-        score: 97.5,
-        heartbeat_part: 50.0,
-        success_part: 47.5,
-        status: Status::Online,
-        rank: 0,
-        pull_priority: 0,
-        accepting_agents: 1,
-        accepting: true,
-        reason: None,
-        executors: None,
-        twin: false,
-        defaults: None,
-        at,
-    };
+    let standing = Standing { score: 97.5, success_part: 47.5, ..Standing::first(at) };
     let options = async_nats::ConnectOptions::with_credentials_file(stack.deployment.layout.dispatcher_creds()).await.unwrap();
     let dispatcher = options.custom_inbox_prefix(broker::dispatcher_inbox("test")).connect(stack.server.url()).await.unwrap();
     let key = subjects::js::key(topology::STANDINGS, &keys::standing(&pool, &id));

@@ -66,27 +66,12 @@ pub(super) fn health(agent: AgentView, beat: Option<Heartbeat>) -> AgentHealth {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_schemas::{names::AgentId, time::Timestamp, wire::V};
+    use muster_schemas::{names::AgentId, time::Timestamp};
 
     use super::*;
 
     fn standing(status: Status) -> Standing {
-        Standing {
-            v: V,
-            score: 0.0,
-            heartbeat_part: 0.0,
-            success_part: 0.0,
-            status,
-            rank: 0,
-            pull_priority: 0,
-            accepting_agents: 1,
-            accepting: true,
-            reason: None,
-            executors: None,
-            twin: false,
-            defaults: None,
-            at: Timestamp::from_secs(0),
-        }
+        Standing { score: 0.0, heartbeat_part: 0.0, success_part: 0.0, status, ..Standing::first(Timestamp::from_secs(0)) }
     }
 
     #[test]

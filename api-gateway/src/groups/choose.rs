@@ -85,7 +85,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
     use std::collections::BTreeSet;
 
-    use muster_schemas::{time::Timestamp, wire::V};
+    use muster_schemas::time::Timestamp;
 
     use super::*;
 
@@ -100,20 +100,12 @@ mod tests {
 
     fn standing(status: Status, accepting: bool) -> Arc<Standing> {
         Arc::new(Standing {
-            v: V,
             score: 0.0,
             heartbeat_part: 0.0,
             success_part: 0.0,
             status,
-            rank: 0,
-            pull_priority: 0,
-            accepting_agents: 1,
             accepting,
-            reason: None,
-            executors: None,
-            twin: false,
-            defaults: None,
-            at: Timestamp::from_secs(0),
+            ..Standing::first(Timestamp::from_secs(0))
         })
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn judge(pool: PoolName, paused: Option<&Paused>, agents: AgentCounts
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_schemas::{names::AgentId, time::Timestamp, wire::V};
+    use muster_schemas::{names::AgentId, time::Timestamp};
 
     use super::*;
 
@@ -61,22 +61,7 @@ mod tests {
 
     fn standing(status: Status, accepting: bool) -> Option<Standing> {
         let at = Timestamp::from_secs(0);
-        Some(Standing {
-            v: V,
-            score: 0.0,
-            heartbeat_part: 0.0,
-            success_part: 0.0,
-            status,
-            rank: 0,
-            pull_priority: 0,
-            accepting_agents: 1,
-            accepting,
-            reason: None,
-            executors: None,
-            twin: false,
-            defaults: None,
-            at,
-        })
+        Some(Standing { score: 0.0, heartbeat_part: 0.0, success_part: 0.0, status, accepting, ..Standing::first(at) })
     }
 
     #[test]

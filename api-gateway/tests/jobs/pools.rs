@@ -1,13 +1,6 @@
 //! Pools over REST.
 
-use muster_schemas::{
-    records::keys,
-    standing::{Standing, Status},
-    subjects::js,
-    time::Timestamp,
-    topology,
-    wire::{self, V},
-};
+use muster_schemas::{records::keys, standing::Standing, subjects::js, time::Timestamp, topology, wire};
 use serde_json::{Value, json};
 
 use crate::world::{World, eventually};
@@ -146,22 +139,7 @@ async fn health_counts_the_queue_and_the_agents() {
     })
     .await;
     let dispatcher = world.dispatcher().await;
-    let standing = Standing {
-        v: V,
-        score: 100.0,
-        heartbeat_part: 50.0,
-        success_part: 50.0,
-        status: Status::Online,
-        rank: 0,
-        pull_priority: 0,
-        accepting_agents: 1,
-        accepting: true,
-        reason: None,
-        executors: None,
-        twin: false,
-        defaults: None,
-        at: Timestamp::now(),
-    };
+    let standing = Standing { ..Standing::first(Timestamp::now()) };
     dispatcher
         .request(js::key(topology::STANDINGS, &keys::standing(&agent.pool, &agent.id)), wire::encode(&standing).into())
         .await

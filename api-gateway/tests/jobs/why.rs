@@ -39,22 +39,8 @@ async fn registered(world: &World, agent: &Agent, name: &str, executors: &[&str]
 }
 
 pub(crate) async fn standing(world: &World, agent: &Agent, status: Status, refusal: Option<&str>) {
-    let standing = Standing {
-        v: V,
-        score: 100.0,
-        heartbeat_part: 50.0,
-        success_part: 50.0,
-        status,
-        rank: 0,
-        pull_priority: 0,
-        accepting_agents: 1,
-        accepting: refusal.is_none(),
-        reason: refusal.map(str::to_owned),
-        executors: None,
-        twin: false,
-        defaults: None,
-        at: Timestamp::now(),
-    };
+    let standing =
+        Standing { status, accepting: refusal.is_none(), reason: refusal.map(str::to_owned), ..Standing::first(Timestamp::now()) };
     let subject = js::key(topology::STANDINGS, &keys::standing(&agent.pool, &agent.id));
     world.dispatcher().await.request(subject, wire::encode(&standing).into()).await.unwrap();
 }

@@ -201,11 +201,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use std::time::Duration;
 
-    use muster_schemas::{
-        heartbeat::{Load, Slots},
-        standing::Status,
-        wire::V,
-    };
+    use muster_schemas::heartbeat::{Load, Slots};
 
     use super::*;
 
@@ -214,22 +210,7 @@ mod tests {
     }
 
     fn standing() -> Standing {
-        Standing {
-            v: V,
-            score: 97.5,
-            heartbeat_part: 50.0,
-            success_part: 47.5,
-            status: Status::Online,
-            rank: 0,
-            pull_priority: 0,
-            accepting_agents: 1,
-            accepting: true,
-            reason: None,
-            executors: None,
-            twin: false,
-            defaults: None,
-            at: at(),
-        }
+        Standing { score: 97.5, success_part: 47.5, ..Standing::first(at()) }
     }
 
     #[test]
