@@ -96,6 +96,10 @@ impl Pulse {
             fault: core.spool.is_full().then(|| "the spool is full: the broker takes no results".to_owned()),
             last_error: core.figures.last_error(),
             labels: Default::default(),
+            description: None,
+            sealing: None,
+            credentials: Default::default(),
+            vault: None,
             draining: self.0.draining.load(Ordering::Relaxed),
             goodbye,
         }

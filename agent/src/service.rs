@@ -71,12 +71,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     let wrong = |problem| ConfigError::from_problem(Layer::Defaults, problem);
     config.check().map_err(wrong)?;
     let name = config.agent_name().map_err(wrong)?;
-    let settings = executors::Settings {
-        allow_private_network: config.allow_private_network,
-        log_bytes: config.job_log_limit.get(),
-        ..executors::Settings::default()
-    };
-    let registry = Registry::new(&config.executors, settings)?;
+    let settings = executors::Settings { log_bytes: config.job_log_limit.get(), ..executors::Settings::default() };
+    let options = executors::Options { settings, allow_private_network: config.allow_private_network };
+    let registry = Registry::new(&config.executors, &options)?.that_work_here().await;
     let metrics = Metrics::new();
     let figures = Figures::new(&metrics)?;
     let readiness = Readiness::new([upkeep::BROKER, renew::CHECK, follow::CHECK]);

@@ -129,6 +129,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::ScheduleNotFound
         | Code::GroupNotFound
         | Code::SignerNotFound
+        | Code::ConnectionNotFound
         | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::JobFinished
@@ -141,9 +142,12 @@ pub fn status(code: Code) -> StatusCode {
         | Code::NoAgentMatches
         | Code::GroupFinished
         | Code::AgentBusy
+        | Code::ConnectionExists
+        | Code::ConnectionUndelivered
+        | Code::RevisionConflict
         | Code::PoolNotEmpty => StatusCode::CONFLICT,
         Code::RateLimited | Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
-        Code::BrokerUnavailable | Code::HistoryUnavailable | Code::SettlePending | Code::SigningUnavailable => {
+        Code::BrokerUnavailable | Code::HistoryUnavailable | Code::SettlePending | Code::SigningUnavailable | Code::VaultUnavailable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Code::AgentSilent => StatusCode::GATEWAY_TIMEOUT,

@@ -279,6 +279,10 @@ async fn an_agents_health_is_its_standing_and_its_last_heartbeat() {
         fault: None,
         last_error: Some("a job failed".into()),
         labels: Default::default(),
+        description: None,
+        sealing: None,
+        credentials: Default::default(),
+        vault: None,
         draining: false,
         goodbye: false,
     };

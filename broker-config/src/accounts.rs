@@ -38,11 +38,14 @@ pub fn core_exports() -> Vec<Export> {
         single(broker::direct_gets(topology::EVENTS)),
         single(broker::direct_gets(&bucket_stream(topology::STANDINGS))),
         single(broker::direct_gets(&bucket_stream(topology::TRUST))),
+        single(broker::direct_gets(&bucket_stream(topology::CONNECTIONS))),
+        single(broker::direct_gets(&bucket_stream(topology::MAILBOXES))),
     ];
     exports.extend([About::Result, About::Event, About::Log, About::Dead].map(|about| single(about.all())));
     exports.extend([
         Export::Stream(broker::keys_of(topology::STANDINGS)),
         Export::Stream(broker::keys_of(topology::TRUST)),
+        Export::Stream(broker::keys_of(topology::MAILBOXES)),
         Export::Stream(broker::CONTROLS.into()),
     ]);
     exports

@@ -4,6 +4,7 @@
 //! everything. What may cross from `FLEET` to `CORE` at all is in [`crate::accounts`].
 
 use muster_schemas::{
+    connection,
     names::{AgentId, PoolName},
     records::keys,
     signature::SIGNERS_KEY,
@@ -103,6 +104,8 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
     let (jobs, standing) = (jobs_stream(pool), js::key(topology::STANDINGS, &keys::standing(pool, id)));
     // The same for every agent, and public keys only: whose jobs are run.
     let signers = js::key(topology::TRUST, SIGNERS_KEY);
+    let mailbox = js::key(topology::MAILBOXES, &connection::keys::mailbox(id));
+    let connections = js::key(topology::CONNECTIONS, &connection::keys::records_of(pool));
     let mut publish = vec![
         broker::pulls_of(&jobs),
         js::next(topology::COMMANDS, id.as_str()),
@@ -114,6 +117,9 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
         broker::direct_gets_about(topology::EVENTS, About::Event, pool),
         js::direct_get(&bucket_stream(topology::STANDINGS), &standing),
         js::direct_get(&bucket_stream(topology::TRUST), &signers),
+        // Where jobs that name a connection go, and the credentials that were sealed to this agent.
+        js::direct_get(&bucket_stream(topology::CONNECTIONS), &connections),
+        js::direct_get(&bucket_stream(topology::MAILBOXES), &mailbox),
         // Messages to itself, with which it ends an inbox without losing a job (tests/broker/drain.rs).
         broker::agent_inboxes(id),
         // Answers to what it is asked from the other account.
@@ -125,7 +131,7 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
     Permissions {
         publish,
         publish_not: Vec::new(),
-        subscribe: vec![broker::agent_inboxes(id), subjects::control(id), subjects::rpc_of(id), standing, signers],
+        subscribe: vec![broker::agent_inboxes(id), subjects::control(id), subjects::rpc_of(id), standing, signers, mailbox],
     }
 }
 

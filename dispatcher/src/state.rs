@@ -352,6 +352,7 @@ impl State {
                 executors,
                 twin,
                 defaults: self.defaults.of(pool),
+                vault: None,
                 at: now,
             };
             let key = Key { pool: pool.clone(), agent };

@@ -5,7 +5,8 @@
 use crate::names::JobType;
 
 /// Executor, and its verbs.
-pub const EXECUTORS: &[(&str, &[&str])] = &[("probe", &["ping", "echo", "sleep", "fail"]), ("shell", &["run"]), ("http", &["request"])];
+pub const EXECUTORS: &[(&str, &[&str])] =
+    &[("probe", &["ping", "echo", "sleep", "fail", "connection"]), ("shell", &["run"]), ("http", &["request"])];
 
 /// The verbs that the executor of this type has instead, when it is one of [`EXECUTORS`] and lacks this type's verb.
 pub fn verbs_instead(job_type: &JobType) -> Option<&'static [&'static str]> {

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::Certificate,
-    names::{AgentId, JobId},
+    connection::SealedEntry,
+    names::{AgentId, ConnectionName, JobId},
     result::{ErrorInfo, JobResult},
+    sealed::SealingKey,
     time::Timestamp,
     wire::{Body, V},
 };
@@ -195,6 +197,53 @@ pub struct Pong {
 
 impl Body for Pong {
     const LIMIT: usize = 16 * 1024;
+}
+
+/// The verb of [`crate::subjects::rpc`] that asks an agent what its executors take. The request is empty, the answer a
+/// [`crate::describe::Description`].
+pub const DESCRIBE: &str = "describe";
+
+/// The verb of [`crate::subjects::rpc`] that asks an agent to seal credentials that it holds to another agent of its pool.
+pub const RESEAL: &str = "reseal";
+
+/// The request of [`RESEAL`], by the dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ResealRequest {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// Whose credentials.
+    pub connection: ConnectionName,
+    /// Which ones: an agent that has others refuses.
+    pub revision: u64,
+    /// Who is to have them.
+    pub agent_id: AgentId,
+    /// The public key (nkey) of that agent's identity.
+    pub public_key: String,
+    /// What to seal to, signed with that identity.
+    pub sealing: SealingKey,
+}
+
+impl Body for ResealRequest {
+    const LIMIT: usize = 16 * 1024;
+}
+
+/// The answer to a [`ResealRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ResealAnswer {
+    /// Version of the body.
+    #[serde(default)]
+    pub v: V,
+    /// The credentials, sealed, or
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<SealedEntry>,
+    /// why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorInfo>,
+}
+
+impl Body for ResealAnswer {
+    const LIMIT: usize = 64 * 1024;
 }
 
 #[cfg(test)]

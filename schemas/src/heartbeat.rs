@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    names::{AgentName, ExecutorName},
+    names::{AgentName, ConnectionName, ExecutorName},
+    sealed::SealingKey,
     time::Timestamp,
     wire::{Body, V},
 };
@@ -37,6 +38,15 @@ pub struct Load {
     pub disk_used: u64,
     /// That disk in all, in bytes.
     pub disk_total: u64,
+}
+
+/// The state of an agent's vault: which one, and how often it was written. The dispatcher keeps the highest, so that one that was rolled back shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct VaultMark {
+    /// Random, made with the vault.
+    pub id: String,
+    /// Grows with every write.
+    pub counter: u64,
 }
 
 /// A heartbeat. Pool and agent are in the subject.
@@ -78,6 +88,19 @@ pub struct Heartbeat {
     /// Labels of the agent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The digest of what its executors take ([`crate::describe`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Where credentials for it are sealed to; absent while its vault can't be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing: Option<SealingKey>,
+    /// The connections whose credentials are in its vault, at most [`crate::connection::CONNECTIONS_MAX`], with their revision; 0 is one that somebody put there
+    /// by hand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<ConnectionName, u64>,
+    /// The state of its vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultMark>,
     /// Whether the agent takes no new jobs because it finishes what it has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
@@ -115,6 +138,10 @@ mod tests {
             fault: None,
             last_error: None,
             labels: [("zone".into(), "a".into())].into(),
+            description: None,
+            sealing: None,
+            credentials: BTreeMap::new(),
+            vault: None,
             draining: false,
             goodbye: true,
         };

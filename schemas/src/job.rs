@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     code::Code,
-    names::{JobId, JobType, NameError},
+    names::{ConnectionName, JobId, JobType, NameError},
     time::Timestamp,
     topology::{RESULT_AGE_MAX, RESULT_TTL},
     wire::{self, Body, V, WireError},
@@ -100,7 +100,7 @@ pub struct Job {
     /// What happens after a failed attempt.
     pub retry: Option<Retry>,
     /// The connection whose secrets the job needs.
-    pub connection: Option<String>,
+    pub connection: Option<ConnectionName>,
     /// Labels to find the job by.
     pub labels: BTreeMap<String, String>,
     /// The job does not start before this.
@@ -137,6 +137,9 @@ pub enum JobError {
     /// The type is not `<executor>.<verb>`.
     #[error("field `type`: {0}")]
     Type(NameError),
+    /// The connection is no name.
+    #[error("field `connection`: {0}")]
+    Connection(NameError),
     /// A field breaks its rule.
     #[error("field `{field}`: {rule}, and got {given}")]
     Field {
@@ -157,6 +160,7 @@ impl JobError {
         match self {
             Self::Wire(error) => error.code(),
             Self::Type(_) => Code::TypeUnknown,
+            Self::Connection(_) => Code::FieldInvalid,
             Self::Field { code, .. } => *code,
         }
     }
@@ -236,7 +240,7 @@ impl TryFrom<Draft> for Job {
             params,
             timeout: timeout.transpose()?.map(Duration::from_secs),
             retry: draft.retry.map(Retry::try_from).transpose()?,
-            connection: draft.connection,
+            connection: draft.connection.map(|name| name.parse().map_err(JobError::Connection)).transpose()?,
             labels: draft.labels,
             not_before: draft.not_before,
             expires_at: draft.expires_at,
@@ -317,7 +321,7 @@ impl From<Job> for Draft {
             params: job.params,
             timeout_s: job.timeout.map(secs),
             retry: job.retry.map(Into::into),
-            connection: job.connection,
+            connection: job.connection.map(|name| name.to_string()),
             labels: job.labels,
             not_before: job.not_before,
             expires_at: job.expires_at,

@@ -11,6 +11,8 @@
 //! | streams, consumers, buckets and their limits | [`topology`] |
 //! | decoding bytes from outside | [`wire`] |
 //! | bodies of messages | [`job`], [`result`], [`event`], [`log`], [`heartbeat`], [`standing`], [`control`] |
+//! | connections, and sealing their credentials to agents | [`connection`], [`sealed`] |
+//! | what executors take | [`describe`] |
 //! | questions about the history of jobs | [`history`] |
 //! | signatures, and the list of whose count | [`signature`] |
 //! | the audit trail | [`audit`] |
@@ -27,7 +29,9 @@ pub mod api;
 pub mod audit;
 pub mod builtin;
 pub mod code;
+pub mod connection;
 pub mod control;
+pub mod describe;
 pub mod event;
 pub mod group;
 pub mod headers;
@@ -42,6 +46,7 @@ pub mod queue;
 pub mod records;
 pub mod result;
 pub mod schedule;
+pub mod sealed;
 pub mod signature;
 pub mod standing;
 pub mod subjects;

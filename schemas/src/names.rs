@@ -127,6 +127,11 @@ name!(
 );
 
 name!(
+    /// The name of a connection, unique in the deployment.
+    ConnectionName, "a connection name", "1 to 63 of a-z, 0-9 and -", "^[a-z0-9-]{1,63}$", is_slug
+);
+
+name!(
     /// The id of a group of jobs (`grp_` and a ULID), one job for each of many agents.
     GroupId, "a group id", "grp_ and 26 of 0-9 and A-Z", "^grp_[0-9A-Z]{26}$",
     |text| text.strip_prefix("grp_").is_some_and(is_ulid)

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    heartbeat::VaultMark,
     names::ExecutorName,
     records::PoolDefaults,
     time::Timestamp,
@@ -64,6 +65,9 @@ pub struct Standing {
     /// What jobs of its pool get that say nothing themselves. Absent is nothing; agents cannot read the pool's record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<PoolDefaults>,
+    /// The highest state of its vault that the dispatcher has heard of: an agent whose vault is behind it has been given an older file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultMark>,
     /// When the dispatcher said so.
     pub at: Timestamp,
 }
@@ -85,6 +89,7 @@ impl Standing {
             executors: None,
             twin: false,
             defaults: None,
+            vault: None,
             at,
         }
     }

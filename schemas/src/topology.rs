@@ -149,6 +149,10 @@ pub const GROUPS: &str = "groups";
 pub const REVOCATIONS: &str = "revocations";
 /// The signed list of whose jobs are run, under [`crate::signature::SIGNERS_KEY`]. Agents follow it.
 pub const TRUST: &str = "trust";
+/// Connections, and who has their names; see [`crate::connection::keys`]. Agents read those of their pool.
+pub const CONNECTIONS: &str = "connections";
+/// Credentials sealed to agents, by agent id. Agents read their own.
+pub const MAILBOXES: &str = "mailboxes";
 /// When API keys were last used, by prefix. Apart from the keys, so that a use is no change of a key.
 pub const KEY_USES: &str = "key_uses";
 /// Who is the active dispatcher: key [`DISPATCHER_LEASE`].
@@ -157,7 +161,7 @@ pub const LEASES: &str = "leases";
 pub const DISPATCHER_LEASE: &str = "dispatcher";
 
 /// Every bucket.
-pub const BUCKETS: [Bucket; 11] = [
+pub const BUCKETS: [Bucket; 13] = [
     bucket(AGENTS, "agents and their names"),
     bucket(POOLS, "pools and their limits"),
     bucket(STANDINGS, "what the dispatcher says of each agent"),
@@ -167,6 +171,8 @@ pub const BUCKETS: [Bucket; 11] = [
     Bucket { name: GROUPS, description: "groups: one job for each of many agents", memory: false, max_age: GROUP_AGE },
     Bucket { name: REVOCATIONS, description: "public keys that the broker refuses", memory: false, max_age: REVOCATION_AGE },
     bucket(TRUST, "whose jobs are run"),
+    bucket(CONNECTIONS, "connections and their names"),
+    bucket(MAILBOXES, "credentials sealed to agents"),
     bucket(KEY_USES, "when API keys were last used"),
     // In memory: a lease that is renewed each second must not cost a disk flush each second, and one that is lost is taken anew.
     Bucket { name: LEASES, description: "who is the active dispatcher", memory: true, max_age: LEASE_AGE },

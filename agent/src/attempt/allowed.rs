@@ -54,11 +54,11 @@ mod tests {
             defaults::Defaults,
         },
         clock::Clock,
-        executors::{Registry, Settings},
+        executors::{Options, Registry},
     };
 
     fn verdict(allowed: &Allowed, queue: &Queue) -> Verdict {
-        let registry = Registry::new(&["shell"], Settings::default()).unwrap();
+        let registry = Registry::new(&["shell"], &Options::default()).unwrap();
         let now = Timestamp::from_secs(1_800_000_000);
         let body = br#"{"type":"shell.run","params":{"command":"true"}}"#;
         allowed.check(check(body, Place { queue, stored_at: now }, &registry, &Defaults::default(), Clock::default().now(now)), queue)

@@ -50,10 +50,10 @@ pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults
         return reject(Code::ExecutorMismatch, message, job);
     }
     if let Some(connection) = &job.connection {
-        let shown: String = connection.chars().take(64).flat_map(char::escape_debug).collect();
-        return reject(Code::FieldInvalid, format!("field `connection`: this agent holds no secrets of `{shown}`"), job);
+        let message = format!("field `connection`: this agent holds no secrets of `{connection}`");
+        return reject(Code::FieldInvalid, message, job);
     }
-    let prepared = match registry.check(job.job_type.as_str(), &job.params) {
+    let prepared = match registry.check(job.job_type.as_str(), &job.params, job.connection.as_ref()) {
         Ok(prepared) => prepared,
         Err(rejection) => return Verdict::End(Outcome::Rejected, rejection.into(), Some(job)),
     };
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{Clock, Reading},
-        executors::Settings,
+        executors::Options,
     };
 
     const NOW: i64 = 1_800_000_000;
@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn verdict_at(now: Now, queue: &Queue, stored_at: i64, body: &str) -> Verdict {
-        let registry = Registry::new(&["shell"], Settings::default()).unwrap();
+        let registry = Registry::new(&["shell"], &Options::default()).unwrap();
         let place = Place { queue, stored_at: Timestamp::from_secs(stored_at) };
         check(body.as_bytes(), place, &registry, &Defaults::default(), now)
     }

@@ -81,7 +81,7 @@ impl Context<'_> {
         let (context, mut feed) = executors::Context::new(self.arrived.brake.token());
         let mut log = None;
         let mut take = |update| log.get_or_insert_with(|| core.logs.attempt(&core.pool, self.id, number)).take(update);
-        let execution = core.registry.run(prepared, attempt, context);
+        let execution = core.registry.run(prepared, attempt, None, context);
         tokio::pin!(execution);
         let announce = async {
             match started {

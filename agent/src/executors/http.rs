@@ -10,18 +10,18 @@ mod ports;
 mod ranges;
 mod redirect;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use muster_schemas::code::Code;
+use guard::Guard;
+use muster_executor::{BoxFuture, Executor, Finish, Rejection, Scope, Stream, Work, schema};
+use muster_schemas::{code::Code, describe::TypeInfo};
+use params::Params;
 use reqwest::{Client, Response};
 use serde_json::{Map, Value, json};
 
-use super::context::Stream;
-use super::finish::{Finish, Rejection};
-use super::runner::Scope;
-pub(super) use guard::Guard;
-pub(super) use params::Params;
+/// The executor's name.
+pub(super) const NAME: &str = "http";
 
 /// Most bytes read of a body; of these the tail is kept.
 const BODY_BYTES: usize = 1024 * 1024;
@@ -32,20 +32,69 @@ const HEADER_BYTES: usize = 16 * 1024;
 /// A host that drops packets is reported as such long before the usual time-out of a job.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The executor.
+#[derive(Debug)]
+pub(super) struct Http(Arc<Requester>);
+
+impl Http {
+    pub(super) fn new(allow_private_network: bool) -> Self {
+        Self::with_guard(Guard::new(allow_private_network))
+    }
+
+    fn with_guard(guard: Guard) -> Self {
+        Self(Arc::new(Requester::new(guard)))
+    }
+}
+
+impl Executor for Http {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn about(&self) -> &str {
+        "HTTP requests from the agent's machine"
+    }
+
+    fn types(&self) -> Vec<TypeInfo> {
+        let example = json!({"method": "GET", "url": "https://example.com/health"});
+        vec![schema::type_info(NAME, "request", "Sends one HTTP request.", params::schema(), example)]
+    }
+
+    fn check(&self, verb: &str, params: &Value) -> Result<Option<Box<dyn Work>>, Rejection> {
+        if verb != "request" {
+            return Ok(None);
+        }
+        let params = self.0.prepare(params)?;
+        Ok(Some(Box::new(Request { requester: Arc::clone(&self.0), params })))
+    }
+}
+
+#[derive(Debug)]
+struct Request {
+    requester: Arc<Requester>,
+    params: Params,
+}
+
+impl Work for Request {
+    fn run<'a>(self: Box<Self>, scope: &'a Scope) -> BoxFuture<'a, Finish> {
+        Box::pin(async move { run(&self.requester, self.params, scope).await })
+    }
+}
+
 /// Sends requests, guarded. Building the client reads the system's certificates, so that waits for the first request.
 #[derive(Debug)]
-pub(super) struct Requester {
+struct Requester {
     guard: Guard,
     client: OnceLock<Client>,
 }
 
 impl Requester {
-    pub(super) fn new(guard: Guard) -> Self {
+    fn new(guard: Guard) -> Self {
         Self { guard, client: OnceLock::new() }
     }
 
     /// Parses params, and refuses a URL that is forbidden as it stands.
-    pub(super) fn prepare(&self, params: &Value) -> Result<Params, Rejection> {
+    fn prepare(&self, params: &Value) -> Result<Params, Rejection> {
         let params = Params::parse(params)?;
         self.guard.check_url(&params.url).map_err(|forbidden| Rejection::new(Code::AddressForbidden, forbidden.to_string()))?;
         Ok(params)
@@ -83,7 +132,7 @@ struct Failure {
     message: String,
 }
 
-pub(super) async fn run(requester: &Requester, params: Params, scope: &Scope) -> Finish {
+async fn run(requester: &Requester, params: Params, scope: &Scope) -> Finish {
     let client = match requester.client() {
         Ok(client) => client,
         Err(error) => return Finish::failed(Code::Internal, format!("cannot set up a client: {}", chain(&error))),

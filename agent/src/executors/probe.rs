@@ -1,13 +1,15 @@
-//! `probe.ping`, `probe.sleep`, `probe.fail`, `probe.echo`: always on and harmless, for health checks, tests and benches.
+//! `probe.ping`, `probe.sleep`, `probe.fail`, `probe.echo`: always on and harmless, for health checks, tests and benches; and
+//! `probe.connection`, which has the executor of a connection's kind try it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use muster_schemas::code::Code;
+use muster_executor::{BoxFuture, Executor, Finish, Rejection, Scope, Work, fields::Fields, schema};
+use muster_schemas::{code::Code, connection::ConnectionKind, describe::TypeInfo};
 use serde_json::{Value, json};
 
-use super::fields::Fields;
-use super::finish::{Finish, Rejection};
-use super::runner::Scope;
+/// The executor's name.
+pub(super) const NAME: &str = "probe";
 
 /// How often a sleeping probe says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -15,8 +17,89 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// The longest sleep, in seconds: as long as the longest time-out of a job.
 const SLEEP_MAX_S: i64 = muster_schemas::job::TIMEOUT_MAX_S;
 
+/// The executor.
 #[derive(Debug)]
-pub(super) enum Params {
+pub(super) struct Probe {
+    others: Arc<[Arc<dyn Executor>]>,
+}
+
+impl Probe {
+    /// `others` are those that try connections.
+    pub(super) fn new(others: Vec<Arc<dyn Executor>>) -> Self {
+        Self { others: others.into() }
+    }
+}
+
+impl Executor for Probe {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn about(&self) -> &str {
+        "harmless jobs for health checks and tests, and tries of connections"
+    }
+
+    fn types(&self) -> Vec<TypeInfo> {
+        let sleep = schema::object(
+            &[],
+            [
+                ("seconds", schema::number("How long, in seconds.", SLEEP_MAX_S as f64)),
+                ("ms", schema::integer("How long, in milliseconds, instead.", 0..=SLEEP_MAX_S * 1000)),
+            ],
+        );
+        let fail = schema::object(
+            &[],
+            [("message", schema::text("What the failure says.")), ("exit_code", schema::integer("The exit status that it has.", 1..=255))],
+        );
+        let info = |verb: &str, about: &str, params: Value, example: Value| schema::type_info(NAME, verb, about, params, example);
+        let mut types: Vec<TypeInfo> = vec![
+            info("ping", "Answers.", schema::object(&[], []), json!({})),
+            info("sleep", "Does nothing for a while, and says how far it is.", sleep, json!({"seconds": 5})),
+            info("fail", "Fails.", fail, json!({"message": "as told"})),
+            info("echo", "Gives its params back.", json!({"type": "object"}), json!({"hello": "world"})),
+        ];
+        types.push(TypeInfo {
+            connections: ConnectionKind::ALL.to_vec(),
+            needs_connection: true,
+            ..info("connection", "Tries whether its connection can be used.", schema::object(&[], []), json!({}))
+        });
+        types
+    }
+
+    fn check(&self, verb: &str, params: &Value) -> Result<Option<Box<dyn Work>>, Rejection> {
+        if verb == "connection" {
+            Fields::of(params)?.end()?;
+            return Ok(Some(Box::new(Try(Arc::clone(&self.others)))));
+        }
+        Ok(Params::parse(verb, params)?.map(|params| Box::new(params) as Box<dyn Work>))
+    }
+}
+
+/// A try of a connection.
+#[derive(Debug)]
+struct Try(Arc<[Arc<dyn Executor>]>);
+
+impl Work for Try {
+    fn run<'a>(self: Box<Self>, scope: &'a Scope) -> BoxFuture<'a, Finish> {
+        let Some(connection) = &scope.connection else {
+            return Box::pin(async { Finish::rejected(Code::ConnectionMismatch, "there is no connection to try") });
+        };
+        // Nobody knows how to try a secret that only a plugin understands: that it is here is all there is to say.
+        if connection.kind == ConnectionKind::Secret {
+            return Box::pin(async { Finish::succeeded(None) });
+        }
+        match self.0.iter().find_map(|executor| executor.probe(connection.kind)) {
+            Some(work) => work.run(scope),
+            None => {
+                let message = format!("no executor that is on here uses connections of the kind {}", connection.kind.as_str());
+                Box::pin(async { Finish::rejected(Code::ConnectionMismatch, message) })
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Params {
     Ping,
     Sleep(Duration),
     Fail { message: String, exit_code: Option<i32> },
@@ -25,7 +108,7 @@ pub(super) enum Params {
 
 impl Params {
     /// `None` when there is no such probe.
-    pub(super) fn parse(verb: &str, params: &Value) -> Result<Option<Self>, Rejection> {
+    fn parse(verb: &str, params: &Value) -> Result<Option<Self>, Rejection> {
         let mut fields = Fields::of(params)?;
         let parsed = match verb {
             "ping" => Self::Ping,
@@ -62,7 +145,13 @@ fn exit_code(fields: &mut Fields<'_>) -> Result<Option<i32>, Rejection> {
     }
 }
 
-pub(super) async fn run(params: Params, scope: &Scope) -> Finish {
+impl Work for Params {
+    fn run<'a>(self: Box<Self>, scope: &'a Scope) -> BoxFuture<'a, Finish> {
+        Box::pin(run(*self, scope))
+    }
+}
+
+async fn run(params: Params, scope: &Scope) -> Finish {
     match params {
         Params::Ping => Finish::succeeded(Some(json!({"pong": true}))),
         Params::Echo(params) => Finish::succeeded(Some(params)),

@@ -16,21 +16,55 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use muster_schemas::code::Code;
-use tokio::time::{Instant, timeout_at};
-
-use super::finish::Finish;
-use super::runner::Scope;
-pub(super) use params::Params;
+use muster_executor::{BoxFuture, Executor, Finish, Rejection, Scope, Work, schema};
+use muster_schemas::{code::Code, describe::TypeInfo};
+use params::Params;
 use pipes::Pipes;
+use serde_json::{Value, json};
 use spawn::Child;
+use tokio::time::{Instant, timeout_at};
 use tree::Tree;
 pub use tree::kill_orphans;
+
+/// The executor's name.
+pub(super) const NAME: &str = "shell";
+
+/// The executor.
+#[derive(Debug)]
+pub(super) struct Shell;
+
+impl Executor for Shell {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn about(&self) -> &str {
+        "commands on the agent's machine"
+    }
+
+    fn types(&self) -> Vec<TypeInfo> {
+        vec![schema::type_info(NAME, "run", "Runs a command.", params::schema(), json!({"command": "uptime"}))]
+    }
+
+    fn check(&self, verb: &str, params: &Value) -> Result<Option<Box<dyn Work>>, Rejection> {
+        Ok(if verb == "run" { Some(Box::new(Params::parse(params)?)) } else { None })
+    }
+}
+
+impl Work for Params {
+    fn run<'a>(self: Box<Self>, scope: &'a Scope) -> BoxFuture<'a, Finish> {
+        Box::pin(run(*self, scope))
+    }
+
+    fn cleans_up(&self) -> bool {
+        true
+    }
+}
 
 /// How long pipes may take to close once nobody is left who could write: what they still hold is read.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-pub(super) async fn run(params: Params, scope: &Scope) -> Finish {
+async fn run(params: Params, scope: &Scope) -> Finish {
     let Child { mut process, marker, pipes } = match spawn::start(&params, &scope.attempt) {
         Ok(child) => child,
         Err(error) => return Finish::failed(Code::SpawnFailed, error.to_string()),

@@ -317,6 +317,7 @@ impl Bench {
             twin: false,
             defaults,
             at: Timestamp::now(),
+            vault: None,
         };
         let subject = js::key(topology::STANDINGS, &keys::standing(&self.pool, id));
         dispatcher.request(subject, wire::encode(&standing).into()).await.unwrap();

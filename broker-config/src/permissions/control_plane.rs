@@ -97,6 +97,8 @@ pub(super) fn gateway() -> Permissions {
         topology::REVOCATIONS,
         topology::TRUST,
         topology::KEY_USES,
+        topology::CONNECTIONS,
+        topology::MAILBOXES,
     ]));
     publish.extend([broker::AUDIT, subjects::SETTLE].map(str::to_owned));
     let mut subscribe = vec![broker::GATEWAY_INBOXES.to_owned(), broker::IDENTITIES.to_owned()];
@@ -116,14 +118,25 @@ pub(super) fn dispatcher() -> Permissions {
     // What is left of an agent that is removed.
     publish.extend(buckets(&[topology::AGENTS, topology::API_KEYS, topology::JOIN_TOKENS, topology::REVOCATIONS]));
     publish.push(broker::AUDIT.to_owned());
+    // Credentials that an agent which has them seals to one that joins: it asks the one, and puts what it gets into the mailbox of the other.
+    publish.extend(buckets(&[topology::MAILBOXES]));
+    publish.push(broker::RPCS.to_owned());
     // Timers of schedules, what they fired, the jobs made of that, those of groups, and what is cancelled of either.
     publish.extend([broker::SCHEDULES, broker::JOBS, broker::COMMANDS, broker::CONTROLS].map(str::to_owned));
     publish.push(broker::pulls_of(topology::SCHEDULES));
     publish.extend(broker::acks_of(topology::SCHEDULES));
     // It follows these buckets as it follows streams, by pulling.
     publish.extend(
-        [topology::AGENTS, topology::POOLS, topology::STANDINGS, topology::REVOCATIONS, topology::TRUST]
-            .map(|bucket| broker::pulls_of(&bucket_stream(bucket))),
+        [
+            topology::AGENTS,
+            topology::POOLS,
+            topology::STANDINGS,
+            topology::REVOCATIONS,
+            topology::TRUST,
+            topology::CONNECTIONS,
+            topology::MAILBOXES,
+        ]
+        .map(|bucket| broker::pulls_of(&bucket_stream(bucket))),
     );
     // Answers about the history. Only gateways may ask.
     publish.push(broker::GATEWAY_INBOXES.to_owned());

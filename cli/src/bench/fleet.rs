@@ -200,6 +200,10 @@ impl Idle {
             fault: None,
             last_error: None,
             labels: Default::default(),
+            description: None,
+            sealing: None,
+            credentials: Default::default(),
+            vault: None,
             draining: false,
             goodbye: false,
         };

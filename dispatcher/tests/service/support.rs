@@ -178,6 +178,10 @@ impl Agent {
             fault: None,
             last_error: None,
             labels: [].into(),
+            description: None,
+            sealing: None,
+            credentials: Default::default(),
+            vault: None,
             draining: false,
             goodbye: false,
         };

@@ -21,7 +21,7 @@ type Lookup = dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<Socke
 
 /// The policy of one agent. Cheap to clone.
 #[derive(Clone)]
-pub(in super::super) struct Guard {
+pub(super) struct Guard {
     allow_private: bool,
     lookup: Arc<Lookup>,
     /// [`special_use`]; tests have no public address to serve from and replace it.
@@ -54,7 +54,7 @@ impl Forbidden {
 }
 
 impl Guard {
-    pub(in super::super) fn new(allow_private: bool) -> Self {
+    pub(super) fn new(allow_private: bool) -> Self {
         Self::with_lookup(allow_private, |name| Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }))
     }
 

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use muster_executor::{
+    Rejection,
+    fields::{self, Fields},
+    schema as json_schema,
+};
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
-
-use super::super::fields::{self, Fields};
-use super::super::finish::Rejection;
 
 /// What servers take at most, roughly; it also bounds what a result repeats of it.
 pub(super) const URL_BYTES: usize = 8 * 1024;
@@ -33,13 +35,32 @@ const OWN_HEADERS: &[&str] = &[
 
 /// A request, parsed.
 #[derive(Debug)]
-pub(in super::super) struct Params {
+pub(super) struct Params {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Vec<u8>>,
     pub(super) expect: Expect,
     pub(super) follow_redirects: bool,
+}
+
+/// What an `http.request` takes.
+pub(super) fn schema() -> Value {
+    let expect =
+        json!({"description": "The statuses that are a success: a number, a class such as \"2xx\", or a list of these. Default 2xx."});
+    json_schema::object(
+        &["url"],
+        [
+            ("method", json_schema::text("GET if absent.")),
+            ("url", json_schema::text("http or https.")),
+            ("headers", json_schema::text_map("Headers of the request.")),
+            ("query", json_schema::any("Added to the URL's query, a map.")),
+            ("body", json_schema::text("The body, as it is; or `json`.")),
+            ("json", json_schema::any("The body, as JSON.")),
+            ("expect_status", expect),
+            ("follow_redirects", json_schema::flag("Whether redirects are followed, up to a few.")),
+        ],
+    )
 }
 
 impl Params {

@@ -10,14 +10,14 @@ use std::time::Instant;
 
 use muster_schemas::result::Outcome;
 
-use super::super::tests::{LONG, code, refusal, registry, run, run_for, settings};
-use super::super::{Execution, Registry, Settings};
+use super::super::tests::{LONG, code, options, refusal, registry, run, run_for};
+use super::super::{Execution, Options, Registry};
 use super::*;
 use site::{Reply, Seen, Site, text};
 
 /// A registry that may use this machine.
 fn local() -> Registry {
-    registry(Settings { allow_private_network: true, ..settings() })
+    registry(&Options { allow_private_network: true, ..options() })
 }
 
 /// A registry for which this machine's 127.0.0.1 is a public address, and every name leads there.
@@ -30,7 +30,7 @@ fn as_if_public(lookups: Arc<AtomicUsize>) -> Registry {
         IpAddr::V4(v4) if v4.is_loopback() => None,
         other => ranges::special_use(other),
     });
-    Registry { http: Arc::new(Requester::new(guard)), ..registry(settings()) }
+    with_guard(guard)
 }
 
 async fn get(registry: &Registry, site: &Site, params: Value) -> (Execution, Vec<Seen>) {
@@ -131,7 +131,7 @@ async fn a_public_site_cannot_redirect_into_the_private_network() {
 
 #[tokio::test]
 async fn a_private_address_is_refused_before_any_connection() {
-    let strict = registry(settings());
+    let strict = registry(&options());
     let site = Site::new(|_| text(200, "", "secret")).await;
     let url = site.url("/");
     let (code_, message) = refusal(&strict, "http.request", json!({"url": url}));
@@ -142,7 +142,7 @@ async fn a_private_address_is_refused_before_any_connection() {
     let lookup = |_| -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
         Box::pin(async { Ok(vec![([8, 8, 8, 8], 0).into(), ([127, 0, 0, 1], 0).into()]) })
     };
-    let strict = Registry { http: Arc::new(Requester::new(Guard::with_lookup(false, lookup))), ..strict };
+    let strict = with_guard(Guard::with_lookup(false, lookup));
     let url = format!("http://rebind.example:{}/", site.port());
     let (execution, seen) = get(&strict, &site, json!({"url": url})).await;
     assert_eq!((execution.outcome, code(&execution), seen.len()), (Outcome::Rejected, Some(Code::AddressForbidden), 0));
@@ -212,8 +212,8 @@ async fn a_cancel_ends_a_request_that_hangs() {
     let token = tokio_util::sync::CancellationToken::new();
     let (context, _feed) = super::super::Context::new(token.clone());
     let all = local();
-    let prepared = all.check("http.request", &json!({"url": site.url("/")})).unwrap();
-    let running = all.run(prepared, super::super::tests::attempt(LONG), context);
+    let prepared = all.check("http.request", &json!({"url": site.url("/")}), None).unwrap();
+    let running = all.run(prepared, super::super::tests::attempt(LONG), None, context);
     let cancel = site.arrived();
     let both = async {
         tokio::join!(running, async {
@@ -238,4 +238,10 @@ fn a_proxy_in_the_environment_is_not_used() {
     let output = command.args(["--exact", proxied]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A registry whose requests go past this guard.
+fn with_guard(guard: Guard) -> Registry {
+    let on = std::collections::BTreeMap::from([(NAME.to_owned(), Arc::new(Http::with_guard(guard)) as Arc<dyn Executor>)]);
+    Registry::of(on, Arc::new(options().settings), muster_executor::Masks::default())
 }

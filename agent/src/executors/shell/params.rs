@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
+use muster_executor::{
+    Rejection,
+    fields::{self, Fields},
+    schema as json_schema,
+};
 use serde_json::Value;
 
-use super::super::fields::{self, Fields};
-use super::super::finish::Rejection;
 use super::environment;
 
 const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// A command, parsed. A job can hold no NUL here, so that every text is a valid C string.
 #[derive(Debug)]
-pub(in super::super) struct Params {
+pub(super) struct Params {
     pub(super) program: String,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
@@ -20,8 +23,23 @@ pub(in super::super) struct Params {
     pub(super) stdin: Vec<u8>,
 }
 
+/// What a `shell.run` takes.
+pub(super) fn schema() -> Value {
+    json_schema::object(
+        &[],
+        [
+            ("command", json_schema::text("A command line for the shell; or `argv`.")),
+            ("argv", json_schema::texts("A program and its arguments, that no shell looks at.")),
+            ("env", json_schema::text_map("Variables of the environment, beside a few of the agent's own.")),
+            ("cwd", json_schema::text("The directory that it starts in, an absolute path.")),
+            ("stdin", json_schema::text("What it reads on its standard input.")),
+            ("shell", json_schema::text("The shell for `command`, by default /bin/sh.")),
+        ],
+    )
+}
+
 impl Params {
-    pub(in super::super) fn parse(params: &Value) -> Result<Self, Rejection> {
+    pub(super) fn parse(params: &Value) -> Result<Self, Rejection> {
         let mut fields = Fields::of(params)?;
         let (command, argv) = (fields.text("command")?, fields.texts("argv")?);
         let env = env(&mut fields)?;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
-use super::super::context::Stream;
-use super::super::recorder::Recorder;
+use muster_executor::{Recorder, Stream};
 
 /// A Linux pipe holds 64 KiB: one read empties it.
 const READ_BYTES: usize = 64 * 1024;

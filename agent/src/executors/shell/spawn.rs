@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use muster_executor::Attempt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
-use super::super::Attempt;
 use super::environment::{self, AGENT, MARKER};
 use super::params::Params;
 

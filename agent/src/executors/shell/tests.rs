@@ -10,11 +10,11 @@ use muster_schemas::result::Outcome;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::super::tests::{LONG, attempt, code, refusal, registry, run as run_kind, settings};
+use super::super::tests::{LONG, attempt, code, options, refusal, registry, run as run_kind};
 use super::super::{Context, Execution, Update};
 
 async fn shell(params: Value) -> Execution {
-    run_kind(&registry(settings()), "shell.run", params).await
+    run_kind(&registry(&options()), "shell.run", params).await
 }
 
 fn stdout(execution: &Execution) -> String {
@@ -72,7 +72,7 @@ async fn a_command_sees_the_allow_list_its_own_variables_and_nothing_of_the_agen
 
 #[test]
 fn params_that_do_not_fit_are_refused_with_the_field() {
-    let all = registry(settings());
+    let all = registry(&options());
     for (params, field) in [
         (json!({}), "params.command:"),
         (json!({"command": "a", "argv": ["a"]}), "params.command:"),
@@ -167,7 +167,7 @@ async fn a_flood_of_output_is_read_quickly_and_kept_bounded_even_when_nobody_rea
 
 #[tokio::test]
 async fn the_log_has_every_byte_in_order_while_the_command_runs() {
-    let all = registry(settings());
+    let all = registry(&options());
     let (context, mut feed) = Context::new(CancellationToken::new());
     let script = "echo first; read line; seq 1 60000; echo err >&2";
     let fifo = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ async fn the_log_has_every_byte_in_order_while_the_command_runs() {
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let command = format!("exec <{}; {script}", path.display());
     let opened = tokio::task::spawn_blocking(move || std::fs::write(path, "go\n"));
-    let prepared = all.check("shell.run", &json!({"command": command})).unwrap();
+    let prepared = all.check("shell.run", &json!({"command": command}), None).unwrap();
     let reading = async {
         let (mut out, mut err, mut skipped) = (Vec::new(), Vec::new(), 0);
         while let Some(update) = feed.next().await {
@@ -190,7 +190,7 @@ async fn the_log_has_every_byte_in_order_while_the_command_runs() {
         }
         (out, err, skipped)
     };
-    let (execution, (out, err, skipped)) = tokio::join!(all.run(prepared, attempt(LONG), context), reading);
+    let (execution, (out, err, skipped)) = tokio::join!(all.run(prepared, attempt(LONG), None, context), reading);
     opened.await.unwrap().unwrap();
     let expected: String = std::iter::once("first\n".to_owned()).chain((1..=60000).map(|n| format!("{n}\n"))).collect();
     assert_eq!((execution.outcome, err.as_slice(), skipped), (Outcome::Succeeded, b"err\n".as_slice(), 0));

@@ -38,6 +38,10 @@ async fn beat(agent: &Agent, running: u32) {
         fault: None,
         last_error: None,
         labels: [].into(),
+        description: None,
+        sealing: None,
+        credentials: Default::default(),
+        vault: None,
         draining: false,
         goodbye: false,
     };

@@ -7,8 +7,8 @@ use muster_schemas::result::Outcome;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::super::super::tests::{LONG, attempt, registry, settings};
-use super::super::super::{Context, Execution, Feed, Registry, Settings, Update};
+use super::super::super::tests::{LONG, attempt, options, registry};
+use super::super::super::{Context, Execution, Feed, Options, Registry, Settings, Update};
 use super::super::procfs;
 
 /// Starts `command`, waits for it to print its key and `ready`, does `then`, and gives the end and the key.
@@ -21,14 +21,14 @@ async fn once_ready<T>(
 ) -> (Execution, String, T) {
     let (context, mut feed) = Context::new(token);
     let command = format!("printf '%s\\n' $MUSTER_ATTEMPT_KEY; {command}");
-    let prepared = registry.check("shell.run", &json!({"command": command, "shell": "bash"})).unwrap();
+    let prepared = registry.check("shell.run", &json!({"command": command, "shell": "bash"}), None).unwrap();
     let watching = async {
         let key = key_when_ready(&mut feed).await;
         let value = then(&key).await;
         while feed.next().await.is_some() {}
         (key, value)
     };
-    let (execution, (key, value)) = tokio::join!(registry.run(prepared, attempt(timeout), context), watching);
+    let (execution, (key, value)) = tokio::join!(registry.run(prepared, attempt(timeout), None, context), watching);
     (execution, key, value)
 }
 
@@ -71,7 +71,7 @@ const STUBBORN: &str = "
 #[tokio::test]
 async fn a_time_out_kills_the_whole_tree_however_it_hides() {
     let seconds = sleep_of_its_own();
-    let all = registry(settings());
+    let all = registry(&options());
     let began = Instant::now();
     let seen = async |_: &str| with_word(&seconds).len();
     let command = format!("S={seconds}\n{STUBBORN}");
@@ -85,7 +85,7 @@ async fn a_time_out_kills_the_whole_tree_however_it_hides() {
 #[tokio::test]
 async fn a_cancel_kills_the_whole_tree_however_it_hides() {
     let seconds = sleep_of_its_own();
-    let all = registry(settings());
+    let all = registry(&options());
     let token = CancellationToken::new();
     let cancel = async |_: &str| token.cancel();
     let (run, ..) = once_ready(&all, &format!("S={seconds}\n{STUBBORN}"), LONG, token.clone(), cancel).await;
@@ -95,7 +95,7 @@ async fn a_cancel_kills_the_whole_tree_however_it_hides() {
 
 #[tokio::test]
 async fn a_command_that_ends_at_term_does_not_cost_the_grace_period_and_its_last_words_are_kept() {
-    let all = registry(Settings { kill_grace: LONG, ..settings() });
+    let all = registry(&with(|settings| settings.kill_grace = LONG));
     let token = CancellationToken::new();
     let cancel = async |_: &str| (token.cancel(), Instant::now()).1;
     let command = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.02; done";
@@ -107,7 +107,7 @@ async fn a_command_that_ends_at_term_does_not_cost_the_grace_period_and_its_last
 
 #[tokio::test]
 async fn a_child_in_a_session_of_its_own_gets_the_grace_period_too() {
-    let all = registry(Settings { kill_grace: Duration::from_secs(20), ..settings() });
+    let all = registry(&with(|settings| settings.kill_grace = Duration::from_secs(20)));
     let token = CancellationToken::new();
     let cancel = async |_: &str| token.cancel();
     let command =
@@ -120,7 +120,7 @@ async fn a_child_in_a_session_of_its_own_gets_the_grace_period_too() {
 async fn a_background_child_that_holds_the_pipes_does_not_hang_the_job_and_does_not_outlive_it() {
     for background in ["sleep $S &", "(setsid sleep $S &)", "(setsid sleep $S >/dev/null 2>&1 </dev/null &)", "nohup sleep $S &"] {
         let seconds = sleep_of_its_own();
-        let all = registry(settings());
+        let all = registry(&options());
         let began = Instant::now();
         let command = format!("S={seconds}; {background}\nwhile [ $(pgrep -cf \"sleep $S\") -lt 1 ]; do :; done; echo ready");
         let (run, ..) = once_ready(&all, &command, LONG, CancellationToken::new(), async |_: &str| ()).await;
@@ -132,7 +132,7 @@ async fn a_background_child_that_holds_the_pipes_does_not_hang_the_job_and_does_
 
 #[tokio::test]
 async fn what_a_background_child_writes_just_after_the_end_is_kept() {
-    let all = registry(Settings { drain: Duration::from_secs(20), ..settings() });
+    let all = registry(&with(|settings| settings.drain = Duration::from_secs(20)));
     let command = "(sleep 0.2; echo late) & echo ready";
     let (run, ..) = once_ready(&all, command, LONG, CancellationToken::new(), async |_: &str| ()).await;
     assert!(run.stdout.to_text().ends_with("ready\nlate\n"), "{:?}", run.stdout);
@@ -140,7 +140,7 @@ async fn what_a_background_child_writes_just_after_the_end_is_kept() {
 
 #[tokio::test]
 async fn a_command_that_ended_by_itself_keeps_its_outcome_when_the_time_out_passes_while_its_pipes_are_open() {
-    let all = registry(Settings { drain: Duration::from_secs(3), ..settings() });
+    let all = registry(&with(|settings| settings.drain = Duration::from_secs(3)));
     let command = "sleep 1000 & echo ready";
     let (run, ..) = once_ready(&all, command, Duration::from_millis(1500), CancellationToken::new(), async |_: &str| ()).await;
     assert_eq!((run.outcome, run.exit_code), (Outcome::Succeeded, Some(0)));
@@ -149,12 +149,12 @@ async fn a_command_that_ended_by_itself_keeps_its_outcome_when_the_time_out_pass
 #[tokio::test]
 async fn an_abandoned_attempt_leaves_nothing_behind() {
     let seconds = sleep_of_its_own();
-    let all = registry(settings());
+    let all = registry(&options());
     let (context, mut feed) = Context::new(CancellationToken::new());
     let command = format!("S={seconds}; echo key; {STUBBORN}");
-    let prepared = all.check("shell.run", &json!({"command": command, "shell": "bash"})).unwrap();
+    let prepared = all.check("shell.run", &json!({"command": command, "shell": "bash"}), None).unwrap();
     tokio::select! {
-        run = all.run(prepared, attempt(LONG), context) => panic!("{run:?}"),
+        run = all.run(prepared, attempt(LONG), None, context) => panic!("{run:?}"),
         _ = key_when_ready(&mut feed) => {}
     }
     assert_eq!(with_word(&seconds), [0; 0]);
@@ -163,7 +163,7 @@ async fn an_abandoned_attempt_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_fork_bomb_of_short_lived_children_is_stopped() {
     let seconds = sleep_of_its_own();
-    let all = registry(settings());
+    let all = registry(&options());
     let command =
         format!("trap '' TERM; f() {{ while :; do (sleep {seconds} & sleep 0.01); sleep 0.05; done; }}; f & f & echo ready; wait");
     let token = CancellationToken::new();
@@ -197,10 +197,17 @@ async fn a_command_inherits_no_descriptor_beyond_the_first_three() {
         open
     };
     let command = "echo ready; exec sleep 1000";
-    let (.., open) = once_ready(&registry(settings()), command, LONG, token.clone(), look).await;
+    let (.., open) = once_ready(&registry(&options()), command, LONG, token.clone(), look).await;
     assert!(open.len() >= 3);
     for (fd, target) in open {
         assert!(!hidden.contains(&target), "{target:?} is open in the child");
         assert!(["0", "1", "2", "255"].contains(&fd.as_str()) || inherited(&fd), "{fd} → {target:?}");
     }
+}
+
+/// Options whose settings were changed.
+fn with(change: impl FnOnce(&mut Settings)) -> Options {
+    let mut options = options();
+    change(&mut options.settings);
+    options
 }

@@ -1,4 +1,4 @@
-//! How executors say that they are done: what they hand to `runner`, and what `runner` makes of it.
+//! How work says that it is done: the [`Finish`] that it hands to [`crate::runner`], and the [`Execution`] that comes of it.
 
 use muster_schemas::code::Code;
 use muster_schemas::result::{ErrorInfo, Outcome, Output};
@@ -11,7 +11,7 @@ pub struct Execution {
     pub outcome: Outcome,
     /// The exit status of a command; 128 and the signal's number when a signal ended it.
     pub exit_code: Option<i32>,
-    /// The end of standard output, at most [`super::Settings::tail_bytes`].
+    /// The end of standard output, at most [`crate::Settings::tail_bytes`].
     pub stdout: Output,
     /// The end of standard error, likewise.
     pub stderr: Output,
@@ -42,8 +42,14 @@ impl Rejection {
     }
 
     /// Params that do not fit: `field` is a path such as `env.LD_PRELOAD`.
-    pub(super) fn field(field: &str, problem: impl std::fmt::Display) -> Self {
+    pub fn field(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::new(Code::ParamsInvalid, format!("params.{field}: {problem}"))
+    }
+}
+
+impl From<Rejection> for Finish {
+    fn from(rejection: Rejection) -> Self {
+        Self::rejected(rejection.code, rejection.message)
     }
 }
 
@@ -55,36 +61,47 @@ impl From<Rejection> for ErrorInfo {
 
 /// What an executor hands back.
 #[derive(Debug)]
-pub(super) struct Finish {
-    pub(super) verdict: Verdict,
-    pub(super) exit_code: Option<i32>,
-    pub(super) data: Option<Value>,
+pub struct Finish {
+    /// What the executor makes of it.
+    pub verdict: Verdict,
+    /// The exit status of a command, as in [`Execution`].
+    pub exit_code: Option<i32>,
+    /// What is given back beside output.
+    pub data: Option<Value>,
     /// It ended because it was told to stop; the verdict is then the runner's.
-    pub(super) stopped: bool,
+    pub stopped: bool,
 }
 
 /// What an executor makes of its own work.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub enum Verdict {
+    /// It did what it was asked for.
     Succeeded,
+    /// It did not; another attempt may.
     Failed(ErrorInfo),
+    /// It never will: the job asks for what can't or must not be done.
     Rejected(ErrorInfo),
 }
 
 impl Finish {
-    pub(super) fn succeeded(data: Option<Value>) -> Self {
+    /// Success.
+    pub fn succeeded(data: Option<Value>) -> Self {
         Self { verdict: Verdict::Succeeded, exit_code: None, data, stopped: false }
     }
 
-    pub(super) fn failed(code: Code, message: impl Into<String>) -> Self {
+    /// A failure.
+    pub fn failed(code: Code, message: impl Into<String>) -> Self {
         Self { verdict: Verdict::Failed(ErrorInfo::new(code, message)), exit_code: None, data: None, stopped: false }
     }
 
-    pub(super) fn rejected(code: Code, message: impl Into<String>) -> Self {
+    /// A refusal, for good.
+    pub fn rejected(code: Code, message: impl Into<String>) -> Self {
         Self { verdict: Verdict::Rejected(ErrorInfo::new(code, message)), ..Self::failed(code, "") }
     }
 
-    pub(super) fn with_data(self, data: Value) -> Self {
+    /// The same, with data.
+    #[must_use]
+    pub fn with_data(self, data: Value) -> Self {
         Self { data: Some(data), ..self }
     }
 }

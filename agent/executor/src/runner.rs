@@ -1,19 +1,23 @@
 //! Runs one attempt: the time-out, the cancel and the caps on what comes back, alike for every executor.
 //!
-//! A stopped executor is either dropped (probe, http) or, when it has something to clean up (shell), told to stop and
-//! given the grace period. It knows nothing of what an executor does.
+//! Stopped work is either dropped or, when it has something to clean up, told to stop and given the grace period. It knows nothing of what the
+//! work does.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_schemas::code::Code;
 use muster_schemas::result::{ErrorInfo, Outcome, Output};
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::finish::{Execution, Finish, Verdict};
-use super::recorder::Recorder;
-use super::{Attempt, Kind, Registry, Settings, http, probe, shell};
+use crate::{
+    Attempt, Connection, Scope, Settings, Work,
+    context::Context,
+    finish::{Execution, Finish, Verdict},
+    mask::Mask,
+    recorder::Recorder,
+};
 
 /// Largest `data`, as MessagePack: with two tails of 64 KiB a result stays under its 256 KiB.
 const DATA_BYTES: usize = 96 * 1024;
@@ -24,16 +28,6 @@ const LOG_SURPLUS: u64 = 64 * 1024;
 
 /// What a stopped executor may take beyond the grace period: KILL, a look through the process table, closing pipes.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
-
-/// What an executor runs in.
-#[derive(Debug)]
-pub(super) struct Scope {
-    pub(super) attempt: Attempt,
-    pub(super) settings: std::sync::Arc<Settings>,
-    pub(super) recorder: Recorder,
-    /// Set when the attempt has to end. Only executors that clean up after themselves need to look at it.
-    pub(super) stop: CancellationToken,
-}
 
 /// Why an attempt was stopped.
 #[derive(Debug, Clone, Copy)]
@@ -47,19 +41,32 @@ enum Next {
     Stopped(Stopped),
 }
 
-pub(super) async fn run(registry: &Registry, kind: Kind, attempt: Attempt, context: Context) -> Execution {
+/// What an attempt is run with.
+#[derive(Debug)]
+pub struct Start {
+    /// Which attempt it is.
+    pub attempt: Attempt,
+    /// What holds for all.
+    pub settings: Arc<Settings>,
+    /// What its connection gives.
+    pub connection: Option<Connection>,
+    /// The secrets that must not leave.
+    pub mask: Mask,
+}
+
+/// Runs one attempt to its end. Never fails: whatever happens is an [`Execution`], without any secret in it.
+///
+/// Dropping the future ends the work as a time-out would, but at once.
+pub async fn run(work: Box<dyn Work>, start: Start, context: Context) -> Execution {
     let Context { cancelled, sender } = context;
-    let settings = registry.settings.clone();
+    let Start { attempt, settings, connection, mask } = start;
     let timeout = attempt.timeout;
-    let recorder = Recorder::new(sender, settings.tail_bytes, settings.log_bytes.saturating_add(LOG_SURPLUS));
-    let scope = Scope { attempt, settings, recorder, stop: CancellationToken::new() };
-    let (finish, stopped) = if cancelled.is_cancelled() {
-        (None, Some(Stopped::Cancelled))
-    } else {
-        supervise(registry, kind, &scope, &cancelled, timeout).await
-    };
+    let recorder = Recorder::new(sender, settings.tail_bytes, settings.log_bytes.saturating_add(LOG_SURPLUS), mask.clone());
+    let scope = Scope { attempt, settings, recorder, connection, stop: CancellationToken::new() };
+    let (finish, stopped) =
+        if cancelled.is_cancelled() { (None, Some(Stopped::Cancelled)) } else { supervise(work, &scope, &cancelled, timeout).await };
     let [(stdout, cut_out), (stderr, cut_err)] = scope.recorder.close().await;
-    let mut execution = judge(finish, stopped, timeout);
+    let mut execution = judge(finish.map(|finish| masked(finish, &mask)), stopped, timeout);
     execution.stdout = Output::from(stdout);
     execution.stderr = Output::from(stderr);
     execution.truncated = cut_out || cut_err;
@@ -67,20 +74,13 @@ pub(super) async fn run(registry: &Registry, kind: Kind, attempt: Attempt, conte
 }
 
 async fn supervise(
-    registry: &Registry,
-    kind: Kind,
+    work: Box<dyn Work>,
     scope: &Scope,
     cancelled: &CancellationToken,
     timeout: Duration,
 ) -> (Option<Finish>, Option<Stopped>) {
-    let cleans_up = matches!(kind, Kind::Shell(_));
-    let mut work = pin!(async {
-        match kind {
-            Kind::Probe(params) => probe::run(params, scope).await,
-            Kind::Shell(params) => shell::run(*params, scope).await,
-            Kind::Http(params) => http::run(&registry.http, *params, scope).await,
-        }
-    });
+    let cleans_up = work.cleans_up();
+    let mut work = work.run(scope);
     let mut flush = pin!(scope.recorder.flush_for_ever());
     let next = tokio::select! {
         biased;
@@ -143,6 +143,17 @@ fn judge(finish: Option<Finish>, stopped: Option<Stopped>, timeout: Duration) ->
         (_, Some(Stopped::Cancelled)) => ended(Outcome::Cancelled, Some(ErrorInfo::new(Code::Cancelled, "cancelled while it ran"))),
         (None, None) => ended(Outcome::Failed, Some(ErrorInfo::new(Code::Internal, "the executor ended without a word"))),
     }
+}
+
+/// Without secrets.
+fn masked(mut finish: Finish, mask: &Mask) -> Finish {
+    if let Verdict::Failed(error) | Verdict::Rejected(error) = &mut finish.verdict {
+        mask.error(error);
+    }
+    if let Some(data) = &mut finish.data {
+        mask.value(data);
+    }
+    finish
 }
 
 /// Bytes of `data` on the wire.

@@ -1,7 +1,8 @@
 //! Where executors write their output: keeps the tail of each stream for the result, and passes all of it on to the
 //! live log in chunks of up to 16 KiB or 100 ms, whichever is first.
 //!
-//! It never decodes or redacts bytes. The queue behind it is in `context`, the ring in `tail`.
+//! All of it is masked first: nothing behind [`Recorder::write`] ever sees a secret. It never decodes bytes. The queue behind it is in `context`,
+//! the ring in `tail`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,8 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::context::{Chunk, Sender, Stream};
-use super::tail::Tail;
+use crate::{
+    context::{Chunk, Sender, Stream},
+    mask::{Mask, Masker},
+    tail::Tail,
+};
 
 /// Largest chunk (16 KiB): small against the broker's 1 MiB message limit, large enough that a flood is few messages.
 const CHUNK_BYTES: usize = muster_schemas::log::CHUNK_LIMIT;
@@ -25,9 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a single chunk waits. When one waited in vain, no other does.
 const PATIENCE_PER_CHUNK: Duration = Duration::from_millis(250);
 
+/// Takes what an attempt writes, and how far it says it is.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub struct Recorder {
     sender: Sender,
+    mask: Mask,
     state: Mutex<State>,
     pending: Notify,
 }
@@ -44,9 +50,17 @@ struct State {
 
 #[derive(Debug)]
 struct Lane {
+    masker: Masker,
     tail: Tail,
     pending: Vec<u8>,
     skipped: u64,
+}
+
+impl Lane {
+    fn take(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+        self.pending.extend_from_slice(bytes);
+    }
 }
 
 impl State {
@@ -59,31 +73,31 @@ impl State {
 }
 
 impl Recorder {
-    pub(super) fn new(sender: Sender, tail_bytes: usize, log_bytes: u64) -> Self {
-        let lane = || Lane { tail: Tail::new(tail_bytes), pending: Vec::new(), skipped: 0 };
+    pub(crate) fn new(sender: Sender, tail_bytes: usize, log_bytes: u64, mask: Mask) -> Self {
+        let lane = || Lane { masker: mask.stream(), tail: Tail::new(tail_bytes), pending: Vec::new(), skipped: 0 };
         let state = State { stdout: lane(), stderr: lane(), log_left: log_bytes, patience: PATIENCE };
-        Self { sender, state: Mutex::new(state), pending: Notify::new() }
+        Self { sender, mask, state: Mutex::new(state), pending: Notify::new() }
     }
 
     /// Records bytes of one stream. Waits only briefly, when the log does not keep up.
-    pub(super) async fn write(&self, stream: Stream, bytes: &[u8]) {
+    pub async fn write(&self, stream: Stream, bytes: &[u8]) {
         {
             let mut state = self.lock();
             let lane = state.lane(stream);
-            lane.tail.push(bytes);
-            lane.pending.extend_from_slice(bytes);
+            let bytes = lane.masker.push(bytes);
+            lane.take(&bytes);
         }
         while self.pass_on(stream, CHUNK_BYTES).await {}
         self.pending.notify_one();
     }
 
     /// Reports how far the attempt is.
-    pub(super) fn progress(&self, percent: u8, message: &str) {
-        self.sender.progress(percent, message);
+    pub fn progress(&self, percent: u8, message: &str) {
+        self.sender.progress(percent, &self.mask.text(message));
     }
 
     /// Passes on what waited for [`COALESCE`]. Never ends: run it beside the executor.
-    pub(super) async fn flush_for_ever(&self) {
+    pub(crate) async fn flush_for_ever(&self) {
         loop {
             self.pending.notified().await;
             tokio::time::sleep(COALESCE).await;
@@ -92,7 +106,13 @@ impl Recorder {
     }
 
     /// Passes on all that is left, and says what was skipped at the end.
-    pub(super) async fn close(&self) -> [(Vec<u8>, bool); 2] {
+    pub(crate) async fn close(&self) -> [(Vec<u8>, bool); 2] {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let mut state = self.lock();
+            let lane = state.lane(stream);
+            let rest = lane.masker.end();
+            lane.take(&rest);
+        }
         self.flush().await;
         for stream in [Stream::Stdout, Stream::Stderr] {
             let skipped = self.lock().lane(stream).skipped;
@@ -153,12 +173,12 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
-    use super::super::context::{Context, Feed, Update};
     use super::*;
+    use crate::context::{Context, Feed, Update};
 
     fn recorder(log_bytes: u64) -> (Recorder, Feed) {
         let (context, feed) = Context::new(tokio_util::sync::CancellationToken::new());
-        (Recorder::new(context.sender, 8, log_bytes), feed)
+        (Recorder::new(context.sender, 8, log_bytes, Mask::default()), feed)
     }
 
     async fn chunk(feed: &mut Feed) -> Chunk {

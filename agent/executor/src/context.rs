@@ -76,8 +76,8 @@ pub enum Update {
 /// What an attempt is run with.
 #[derive(Debug)]
 pub struct Context {
-    pub(super) cancelled: CancellationToken,
-    pub(super) sender: Sender,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) sender: Sender,
 }
 
 impl Context {
@@ -143,14 +143,14 @@ async fn news(latest: &mut watch::Receiver<(u64, Progress)>, after: Instant) -> 
 
 /// The attempt's end of the feed.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(crate) struct Sender {
     chunks: mpsc::Sender<Chunk>,
     progress: watch::Sender<(u64, Progress)>,
 }
 
 impl Sender {
     /// Room for one chunk; waits for it at most `patience`. `None` when there is none, or nobody reads.
-    pub(super) async fn room(&self, patience: Duration) -> Option<mpsc::Permit<'_, Chunk>> {
+    pub(crate) async fn room(&self, patience: Duration) -> Option<mpsc::Permit<'_, Chunk>> {
         match self.chunks.try_reserve() {
             Ok(room) => Some(room),
             Err(mpsc::error::TrySendError::Closed(())) => None,
@@ -160,7 +160,7 @@ impl Sender {
     }
 
     /// Replaces the newest progress.
-    pub(super) fn progress(&self, percent: u8, message: &str) {
+    pub(crate) fn progress(&self, percent: u8, message: &str) {
         let end = message.floor_char_boundary(MESSAGE_BYTES);
         let message = message.get(..end).unwrap_or_default().to_owned();
         let newest = Progress { percent: percent.min(100), message };

@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 
 /// Keeps the last `capacity` bytes, unchanged: invalid UTF-8 stays as it came.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     kept: VecDeque<u8>,
     capacity: usize,
     total: u64,
 }
 
 impl Tail {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self { kept: VecDeque::new(), capacity, total: 0 }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.total = self.total.saturating_add(bytes.len() as u64);
         let newest = bytes.get(bytes.len().saturating_sub(self.capacity)..).unwrap_or_default();
         let excess = (self.kept.len() + newest.len()).saturating_sub(self.capacity);
@@ -24,7 +24,7 @@ impl Tail {
     }
 
     /// The bytes kept, and whether earlier ones were dropped.
-    pub(super) fn take(&mut self) -> (Vec<u8>, bool) {
+    pub(crate) fn take(&mut self) -> (Vec<u8>, bool) {
         let kept: Vec<u8> = std::mem::take(&mut self.kept).into();
         let truncated = self.total > kept.len() as u64;
         (kept, truncated)
