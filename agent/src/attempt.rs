@@ -2,8 +2,9 @@
 //!
 //! The common case asks the broker nothing: a first delivery whose publisher made the id runs at once. What a delivery says is in
 //! [`delivery`], whether its body is a job in [`check`], which attempt it is in [`count`], what runs now in [`live`], whether it is left to others in
-//! [`prefer`], and running itself in [`run`]. How it ends at the broker is in [`crate::finish`].
+//! [`prefer`], what its connection gives it in [`access`], and running itself in [`run`]. How it ends at the broker is in [`crate::finish`].
 
+mod access;
 pub(crate) mod allowed;
 pub(crate) mod check;
 pub(crate) mod count;
@@ -15,19 +16,20 @@ pub(crate) mod prefer;
 mod run;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use async_nats::Message;
 use muster_runtime::trace::TraceContext;
 use muster_schemas::{
+    code::Code,
     event::{self, Event},
     headers,
     job::Job,
     names::{GroupId, JobId},
     queue::Queue,
-    result::{JobResult, Outcome},
+    result::{ErrorInfo, JobResult, Outcome},
     subjects::{self, About},
     time::Timestamp,
     topology, wire,
@@ -42,6 +44,7 @@ use crate::{
     pull::Slot,
     trust::verify::{Arrival, Word},
 };
+use access::Access;
 use check::{Place, Verdict, check};
 use count::Past;
 use delivery::Delivery;
@@ -182,8 +185,8 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
             (id, verdict)
         }
         Err(substitute) => {
-            let error = muster_schemas::result::ErrorInfo::new(
-                muster_schemas::code::Code::NameInvalid,
+            let error = ErrorInfo::new(
+                Code::NameInvalid,
                 format!("the job's id {} is not 1 to 64 of A-Z, a-z, 0-9, _ and -", shown_id(&arrived.message.subject)),
             );
             (substitute, Verdict::End(Outcome::Rejected, error, None))
@@ -202,12 +205,7 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
     };
     let context = run::Context { core, arrived, trace, id: &id, queue: &address.queue, past: &past };
     match verdict {
-        Verdict::End(outcome, error, job) => {
-            tracing::info!(%outcome, code = %error.code, "a job ended without an attempt: {}", error.message);
-            core.figures.ended(outcome);
-            let result = context.without_attempt(outcome, error, job.as_deref());
-            Step::Store(Box::new(context.ending(&result, job.as_deref())))
-        }
+        Verdict::End(outcome, error, job) => context.end(outcome, error, job.as_deref()),
         Verdict::Later(job, start) => {
             let event = events::release(&core.id, Some(job.job_type.clone()), &past, "its time has not come", Some(start));
             Step::Release { id, event, delay: start.since(now.at) }
@@ -227,8 +225,20 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
                 let event = events::release(&core.id, Some(job.job_type.clone()), &past, prefer::REASON, Some(now.at + delay));
                 return Step::Release { id, event, delay };
             }
+            let (prepared, connection) = match access::access(core, &job, prepared).await {
+                Access::Open(prepared, connection) => (prepared, connection),
+                Access::Elsewhere(why) => {
+                    let delay = access::delay(&past, core.preference.accepting.load(Ordering::Relaxed));
+                    tracing::debug!(?delay, why, "given back");
+                    slot.step_back();
+                    let event = events::release(&core.id, Some(job.job_type.clone()), &past, why, Some(now.at + delay));
+                    return Step::Release { id, event, delay };
+                }
+                Access::Refused(error) => return context.end(Outcome::Rejected, error, Some(&job)),
+                Access::Unknown => return Step::Abandon,
+            };
             tracing::debug!(job_type = %job.job_type, "an attempt begins");
-            context.run(*job, prepared, announced).await
+            context.run(*job, prepared, connection, announced).await
         }
     }
 }
@@ -312,8 +322,18 @@ fn read_clock(core: &Core, message: &Message, event: &Event) {
 }
 
 impl run::Context<'_> {
+    /// Ends a job without another attempt.
+    fn end(&self, outcome: Outcome, mut error: ErrorInfo, job: Option<&Job>) -> Step {
+        // It may quote the job.
+        self.core.registry.masks().now().error(&mut error);
+        tracing::info!(%outcome, code = %error.code, "a job ended without an attempt: {}", error.message);
+        self.core.figures.ended(outcome);
+        let result = self.without_attempt(outcome, error, job);
+        Step::Store(Box::new(self.ending(&result, job)), None)
+    }
+
     /// The result of a job that ends without another attempt.
-    fn without_attempt(&self, outcome: Outcome, error: muster_schemas::result::ErrorInfo, job: Option<&Job>) -> JobResult {
+    fn without_attempt(&self, outcome: Outcome, error: ErrorInfo, job: Option<&Job>) -> JobResult {
         let past = self.past;
         let mut result = crate::finish::result::without_attempt(
             outcome,

@@ -5,18 +5,30 @@
 pub mod args;
 mod labels;
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Component, PathBuf},
+    time::Duration,
+};
 
 pub use labels::Labels;
+use muster_files::Roots;
 use muster_runtime::{
     config::{ByteSize, EnvVar, Period, Problem, Secret, Settings, in_range},
     logs::{LogFilter, LogFormat},
 };
-use muster_schemas::{job::check_labels, names::AgentName};
+use muster_schemas::{
+    job::check_labels,
+    names::{AgentName, ExecutorName},
+};
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 
-use crate::{executors::Registry, identity::certificate};
+use crate::{
+    admin::token,
+    executors::{self, Launcher, Limits, Registry},
+    identity::certificate,
+};
 
 /// The settings of an agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,10 +72,29 @@ pub struct Config {
     pub allow_private_network: bool,
     /// Whether jobs may restart the machine.
     pub allow_os_restart: bool,
+    /// Where the container engine listens, if not at the usual socket.
+    pub docker_host: Option<String>,
+    /// The folders beneath which containers may be given folders of the host.
+    pub docker_bind_roots: Vec<PathBuf>,
+    /// The units of systemd that jobs may reach; all if absent.
+    pub service_units: Option<Vec<String>>,
     /// Output of one job that goes into its log.
     pub job_log_limit: ByteSize,
     /// Executors that are on beside `probe`.
     pub executors: Vec<String>,
+    /// The folder whose programs are executors too.
+    pub plugin_dir: Option<PathBuf>,
+    /// Variables that commands may set although they change which code runs, and that pass from the agent's environment.
+    pub shell_env_allow: Vec<String>,
+    /// The folders whose files jobs may have.
+    pub files_roots: Vec<PathBuf>,
+    /// What each command of `shell.run` may use at most.
+    pub shell_limits: Limits,
+    /// Where commands get cgroups: `auto`, `none` or a folder.
+    pub job_cgroup: String,
+    /// How this process starts itself again to put limits on a command. No setting: the binary knows.
+    #[serde(skip)]
+    pub launcher: Option<Launcher>,
     /// Addresses of the broker instead of those that the gateway tells.
     pub nats_url: Option<Vec<String>>,
     /// Certificates to trust for the broker.
@@ -75,6 +106,9 @@ pub struct Config {
     /// Time that running jobs have at a shutdown.
     pub shutdown_grace: Period,
 }
+
+/// In the state directory, the keys of other machines that were taken at the first use.
+pub(crate) const KNOWN_HOSTS: &str = "known_hosts";
 
 /// The largest number of slots. A pull request asks for at most 64 jobs, and each lane asks for as many as there are free slots.
 const SLOTS_MAX: u32 = 50;
@@ -104,8 +138,15 @@ impl Settings for Config {
         EnvVar::new("LOG_FORMAT", "log_format"),
         EnvVar::new("ALLOW_PRIVATE_NETWORK", "allow_private_network"),
         EnvVar::new("ALLOW_OS_RESTART", "allow_os_restart"),
+        EnvVar::new("DOCKER_HOST", "docker_host"),
+        EnvVar::list("DOCKER_BIND_ROOTS", "docker_bind_roots"),
+        EnvVar::list("SERVICE_UNITS", "service_units"),
         EnvVar::new("JOB_LOG_LIMIT", "job_log_limit"),
         EnvVar::list("EXECUTORS", "executors"),
+        EnvVar::new("PLUGIN_DIR", "plugin_dir"),
+        EnvVar::list("SHELL_ENV_ALLOW", "shell_env_allow"),
+        EnvVar::list("FILES_ROOTS", "files_roots"),
+        EnvVar::new("JOB_CGROUP", "job_cgroup"),
         EnvVar::new("NATS_URL", "nats_url"),
         EnvVar::new("NATS_CA", "nats_ca"),
         EnvVar::new("ACCEPT_UNSIGNED", "accept_unsigned"),
@@ -125,6 +166,9 @@ impl Settings for Config {
         }
         check_labels(&self.labels.0).map_err(|error| Problem::new("labels", error.to_string()))?;
         self.check_executors()?;
+        self.check_commands()?;
+        self.check_bind_roots()?;
+        self.files()?;
         self.check_urls()?;
         let is_key = |key: &String| key.trim().starts_with('U') && KeyPair::from_public_key(key.trim()).is_ok();
         if let Some(wrong) = self.trusted_signers.iter().find(|key| !is_key(key)) {
@@ -144,9 +188,10 @@ impl Settings for Config {
         if self.api_key.is_some() && self.api_key_file.is_some() {
             return Err(Problem::new("api_key_file", "contradicts api_key; give one of the two"));
         }
-        let mut own = ["identity.json", "signers.json", "lock", "spool", "spool.salt"]
+        let mut own = ["identity.json", "signers.json", "lock", "spool", "spool.salt", KNOWN_HOSTS]
             .into_iter()
             .chain(certificate::FILES)
+            .chain(token::FILES)
             .map(|name| self.state_dir.join(name));
         if let Some(vault) = &self.vault_path
             && own.any(|path| vault.starts_with(path))
@@ -161,7 +206,9 @@ impl Config {
     fn check_executors(&self) -> Result<(), Problem> {
         let mut seen = BTreeSet::new();
         for name in &self.executors {
-            if !Registry::KNOWN.contains(&name.as_str()) {
+            // Which plugins there are is seen at the start.
+            let may_be_plugin = self.plugin_dir.is_some() && name.parse::<ExecutorName>().is_ok();
+            if name != executors::ALL && !Registry::KNOWN.contains(&name.as_str()) && !may_be_plugin {
                 let known = Registry::KNOWN.join(", ");
                 return Err(Problem::new("executors", format!("{name:?} is not an executor of this build; it has {known}")));
             }
@@ -170,6 +217,24 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_bind_roots(&self) -> Result<(), Problem> {
+        let odd = |root: &&PathBuf| !root.is_absolute() || root.components().any(|part| part == Component::ParentDir);
+        match self.docker_bind_roots.iter().find(odd) {
+            Some(root) => Err(Problem::new("docker_bind_roots", format!("{} is not an absolute path without `..`", root.display()))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_commands(&self) -> Result<(), Problem> {
+        for name in &self.shell_env_allow {
+            executors::may_be_allowed(name).map_err(|problem| Problem::new("shell_env_allow", format!("{name:?} {problem}")))?;
+        }
+        if !matches!(self.job_cgroup.as_str(), "auto" | "none") && !self.job_cgroup.starts_with('/') {
+            return Err(Problem::new("job_cgroup", "must be auto, none or the absolute path of a cgroup"));
+        }
+        self.shell_limits.check()
     }
 
     fn check_urls(&self) -> Result<(), Problem> {
@@ -186,6 +251,14 @@ impl Config {
             return Err(Problem::new("nats_url", "must name at least one address"));
         }
         Ok(())
+    }
+
+    /// The folders whose files jobs may have.
+    ///
+    /// # Errors
+    /// When one can't be.
+    pub(crate) fn files(&self) -> Result<Roots, Problem> {
+        Roots::new(&self.files_roots).map_err(|error| Problem::new("files_roots", error.to_string()))
     }
 
     /// The configured name, or the host's made to fit.

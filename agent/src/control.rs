@@ -8,11 +8,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use async_nats::Message;
+use async_nats::{Message, Subject};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_runtime::{http::Readiness, shutdown::Shutdown};
 use muster_schemas::{
-    control::{Order, PING, Pong, What},
+    control::{DESCRIBE, Order, PING, Pong, RESEAL, What},
     headers,
     records::keys,
     standing::{PULL_PRIORITY_UNKNOWN, Standing},
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     attempt::{self, live::Stop},
     clock::Reading,
+    connections,
     core::Core,
     identity::{end::End, renew::show_clock},
     intake::Event,
@@ -33,7 +35,7 @@ use crate::{
 };
 
 /// The header of a key-value bucket's message that is not a value: the key was deleted.
-const OPERATION: &str = "KV-Operation";
+pub(crate) const OPERATION: &str = "KV-Operation";
 
 /// The name of the check that fails while another process runs with this agent's identity.
 const TWIN: &str = "twin";
@@ -61,7 +63,7 @@ pub(crate) async fn run(
             biased;
             () = shutdown.requested() => return Ok(()),
             Some(order) = orders.next() => { obey(&core, &order); None }
-            Some(request) = requests.next() => { answer(&core, &request).await; None }
+            Some(request) = requests.next() => { answer(&core, request).await; None }
             Some(message) = standings.next() => {
                 let told = read_standing(&core, &readiness, &message);
                 // It was written just now, by the dispatcher's clock.
@@ -145,6 +147,7 @@ fn read_standing(core: &Core, readiness: &Readiness, message: &Message) -> Told 
             core.defaults.told(standing.defaults);
             core.allowed.told(standing.executors);
             show_twin(readiness, standing.twin);
+            standing.vault.iter().for_each(|seen| core.vault.must_reach(seen));
             Told { accepting: standing.accepting, priority, at: Some(standing.at) }
         }
         Err(error) => {
@@ -185,16 +188,30 @@ fn obey(core: &Core, message: &Message) {
     }
 }
 
-async fn answer(core: &Core, message: &Message) {
+async fn answer(core: &Arc<Core>, message: Message) {
     let Some(reply) = message.reply.clone() else { return };
-    let pong = Pong { v: V, agent_id: core.id.clone(), instance: core.instance.clone() };
-    if message.subject.as_str() == subjects::rpc(&core.id, PING) {
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert(headers::CONTENT_TYPE, headers::MSGPACK);
-        if let Err(error) = core.js.client().publish_with_headers(reply, headers, wire::encode(&pong).into()).await {
-            tracing::debug!(%error, "could not answer a request");
-        }
+    let asked = |verb| message.subject.as_str() == subjects::rpc(&core.id, verb);
+    let body = if asked(PING) {
+        wire::encode(&Pong { v: V, agent_id: core.id.clone(), instance: core.instance.clone() }).into()
+    } else if asked(DESCRIBE) {
+        core.description.body()
+    } else if asked(RESEAL) {
+        // It waits for the vault, and orders must not.
+        let core = Arc::clone(core);
+        return drop(core.clone().group.spawn(async move {
+            let answer = connections::reseal(&core, &message.payload).await;
+            say(&core, reply, wire::encode(&answer).into()).await;
+        }));
     } else {
-        tracing::warn!(subject = %message.subject, "a request that this build does not know");
+        return tracing::warn!(subject = %message.subject, "a request that this build does not know");
+    };
+    say(core, reply, body).await;
+}
+
+async fn say(core: &Core, reply: Subject, body: Bytes) {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(headers::CONTENT_TYPE, headers::MSGPACK);
+    if let Err(error) = core.js.client().publish_with_headers(reply, headers, body).await {
+        tracing::debug!(%error, "could not answer a request");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 use muster_runtime::tasks::Group;
 use muster_schemas::{
     names::{AgentId, AgentName, PoolName},
+    sealed::SealingKey,
     signature::Signer,
     time::Timestamp,
 };
@@ -13,6 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     attempt::{allowed::Allowed, defaults::Defaults, live::Live, prefer::Preference},
     clock::Clock,
+    connections,
+    description::Said,
     executors::Registry,
     figures::Figures,
     identity::end::Ended,
@@ -21,6 +24,7 @@ use crate::{
     logs::Logs,
     spool::Spool,
     trust::Trust,
+    vault::Vault,
 };
 
 /// The agent, shared by its parts. It holds no lock of its own and no job's state.
@@ -38,6 +42,8 @@ pub(crate) struct Core {
     /// What time it is for others.
     pub(crate) clock: Clock,
     pub(crate) registry: Registry,
+    /// What it tells of them.
+    pub(crate) description: Said,
     pub(crate) js: Js,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) live: Live,
@@ -47,6 +53,10 @@ pub(crate) struct Core {
     pub(crate) defaults: Defaults,
     pub(crate) allowed: Allowed,
     pub(crate) spool: Spool,
+    pub(crate) vault: Vault,
+    /// Where credentials for this agent are sealed to, as long as its vault is open.
+    pub(crate) sealing: Option<SealingKey>,
+    pub(crate) resealing: connections::Desk,
     pub(crate) logs: Logs,
     pub(crate) figures: Figures,
     /// Results on their way: an ended attempt keeps its slot until one of these is free, so that a slow broker slows the agent down.

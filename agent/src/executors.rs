@@ -8,10 +8,13 @@
 //! [`Executor`]; its name in [`Registry::KNOWN`]; and its making in [`make`].
 
 mod http;
+mod plugin;
 mod probe;
+mod process;
 mod shell;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use muster_executor::{
@@ -20,15 +23,19 @@ pub use muster_executor::{
     finish::{Execution, Rejection},
 };
 use muster_executor::{Connection, Executor, Masks, Work, runner};
+use muster_files::Roots;
 use muster_schemas::{
     code::Code,
     connection::ConnectionKind,
     describe::{Description, ExecutorInfo, TypeInfo},
-    names::ConnectionName,
+    names::{AgentId, ConnectionName},
     wire::V,
 };
+pub use plugin::{Plugins, Refused};
+use process::Host;
+pub use process::{cgroup::Base, launcher::Launcher, limits::Limits};
+pub(crate) use process::{environment::may_be_allowed, launcher::main as launch};
 use serde_json::Value;
-pub use shell::kill_orphans;
 
 /// What the executors of an agent are made with.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +44,28 @@ pub struct Options {
     pub settings: Settings,
     /// Lets `http.request` reach private and reserved addresses (the agent's `ALLOW_PRIVATE_NETWORK`).
     pub allow_private_network: bool,
+    /// Where the container engine listens, if not at the usual socket (`DOCKER_HOST`).
+    pub docker_host: Option<String>,
+    /// The folders beneath which containers may be given folders (`DOCKER_BIND_ROOTS`).
+    pub docker_bind_roots: Vec<PathBuf>,
+    /// The units that `service.*` may reach; all of them if `None` (`SERVICE_UNITS`).
+    pub service_units: Option<Vec<String>>,
+    /// Lets `os.restart` restart the machine (`ALLOW_OS_RESTART`).
+    pub allow_os_restart: bool,
+    /// What `shell.run` and plugins are started through where they are to have limits, a cgroup or another user.
+    pub launcher: Option<Launcher>,
+    /// Where their cgroups are made; `None` makes none.
+    pub cgroup: Option<Base>,
+    /// Variables that jobs may set although they change which code runs, and that pass from the agent's environment (`SHELL_ENV_ALLOW`).
+    pub shell_env_allow: Vec<String>,
+    /// What each `shell.run` gets at most.
+    pub shell_limits: Limits,
+    /// The folders whose files jobs may have (`FILES_ROOTS`).
+    pub files: Roots,
+    /// Where the keys of other machines are kept that `ssh.*` took at the first use.
+    pub known_hosts: PathBuf,
+    /// What the plugin folder holds, if there is one.
+    pub plugins: Option<Plugins>,
 }
 
 /// `EXECUTORS` names something that this agent does not have.
@@ -76,14 +105,31 @@ pub struct Registry {
     types: Arc<BTreeMap<String, TypeInfo>>,
     settings: Arc<Settings>,
     masks: Masks,
+    host: Arc<Host>,
 }
 
 /// Turns on every executor that works on this host.
-const ALL: &str = "all";
+pub(crate) const ALL: &str = "all";
 
 impl Registry {
     /// Every executor of this build. `probe` is always on.
-    pub const KNOWN: &[&str] = &["probe", "shell", "http"];
+    pub const KNOWN: &[&str] = &[
+        "probe",
+        "shell",
+        "http",
+        #[cfg(feature = "docker")]
+        muster_executor_docker::Docker::NAME,
+        #[cfg(feature = "docker")]
+        muster_executor_docker::Compose::NAME,
+        #[cfg(feature = "kubernetes")]
+        muster_executor_kubernetes::NAME,
+        #[cfg(feature = "ssh")]
+        muster_executor_ssh::NAME,
+        #[cfg(feature = "systemd")]
+        muster_executor_systemd::Service::NAME,
+        #[cfg(feature = "systemd")]
+        muster_executor_systemd::Os::NAME,
+    ];
 
     /// Turns on `probe` and the named executors; `all` is every one of them.
     ///
@@ -97,12 +143,20 @@ impl Registry {
                 name => drop(wanted.insert(name.to_owned())),
             }
         }
+        // Plugins are made later: each is asked for its description.
+        let is_plugin = |name: &String| options.plugins.is_some() && !Self::KNOWN.contains(&name.as_str());
+        wanted.retain(|name| !is_plugin(name));
+        let host = Arc::new(Host {
+            launcher: options.launcher.clone(),
+            cgroup: options.cgroup.clone(),
+            env_allow: options.shell_env_allow.clone(),
+        });
         let mut on = BTreeMap::new();
         for name in wanted.into_iter().filter(|name| name != probe::NAME) {
-            let executor = make(&name, options).ok_or_else(|| UnknownExecutor { name: name.clone() })?;
+            let executor = make(&name, options, &host).ok_or_else(|| UnknownExecutor { name: name.clone() })?;
             on.insert(name, executor);
         }
-        Ok(Self::of(on, Arc::new(options.settings.clone()), Masks::default()))
+        Ok(Self { host, ..Self::of(on, Arc::new(options.settings.clone()), Masks::default()) })
     }
 
     /// These, and `probe`.
@@ -110,7 +164,21 @@ impl Registry {
         on.remove(probe::NAME);
         on.insert(probe::NAME.to_owned(), Arc::new(probe::Probe::new(on.values().cloned().collect())));
         let types = on.values().flat_map(|executor| executor.types()).map(|info| (info.name.to_string(), info)).collect();
-        Self { on: Arc::new(on), types: Arc::new(types), settings, masks }
+        Self { on: Arc::new(on), types: Arc::new(types), settings, masks, host: Arc::default() }
+    }
+
+    /// With the plugins that are named, or with all of the folder where `all` is. Asks each for its description.
+    ///
+    /// # Errors
+    /// The first of the named that can't be used.
+    pub async fn with_plugins<S: AsRef<str>>(self, enabled: &[S], options: &Options) -> Result<Self, Refused> {
+        let Some(plugins) = &options.plugins else { return Ok(self) };
+        let enabled = || enabled.iter().map(|name| name.as_ref().trim());
+        let named: Vec<_> = enabled().filter(|name| *name != ALL && !Self::KNOWN.contains(name)).map(str::to_owned).collect();
+        let made = plugins.make(&named, enabled().any(|name| name == ALL), &self.host).await?;
+        let on = self.on.iter().map(|(name, executor)| (name.clone(), Arc::clone(executor)));
+        let on = on.chain(made.into_iter().map(|plugin| (plugin.name().to_owned(), plugin))).collect();
+        Ok(Self { host: self.host, ..Self::of(on, self.settings, self.masks) })
     }
 
     /// Without those that can't work on this host. Says which in the log.
@@ -123,7 +191,7 @@ impl Registry {
                 Err(why) => tracing::warn!(executor = name, why, "this executor can't work here; it is off"),
             }
         }
-        Self::of(on, self.settings, self.masks)
+        Self { host: self.host, ..Self::of(on, self.settings, self.masks) }
     }
 
     /// The names of the executors that are on, in alphabetical order: an agent's capabilities.
@@ -180,13 +248,41 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Kills what earlier attempts of this agent left running, and all that descends from it, when there is nobody any more who looks after
+    /// them: at the agent's start, and when it ends without waiting for its jobs. Blocks for milliseconds. Returns how many it found.
+    pub fn kill_orphans(&self, agent: &AgentId) -> usize {
+        process::tree::kill_orphans(agent, self.host.cgroup.as_ref())
+    }
+}
+
 /// Makes one executor; `None` when this build has none of that name.
-fn make(name: &str, options: &Options) -> Option<Arc<dyn Executor>> {
+fn make(name: &str, options: &Options, host: &Arc<Host>) -> Option<Arc<dyn Executor>> {
     Some(match name {
-        shell::NAME => Arc::new(shell::Shell),
+        shell::NAME => Arc::new(shell::Shell::new(Arc::clone(host), options.shell_limits.clone())),
         http::NAME => Arc::new(http::Http::new(options.allow_private_network)),
+        #[cfg(feature = "docker")]
+        muster_executor_docker::Docker::NAME => Arc::new(muster_executor_docker::Docker::new(&docker(options))),
+        #[cfg(feature = "docker")]
+        muster_executor_docker::Compose::NAME => Arc::new(muster_executor_docker::Compose::new(&docker(options))),
+        #[cfg(feature = "kubernetes")]
+        muster_executor_kubernetes::NAME => Arc::new(muster_executor_kubernetes::Kubernetes::new()),
+        #[cfg(feature = "ssh")]
+        muster_executor_ssh::NAME => {
+            let options = muster_executor_ssh::Options::new(options.files.clone(), options.known_hosts.clone());
+            Arc::new(muster_executor_ssh::Ssh::new(options))
+        }
+        #[cfg(feature = "systemd")]
+        muster_executor_systemd::Service::NAME => Arc::new(muster_executor_systemd::Service::new(None, options.service_units.clone())),
+        #[cfg(feature = "systemd")]
+        muster_executor_systemd::Os::NAME => Arc::new(muster_executor_systemd::Os::new(None, options.allow_os_restart)),
         _ => return None,
     })
+}
+
+#[cfg(feature = "docker")]
+fn docker(options: &Options) -> muster_executor_docker::Options {
+    muster_executor_docker::Options { host: options.docker_host.clone(), bind_roots: options.docker_bind_roots.clone() }
 }
 
 #[cfg(test)]

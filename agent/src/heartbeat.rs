@@ -59,6 +59,7 @@ impl Pulse {
                 () = shutdown.requested() => return Ok(()),
                 _ = interval.tick() => {}
                 () = self.0.now.notified() => {}
+                () = core.vault.changed() => {}
                 changed = link.changed() => changed?,
             }
             if link.borrow_and_update().up {
@@ -93,17 +94,21 @@ impl Pulse {
             slots: core.figures.slots(core.slots),
             load,
             spooled: core.spool.count() as u64,
-            fault: core.spool.is_full().then(|| "the spool is full: the broker takes no results".to_owned()),
-            last_error: core.figures.last_error(),
+            fault: core.spool.is_full().then(|| "the spool is full: the broker takes no results".to_owned()).or_else(|| vault_fault(core)),
+            last_error: core.figures.last_error().map(|error| core.registry.masks().now().text(&error)),
             labels: Default::default(),
-            description: None,
-            sealing: None,
-            credentials: Default::default(),
-            vault: None,
+            description: core.description.digest(),
+            sealing: core.sealing.clone().filter(|_| core.vault.opening_key().is_some()),
+            credentials: core.vault.held(),
+            vault: core.vault.mark(),
             draining: self.0.draining.load(Ordering::Relaxed),
             goodbye,
         }
     }
+}
+
+fn vault_fault(core: &Core) -> Option<String> {
+    core.vault.fault().map(|why| format!("the vault is closed: {why}"))
 }
 
 /// Measures the machine: two small files of /proc and one system call each time.

@@ -9,23 +9,30 @@
 //! | which lanes are pulled, which job starts next | `intake` (pure), `pull` (the shell around it) |
 //! | a delivery from arrival to ack | `attempt`; how it ends at the broker: `finish` |
 //! | results that wait for the broker | `spool` |
+//! | the credentials of connections; who may put some there by hand | `vault`; `admin`, `command` |
 //! | running the work itself | [`executors`] |
 //! | output on its way to the log | `logs` |
 //! | standing, cancel, ping | `control` |
+//! | credentials on their way | `connections` |
 //! | heartbeats | `heartbeat` |
 //! | what all parts share; the broker's few services; the connection | `core`, `js`, `connect`, `link` |
 //!
 //! Deliberately absent: any decision about which agent runs a job (the broker's), and any look into a job outside `attempt` and `executors`.
 
+mod admin;
 mod attempt;
 mod clock;
+pub mod command;
 pub mod config;
 mod connect;
+mod connections;
 mod control;
 mod core;
+mod description;
 pub mod executors;
 mod figures;
 mod finish;
+mod harden;
 mod heartbeat;
 pub mod identity;
 mod intake;
@@ -40,9 +47,11 @@ pub mod start;
 mod trust;
 mod turn;
 mod upkeep;
+mod vault;
 
 use std::{ffi::OsString, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use muster_runtime::process;
 
@@ -55,15 +64,34 @@ const WORKER_THREADS: usize = 2;
 /// What the binary does: settings, logs, signals, [`run`]. Exit code 64 for wrong settings, [`start::EXIT_REFUSED`] for an agent that can't
 /// start until somebody does something about it.
 pub fn main_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    main_under(&[], args)
+}
+
+/// The same for a binary that becomes an agent by the `words` that come first in its arguments, which are not among `args`: it starts
+/// itself again with them.
+pub fn main_under(words: &[&str], args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     const NAME: &str = "muster-agent";
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    // Nothing before it: it has to be quick, and is not an agent.
+    if let Some(code) = executors::launch(&args) {
+        return code;
+    }
+    let hardened = harden::process();
+    let launcher = executors::Launcher::own(words);
     process::run_main(NAME, || {
+        hardened.context("can't protect the memory of this process")?;
         let args = config::args::Args::try_parse_from(args)?;
+        let flags = args.overrides();
+        if let Some(command) = args.command {
+            return command.run(&args.config.load(flags)?.settings);
+        }
         let options = |config: &Config| process::Options {
             log_filter: config.log_level.clone(),
             log_format: config.log_format,
             worker_threads: Some(WORKER_THREADS),
         };
-        let ended = process::run_service(&args.config, args.overrides(), options, async |config: Config, shutdown| {
+        let ended = process::run_service(&args.config, flags, options, async |mut config: Config, shutdown| {
+            config.launcher = Some(launcher);
             let listeners = Listeners::bind(&config).await?;
             run(config, listeners, shutdown).await
         });

@@ -15,8 +15,9 @@ use std::{
 
 use anyhow::Context as _;
 use muster_runtime::{
-    config::{ConfigError, Layer, Settings as _},
-    http::{Ops, Readiness, serve},
+    config::{ConfigError, Layer, Problem, Settings as _},
+    http::{Ops, Readiness},
+    logs,
     metrics::Metrics,
     shutdown::Shutdown,
     tasks::Tasks,
@@ -28,21 +29,22 @@ use muster_schemas::{
 use tokio::net::TcpListener;
 
 use crate::{
+    admin::Admin,
     clock::Clock,
-    config::Config,
+    config::{self, Config},
     executors::{self, Registry},
     figures::Figures,
     identity::{self, Identity, Stored, certificate::Certificates, end::End, enrol::Gateway, registration::Registration, renew},
     start::{Start, StartError},
     trust::{Trust, follow},
     turn::{self, Agent, Over},
-    upkeep,
+    upkeep, vault,
 };
 
-/// Where the agent listens. Loopback only: whoever can reach it needs no key.
+/// Where the agent listens. Loopback only: what needs no token is for everybody on the machine.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For `/healthz`, `/readyz` and `/metrics`.
+    /// For `/healthz`, `/readyz`, `/metrics` and `/vault`.
     pub ops: TcpListener,
 }
 
@@ -72,18 +74,25 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     config.check().map_err(wrong)?;
     let name = config.agent_name().map_err(wrong)?;
     let settings = executors::Settings { log_bytes: config.job_log_limit.get(), ..executors::Settings::default() };
-    let options = executors::Options { settings, allow_private_network: config.allow_private_network };
-    let registry = Registry::new(&config.executors, &options)?.that_work_here().await;
+    let options = options(&config, settings).map_err(wrong)?;
+    let refused = |error: executors::Refused| wrong(Problem::new("executors", error.to_string()));
+    let registry = Registry::new(&config.executors, &options)?.with_plugins(&config.executors, &options).await.map_err(refused)?;
+    let registry = registry.that_work_here().await;
+    // Whatever quotes a secret into the log, it gets no further.
+    let masks = registry.masks().clone();
+    logs::filter(move |line| masks.now().bytes(line));
     let metrics = Metrics::new();
     let figures = Figures::new(&metrics)?;
-    let readiness = Readiness::new([upkeep::BROKER, renew::CHECK, follow::CHECK]);
+    let readiness = Readiness::new([upkeep::BROKER, renew::CHECK, follow::CHECK, vault::CHECK]);
     let outer = Shutdown::new();
     let tasks = Tasks::new(outer.clone());
     let address = listeners.ops.local_addr()?;
-    tracing::info!(%address, "serving /healthz, /readyz and /metrics");
+    tracing::info!(%address, "serving /healthz, /readyz, /metrics and /vault");
+    let admin = Admin::new(address.port());
     let router = Ops::new(readiness.clone(), metrics.registry().clone()).router();
     let served = outer.clone();
-    tasks.background("ops", async move { Ok(serve(listeners.ops, router, served).await?) });
+    let server = admin.clone();
+    tasks.background("ops", async move { Ok(server.serve(listeners.ops, router, served).await?) });
 
     let certificates = Certificates::new(&config.state_dir);
     let trust = Trust::open(&config).map_err(StartError::from)?;
@@ -92,9 +101,38 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     let gateway = config.api_url.as_deref().map(gateway);
     let registration = Registration::new(facts(&config, &name, &registry));
     let halted = Arc::default();
-    let agent = Agent { config, name, registry, figures, readiness, gateway, registration, trust, certificates, clock, halted, shutdown };
+    let agent =
+        Agent { config, name, admin, registry, figures, readiness, gateway, registration, trust, certificates, clock, halted, shutdown };
     let ended = agent.run().await;
     ended.and(turn::end(&outer, &tasks).await)
+}
+
+/// What the executors are made with.
+fn options(config: &Config, settings: executors::Settings) -> Result<executors::Options, Problem> {
+    let cgroup = match &config.launcher {
+        Some(_) => executors::Base::find(&config.job_cgroup).map_err(|problem| Problem::new("job_cgroup", problem))?,
+        None => None,
+    };
+    let plugins = config.plugin_dir.as_deref().map(|folder| executors::Plugins::look(folder, Registry::KNOWN));
+    let options = executors::Options {
+        settings,
+        allow_private_network: config.allow_private_network,
+        docker_host: config.docker_host.clone(),
+        docker_bind_roots: config.docker_bind_roots.clone(),
+        service_units: config.service_units.clone(),
+        allow_os_restart: config.allow_os_restart,
+        launcher: config.launcher.clone(),
+        cgroup,
+        shell_env_allow: config.shell_env_allow.clone(),
+        shell_limits: config.shell_limits.clone(),
+        files: config.files()?,
+        known_hosts: config.state_dir.join(config::KNOWN_HOSTS),
+        plugins: plugins.transpose().map_err(|error| Problem::new("plugin_dir", error.to_string()))?,
+    };
+    if let Some(cgroup) = &options.cgroup {
+        tracing::info!(cgroup = %cgroup.path().display(), "commands get cgroups of their own");
+    }
+    Ok(options)
 }
 
 /// What a registration says of this agent.
@@ -116,13 +154,15 @@ impl Agent {
     /// Takes turns until the end.
     async fn run(&self) -> anyhow::Result<()> {
         let _claimed = identity::file_claim(&self.config.state_dir).map_err(StartError::from)?;
+        self.admin.begin(&self.config).map_err(StartError::from)?;
         // Who left commands running, should this process end at once.
         let present: Arc<Mutex<Option<AgentId>>> = Arc::default();
         let (halt, who) = (Arc::clone(&self.halted), Arc::clone(&present));
-        self.shutdown.before_exit(move || last_act(&halt, &who));
+        let registry = self.registry.clone();
+        self.shutdown.before_exit(move || last_act(&halt, &who, &registry));
         let before = Stored::load(&self.config.state_dir).map_err(StartError::from)?.map(|stored| stored.agent_id);
         if let Some(agent) = before.clone() {
-            kill_orphans(agent).await?;
+            self.kill_orphans(agent).await?;
         }
         let start = self.start();
         let mut stored = tokio::select! {
@@ -140,7 +180,7 @@ impl Agent {
                 Over::Ended(end) => end,
             };
             // Those that did not go by themselves.
-            kill_orphans(stored.agent_id.clone()).await?;
+            self.kill_orphans(stored.agent_id.clone()).await?;
             stored = tokio::select! {
                 stored = self.come_back(&end) => stored,
                 () = self.shutdown.requested() => return Ok(()),
@@ -148,6 +188,16 @@ impl Agent {
             identity.replace(stored.clone());
             anew = true;
         }
+    }
+
+    /// Kills what carries the agent's id. The claim on the state directory says that no other process is this agent, so it is a left-over.
+    async fn kill_orphans(&self, agent: AgentId) -> anyhow::Result<()> {
+        let registry = self.registry.clone();
+        let orphans = tokio::task::spawn_blocking(move || registry.kill_orphans(&agent)).await?;
+        if orphans > 0 {
+            tracing::warn!(orphans, "killed what jobs of an earlier run of this agent left running");
+        }
+        Ok(())
     }
 
     fn start(&self) -> Start<'_> {
@@ -184,18 +234,9 @@ impl Agent {
 }
 
 /// What is done at a second signal, when the process ends at once.
-fn last_act(halted: &AtomicBool, agent: &Mutex<Option<AgentId>>) {
+fn last_act(halted: &AtomicBool, agent: &Mutex<Option<AgentId>>, registry: &Registry) {
     halted.store(true, Ordering::SeqCst);
     if let Some(agent) = agent.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-        executors::kill_orphans(agent);
+        registry.kill_orphans(agent);
     }
-}
-
-/// Kills what carries the agent's id. The claim on the state directory says that no other process is this agent, so it is a left-over.
-async fn kill_orphans(agent: AgentId) -> anyhow::Result<()> {
-    let orphans = tokio::task::spawn_blocking(move || executors::kill_orphans(&agent)).await?;
-    if orphans > 0 {
-        tracing::warn!(orphans, "killed what jobs of an earlier run of this agent left running");
-    }
-    Ok(())
 }

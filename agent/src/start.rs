@@ -215,12 +215,6 @@ impl Start<'_> {
             return Err(StartError::Missing("the gateway gave it no API key"));
         }
         stored.save(&self.config.state_dir)?;
-        if before.is_some_and(|before| before.api_key != stored.api_key) && self.config.vault_path().exists() {
-            tracing::error!(
-                vault = %self.config.vault_path().display(),
-                "this agent has another API key now: its vault was sealed with the old one and is void"
-            );
-        }
         match answer.skew {
             Some(skew) => Err(skew.into()),
             None => Ok(stored),

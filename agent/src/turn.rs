@@ -18,11 +18,13 @@ use muster_schemas::{names::AgentName, time::Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
+    admin::Admin,
     attempt::{allowed::Allowed, defaults::Defaults, live::Live, prefer::Preference},
     clock::Clock,
     config::Config,
-    connect, control,
+    connect, connections, control,
     core::Core,
+    description::Said,
     executors::Registry,
     figures::Figures,
     heartbeat::Pulse,
@@ -44,6 +46,7 @@ use crate::{
     spool::{Limits, Spool, courier::Courier},
     trust::{Trust, follow::Follow},
     upkeep,
+    vault::Vault,
 };
 
 /// A task that failed starts again after this.
@@ -56,6 +59,7 @@ pub(crate) struct Agent {
     pub(crate) config: Config,
     /// The name of the settings.
     pub(crate) name: AgentName,
+    pub(crate) admin: Admin,
     pub(crate) registry: Registry,
     pub(crate) figures: Figures,
     pub(crate) readiness: Readiness,
@@ -88,12 +92,14 @@ impl Agent {
         let inner = Shutdown::new();
         let tasks = Tasks::new(inner.clone());
         let ended = Ended::new();
-        let (broker, spool) = tokio::join!(
+        let (broker, spool, vault) = tokio::join!(
             connect::connect(config, identity, &self.certificates),
-            Spool::open(&config.state_dir, &stored.agent_id, identity.api_key(), Limits::default(), self.figures.spooled.clone())
+            Spool::open(&config.state_dir, &stored.agent_id, identity.api_key(), Limits::default(), self.figures.spooled.clone()),
+            Vault::open(config.vault_path(), identity.api_key(), self.registry.masks().clone(), readiness.clone(), &self.figures)
         );
         let (broker, spool) = (broker?, spool?);
         identity.watch(&broker);
+        self.admin.has(Some(vault.clone()));
         let (link_now, link) = watch::channel(Link::default());
         let js = Js::new(broker.clone());
         let (logs, forwarder) = Logs::new(js.clone(), self.figures.log_dropped.clone(), config.job_log_limit.get());
@@ -107,6 +113,7 @@ impl Agent {
             slots: config.max_concurrent_jobs,
             clock: self.clock.clone(),
             registry: self.registry.clone(),
+            description: Said::of(&self.registry.description()),
             js: js.clone(),
             link: link.clone(),
             live: Live::default(),
@@ -115,6 +122,9 @@ impl Agent {
             defaults: Defaults::default(),
             allowed: Allowed::default(),
             spool: spool.clone(),
+            sealing: connections::sealing(&vault, &stored.agent_id, &stored.seed),
+            resealing: connections::Desk::default(),
+            vault,
             logs,
             figures: self.figures.clone(),
             finishing: Semaphore::new(config.max_concurrent_jobs as usize * FINISHING_PER_SLOT),
@@ -177,6 +187,10 @@ impl Agent {
         }
         {
             let (core, inner) = (Arc::clone(&core), inner.clone());
+            tasks.start("connections", RESTART, move || connections::run(Arc::clone(&core), inner.clone()));
+        }
+        {
+            let (core, inner) = (Arc::clone(&core), inner.clone());
             tasks.start("leases", RESTART, move || upkeep::leases(Arc::clone(&core), inner.clone()));
         }
         tasks.background("gate", upkeep::gate(Arc::clone(&core), events.clone(), (empty, known), inner.clone()));
@@ -218,6 +232,8 @@ impl Agent {
             }
         }
         let failed = end(&inner, &tasks).await;
+        self.admin.has(None);
+        core.vault.end().await;
         // The connection holds the login, which holds the connection: without this it would never close.
         identity.unwatch();
         drop(link_now);

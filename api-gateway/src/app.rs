@@ -20,7 +20,8 @@ pub(crate) use figures::Figures;
 pub(crate) use mirror::Mirror;
 
 use crate::{
-    auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, problem::ApiError, waiters::Waiters,
+    auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, problem::ApiError, types::Types,
+    waiters::Waiters,
 };
 
 /// The state behind every handler; clones share it.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) js: jetstream::Context,
     pub(crate) buckets: Buckets,
     pub(crate) mirror: Mirror,
+    pub(crate) types: Types,
     pub(crate) auth: Auth,
     pub(crate) door: Door,
     pub(crate) audit: Trail,

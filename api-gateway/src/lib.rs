@@ -13,9 +13,11 @@
 //! | keys, roles, limits of guessing | `auth` |
 //! | the audit trail | `audit` |
 //! | errors | [`problem`] |
-//! | connections, mirrors of buckets | `app` |
+//! | the broker, mirrors of buckets | `app` |
 //! | jobs, their results, who waits | `jobs`, `stored`, `waiters`, `queries`, `replies` |
 //! | pools | `pools` |
+//! | connections, and delivery of their credentials | `connections` |
+//! | what agents can do, and params checked before they are queued | `types` |
 //! | dead letters | `dead` |
 //! | groups: one job for each of many agents | `groups` |
 //! | schedules | `schedules` |
@@ -35,6 +37,7 @@ mod certificates;
 mod check;
 mod clock;
 pub mod config;
+mod connections;
 mod dead;
 mod door;
 mod endpoint;
@@ -59,6 +62,7 @@ mod signers;
 mod signing;
 mod stored;
 mod tokens;
+mod types;
 mod waiters;
 
 pub use config::Config;

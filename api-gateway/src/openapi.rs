@@ -1,6 +1,7 @@
 //! The API's document (OpenAPI 3.1), made from the route table, and the page that shows it.
 
 mod document;
+mod types;
 
 use axum::{
     extract::State,

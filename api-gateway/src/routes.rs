@@ -4,8 +4,8 @@
 use axum::{Router, middleware};
 
 use crate::{
-    agents, app::App, audit, auth, dead, endpoint::Endpoint, groups, health, jobs, keys, openapi, plumbing, pools, schedules, signers,
-    tokens,
+    agents, app::App, audit, auth, connections, dead, endpoint::Endpoint, groups, health, jobs, keys, openapi, plumbing, pools, schedules, signers,
+    tokens, types,
 };
 
 /// Every endpoint under the API's base and beside it.
@@ -18,11 +18,13 @@ pub(crate) fn table() -> Vec<Endpoint> {
         dead::endpoints(),
         jobs::list::endpoints(),
         pools::endpoints(),
+        types::endpoints(),
         agents::endpoints(),
         keys::endpoints(),
         tokens::endpoints(),
         signers::endpoints(),
         schedules::endpoints(),
+        connections::endpoints(),
         audit::endpoints(),
         health::endpoints(),
         openapi::endpoints(),

@@ -37,6 +37,7 @@ use crate::{
     pools, queries, replies, routes,
     server::{self, Limits},
     signing,
+    types::{self, Types},
     waiters::{self, Waiters},
 };
 
@@ -97,7 +98,8 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// needed. A broker that is away is waited for.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> anyhow::Result<()> {
     let (tasks, drained) = (Tasks::new(shutdown.clone()), Shutdown::new());
-    let served = serve(config, listeners, &tasks, &drained).await;
+    // In a box: it is large, and would be moved over the stack by everybody through whose hands this future goes.
+    let served = Box::pin(serve(config, listeners, &tasks, &drained)).await;
     drained.trigger("the last request is answered");
     let left = tasks.join(TASKS_GRACE).await;
     if !left.is_empty() {
@@ -109,7 +111,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
 async fn serve(config: Config, listeners: Listeners, tasks: &Tasks, drained: &Shutdown) -> anyhow::Result<()> {
     let shutdown = tasks.shutdown().clone();
     let (app, limits) = tokio::select! {
-        started = start(config, tasks, drained) => started?,
+        started = Box::pin(start(config, tasks, drained)) => started?,
         () = shutdown.requested() => return Ok(()),
     };
     let router = routes::router(&app, routes::table());
@@ -181,6 +183,7 @@ async fn prepare(
         waiters: Waiters::new(),
         desk: Desk::new(&metrics)?,
         mirror: Mirror::default(),
+        types: Types::default(),
         ops: Ops::new(readiness.clone(), metrics.registry().clone()).router(),
         tasks: tasks.clone(),
         drained: drained.clone(),
@@ -203,6 +206,7 @@ async fn prepare(
     background(&app, "replies", replies::run);
     background(&app, "pools", pools::sample);
     background(&app, "audit", audit::run);
+    background(&app, "types", types::run);
     let mirror = &app.mirror;
     tokio::join!(
         mirror.agents.synced(),

@@ -12,6 +12,7 @@ use muster_schemas::{
 
 pub(crate) mod agents;
 pub(crate) mod audit;
+pub(crate) mod connections;
 pub(crate) mod groups;
 pub(crate) mod job;
 pub(crate) mod jobs;
@@ -21,10 +22,12 @@ pub(crate) mod pools;
 pub(crate) mod schedules;
 pub(crate) mod signers;
 pub(crate) mod stack;
+pub(crate) mod types;
 pub(crate) mod work;
 
 pub(crate) use agents::{AgentCreateArgs, AgentEditArgs, AgentsCommand, AgentsListArgs, JoinTokenCommand};
 pub(crate) use audit::AuditArgs;
+pub(crate) use connections::{ConnectionPutArgs, ConnectionsCommand, ConnectionsListArgs, CredentialsArgs};
 pub(crate) use groups::{GroupsCommand, GroupsListArgs, RunArgs};
 pub(crate) use job::{JobCommand, PingArgs, SubmitArgs};
 pub(crate) use jobs::{DeadCommand, DeadListArgs, JobsArgs, Which};
@@ -34,6 +37,7 @@ pub(crate) use pools::{DefaultsArgs, PoolPutArgs, PoolsCommand};
 pub(crate) use schedules::{SchedulePutArgs, SchedulesCommand};
 pub(crate) use signers::SignersCommand;
 pub(crate) use stack::{InitArgs, ServiceCommand, UpArgs};
+pub(crate) use types::{CompletionArgs, Shell, TypesArgs};
 pub(crate) use work::{TimeArgs, WhatArgs, WorkArgs};
 
 const LONG_ABOUT: &str = "Muster runs jobs on agents: machines that pull work from a queue, the fittest one first.
@@ -94,6 +98,8 @@ pub(crate) enum Command {
     Submit(Box<SubmitArgs>),
     /// Run a command on every agent of a pool, or on one of them, and show how it went on each
     Run(Box<RunArgs>),
+    /// List the types of jobs that agents run, and show what one takes
+    Types(TypesArgs),
     /// List groups, the runs of `muster run --all`: show one, watch it, cancel it
     #[command(visible_alias = "group")]
     Groups(Box<Listed<GroupsCommand, GroupsListArgs>>),
@@ -114,6 +120,12 @@ pub(crate) enum Command {
     Pools {
         #[command(subcommand)]
         command: Option<PoolsCommand>,
+    },
+    /// List, make, try and remove connections, deliver their credentials to agents
+    #[command(visible_alias = "connection")]
+    Connections {
+        #[command(subcommand)]
+        command: Option<ConnectionsCommand>,
     },
     /// List, make, pause and delete schedules, run one now
     Schedules {
@@ -146,6 +158,8 @@ pub(crate) enum Command {
     Audit(Box<AuditArgs>),
     /// Measure a running stack, beside the bare broker in the same run
     Bench(crate::bench::BenchArgs),
+    /// Print what a shell reads to complete command lines: words, flags, types, their params, pools, connections
+    Completion(CompletionArgs),
     /// Run one of the services; `muster up` does this for you
     #[command(hide = true)]
     Service {

@@ -103,6 +103,8 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::JobAmbiguous => "say which with --pool",
         Code::AgentNotFound => "`muster agents` shows what there is",
         Code::KeyNotFound => "`muster keys list` shows what there is",
+        Code::ConnectionNotFound => "`muster connections` shows what there is, `muster connections put NAME` makes one",
+        Code::RevisionConflict => "`muster connections show NAME` says what was delivered; deliver again if yours are the newer ones",
         Code::GroupNotFound => "`muster groups list` shows what there is",
         Code::NoAgentMatches => "`muster agents` shows what there is, with states and executors",
         Code::QueueFull => "wait until jobs have run, or raise the limit with `muster pools put NAME --max-queued`",

@@ -11,6 +11,7 @@
 //! | a job's events as they come | [`sse`] |
 //! | tables and JSON | [`output`] |
 //! | one file per command | [`commands`] |
+//! | proposals while somebody types | [`complete`] |
 //! | the whole stack on one machine | [`up`] |
 //! | figures of the running stack | [`bench`] |
 //! | the services as hidden commands | [`service`] |
@@ -19,6 +20,7 @@ mod api;
 mod args;
 mod bench;
 mod commands;
+mod complete;
 mod failure;
 mod output;
 mod profile;
@@ -35,6 +37,7 @@ use clap::Parser as _;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    complete::answer();
     let cli = Cli::parse();
     // A service sets up its own runtime, logs and signals.
     if let Command::Service { which } = cli.command {

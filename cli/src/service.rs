@@ -13,7 +13,7 @@ pub(crate) fn run(which: ServiceCommand) -> ExitCode {
     match which {
         ServiceCommand::Gateway(passed) => muster_gateway::main_with(args("gateway", passed.args)),
         ServiceCommand::Dispatcher(passed) => muster_dispatcher::main_with(args("dispatcher", passed.args)),
-        ServiceCommand::Agent(passed) => muster_agent::main_with(args("agent", passed.args)),
+        ServiceCommand::Agent(passed) => muster_agent::main_under(&["service", "agent"], args("agent", passed.args)),
         ServiceCommand::Broker { binary, config } => process::run_main("muster service broker", || become_broker(&binary, &config)),
     }
 }

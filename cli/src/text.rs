@@ -98,6 +98,17 @@ pub(crate) fn params(text: &str) -> anyhow::Result<Value> {
     Ok(value)
 }
 
+/// One param of a job: `name=text`, or `name:=` and JSON.
+pub(crate) fn param(text: &str) -> Result<(String, Value), String> {
+    let form = || "write NAME=TEXT, or NAME:=JSON for what is no text".to_owned();
+    let (name, value) = text.split_once('=').ok_or_else(form)?;
+    let (name, value) = match name.strip_suffix(':') {
+        None => (name, Value::from(value)),
+        Some(name) => (name, serde_json::from_str(value).map_err(|error| format!("`{value}` is no JSON: {error}; {}", form()))?),
+    };
+    if name.is_empty() { Err(form()) } else { Ok((name.to_owned(), value)) }
+}
+
 /// A duration with three digits at most: `850 µs`, `3.2 ms`, `12 s`, `2 h 5 min`.
 pub(crate) fn duration(duration: Duration) -> String {
     let (micros, seconds) = (duration.as_micros(), duration.as_secs());

@@ -141,7 +141,7 @@ impl Core {
 
     fn perform(&self, command: Command) {
         match command {
-            Command::Put(key, standing, revision) => self.write(key, Some(wire::encode(&standing)), revision),
+            Command::Put(key, standing, revision) => self.write(key, Some(wire::encode(&*standing)), revision),
             Command::Delete(key, revision) => self.write(key, None, revision),
             Command::Lanes(pool, executors) => self.lanes.want(pool, executors),
             Command::Remove(agent) => self.agenda.put(agent, Task::Remove),

@@ -17,6 +17,7 @@
 //! | groups: one job for each of many agents, in waves | `groups` |
 //! | ending jobs without their agents: cancelled, expired | `cancel`, `expiry` |
 //! | which dispatcher is the active one | [`lease`] |
+//! | handing credentials on to agents that join | `credentials` |
 //! | limits on running jobs that hold for whole pools | `shares` |
 //! | whose results are whose, and which count | `keyring` |
 //! | what it signs jobs and results with | `signing` |
@@ -28,6 +29,7 @@ mod cancel;
 pub mod clock;
 mod config;
 mod core;
+mod credentials;
 mod expiry;
 mod figures;
 mod fixed;

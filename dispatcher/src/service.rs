@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     config::Config,
     core::{self, Core, Mind},
+    credentials,
     expiry::Expiry,
     figures::Figures,
     fixed::Fixed,
@@ -191,6 +192,7 @@ async fn work(
     // They write into the trail up to their last step.
     let wardens = Tasks::new(shutdown.clone());
     warden::start(&wardens, &source, &leadership, &agenda, (&signing, &keyring), system);
+    credentials::start(tasks, &source, &leadership);
     let lanes = Lanes::default();
     let reconciler =
         Reconciler { broker: broker.clone(), fixed, leadership: leadership.clone(), lanes: lanes.clone(), pools: pools.clone() };

@@ -9,12 +9,14 @@
 //! | agents and what is known of each | [`roster`] |
 //! | the bucket of standings, and what must be written | [`board`] |
 //! | what pools give to jobs that say nothing themselves | [`defaults`] |
+//! | how far an agent's vault has come | `floor` |
 //! | where events come from | [`crate::intake`] |
 //! | who carries out commands | [`crate::writer`], [`crate::lanes`] |
 
 pub mod board;
 mod command;
 pub mod defaults;
+mod floor;
 pub mod roster;
 
 use std::{
@@ -23,7 +25,8 @@ use std::{
 };
 
 use muster_schemas::{
-    heartbeat::Heartbeat,
+    describe::is_digest,
+    heartbeat::{Heartbeat, VaultMark},
     names::{AgentId, ExecutorName, PoolName},
     records::{AgentRecord, AgentState, PoolDefaults},
     result::Outcome,
@@ -59,6 +62,10 @@ pub struct Beat {
     pub interval_s: u32,
     /// A fault the agent found in itself.
     pub fault: Option<String>,
+    /// The digest of what its executors take.
+    pub description: Option<String>,
+    /// The state of its vault.
+    pub vault: Option<VaultMark>,
     /// Whether it takes nothing new.
     pub draining: bool,
     /// Whether it is the last one of its run.
@@ -67,8 +74,9 @@ pub struct Beat {
 
 impl From<Heartbeat> for Beat {
     fn from(beat: Heartbeat) -> Self {
-        let Heartbeat { instance, seq, interval_s, fault, draining, goodbye, .. } = beat;
-        Self { instance, seq, interval_s, fault, draining, goodbye }
+        let Heartbeat { instance, seq, interval_s, fault, description, vault, draining, goodbye, .. } = beat;
+        let description = description.filter(|digest| is_digest(digest));
+        Self { instance, seq, interval_s, fault, description, vault, draining, goodbye }
     }
 }
 
@@ -337,7 +345,7 @@ impl State {
         let commanding = self.commanding();
         for (agent, judged) in judged {
             let place = if judged.accepting { places.next() } else { None }.unwrap_or(behind_all);
-            let Judged { health, accepting, reason, executors, twin } = judged;
+            let Judged { health, accepting, reason, executors, twin, description, vault } = judged;
             let standing = Standing {
                 v: V,
                 score: health.score(),
@@ -352,12 +360,13 @@ impl State {
                 executors,
                 twin,
                 defaults: self.defaults.of(pool),
-                vault: None,
+                vault,
+                description,
                 at: now,
             };
             let key = Key { pool: pool.clone(), agent };
             if commanding && let Some(revision) = self.board.wants(&key, &standing) {
-                commands.push(Command::Put(key.clone(), standing.clone(), revision));
+                commands.push(Command::Put(key.clone(), Box::new(standing.clone()), revision));
             }
             let before = self.roster.judged(&key.agent, standing.clone());
             if before.is_some_and(|before| before != standing.status) {

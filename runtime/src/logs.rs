@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal as _},
     panic::PanicHookInfo,
     str::FromStr,
-    sync::Once,
+    sync::{Once, OnceLock},
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -119,7 +119,7 @@ fn start(filter: &LogFilter, format: LogFormat) {
     };
     // The directives were checked when the filter was parsed.
     let directives = EnvFilter::new(filter.directives());
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Filtered(io::stderr()));
     let lines = if json {
         // Outer spans stay in the list: a line inside an inner span still shows the trace.
         lines.json().flatten_event(true).with_current_span(false).boxed()
@@ -130,6 +130,34 @@ fn start(filter: &LogFilter, format: LogFormat) {
     // Someone else (a test) has a subscriber already: theirs stays, and so does their panic hook.
     if started.is_ok() {
         std::panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// What every line passes through on its way out.
+type Filter = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+
+static FILTER: OnceLock<Filter> = OnceLock::new();
+
+/// Passes every line of this process's log through `filter` from now on, whole and as it is written: for what must not get out, whoever logs it.
+/// Later calls change nothing, as with [`init`]. The filter must not log.
+pub fn filter(filter: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
+    // The first one stays.
+    let _ = FILTER.set(Box::new(filter));
+}
+
+/// Writes lines through the filter. The layer gives each line as one write.
+struct Filtered<W>(W);
+
+impl<W: io::Write> io::Write for Filtered<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match FILTER.get() {
+            Some(filter) => self.0.write_all(&filter(line)).map(|()| line.len()),
+            None => self.0.write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -147,6 +175,8 @@ fn log_panic(info: &PanicHookInfo<'_>) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -170,6 +200,16 @@ mod tests {
         assert!(LogFilter::info().directives().contains("async_nats="));
         let own: LogFilter = "debug,async_nats=trace".parse().unwrap();
         assert_eq!(own.directives(), "debug,async_nats=trace");
+    }
+
+    #[test]
+    fn every_line_passes_the_filter_as_a_whole_and_the_first_filter_stays() {
+        let mut out = Vec::new();
+        Filtered(&mut out).write_all(b"before\n").unwrap();
+        filter(|line| String::from_utf8_lossy(line).replace("hunter2", "***").into_bytes());
+        filter(|_| Vec::new());
+        Filtered(&mut out).write_all(b"the password is hunter2 here\n").unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "before\nthe password is *** here\n");
     }
 
     #[test]

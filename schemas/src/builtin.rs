@@ -2,11 +2,28 @@
 //!
 //! Agents may have more executors than these; what those take, only they know.
 
-use crate::names::JobType;
+use std::sync::LazyLock;
+
+use crate::{
+    describe::{Description, TypeInfo},
+    names::JobType,
+};
+
+/// What they take. A test of the agent compares it with what its executors say.
+const DESCRIPTION: &str = include_str!("../golden/executors.json");
 
 /// Executor, and its verbs.
-pub const EXECUTORS: &[(&str, &[&str])] =
-    &[("probe", &["ping", "echo", "sleep", "fail", "connection"]), ("shell", &["run"]), ("http", &["request"])];
+pub const EXECUTORS: &[(&str, &[&str])] = &[
+    ("probe", &["ping", "echo", "sleep", "fail", "connection"]),
+    ("shell", &["run"]),
+    ("http", &["request"]),
+    ("docker", &["pull", "run", "stop", "rm", "logs", "exec", "ps"]),
+    ("compose", &["up", "down", "pull", "ps"]),
+    ("kubernetes", &["apply", "delete", "get", "scale", "restart", "logs"]),
+    ("ssh", &["run", "upload", "download"]),
+    ("service", &["start", "stop", "restart", "reload", "status"]),
+    ("os", &["restart"]),
+];
 
 /// The verbs that the executor of this type has instead, when it is one of [`EXECUTORS`] and lacks this type's verb.
 pub fn verbs_instead(job_type: &JobType) -> Option<&'static [&'static str]> {
@@ -15,10 +32,37 @@ pub fn verbs_instead(job_type: &JobType) -> Option<&'static [&'static str]> {
     (!verbs.contains(&verb)).then_some(*verbs)
 }
 
+/// What the executors of this build take. An agent may have fewer, and plugins beside.
+pub fn description() -> Description {
+    // It is part of this build, and a test reads it.
+    serde_json::from_str(DESCRIPTION).unwrap_or_default()
+}
+
+/// What a type takes, when it is one of an executor of this build.
+pub fn type_info(job_type: &JobType) -> Option<&'static TypeInfo> {
+    static OWN: LazyLock<Description> = LazyLock::new(description);
+    OWN.types().find(|info| info.name == job_type.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
+    use crate::connection::ConnectionKind;
+
+    #[test]
+    fn what_is_described_are_the_executors_that_are_listed() {
+        let description = description();
+        let described: Vec<(&str, Vec<&str>)> = description
+            .executors
+            .iter()
+            .map(|executor| (executor.name.as_str(), executor.types.iter().filter_map(|info| Some(info.name.split_once('.')?.1)).collect()))
+            .collect();
+        assert_eq!(described.len(), EXECUTORS.len());
+        for (name, verbs) in EXECUTORS {
+            assert!(described.contains(&(name, verbs.to_vec())), "{name} {verbs:?}");
+        }
+    }
 
     #[test]
     fn only_a_wrong_verb_of_an_own_executor_is_one() {
@@ -26,5 +70,14 @@ mod tests {
         assert_eq!(instead("shell.walk"), Some(&["run"][..]));
         assert_eq!(instead("shell.run"), None);
         assert_eq!(instead("plugin.walk"), None);
+    }
+
+    #[test]
+    fn the_type_of_an_own_executor_says_which_connections_it_takes() {
+        let info = |text: &str| type_info(&text.parse().unwrap());
+        assert!(info("probe.ping").is_some_and(|info| info.connections.is_empty()));
+        assert!(info("probe.connection").is_some_and(|info| info.needs_connection && info.connections == ConnectionKind::ALL));
+        assert!(info("http.request").is_some_and(|info| info.connections == [ConnectionKind::Http]));
+        assert!(info("backup.run").is_none());
     }
 }

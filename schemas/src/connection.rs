@@ -15,6 +15,11 @@ use crate::{
     wire::{Body, V},
 };
 
+pub mod check;
+mod kinds;
+
+pub use kinds::{Form, Setting, Way};
+
 /// The most connections whose credentials an agent holds: its heartbeat names all of them.
 pub const CONNECTIONS_MAX: usize = 128;
 /// The most bytes of a connection's credentials, as MessagePack.
@@ -83,6 +88,9 @@ pub struct ConnectionRecord {
     /// Which credentials are the newest: counts up from 1 with each delivery; 0 is none so far.
     #[serde(default)]
     pub revision: u64,
+    /// A digest of what was delivered as that revision, so that a delivery that was cut off can be repeated and another one be told from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.

@@ -15,6 +15,20 @@ use crate::{
 
 /// The most types of one agent.
 pub const TYPES_MAX: usize = 512;
+/// Characters of a digest: 128 bits, so nobody finds another description for one that is there.
+const DIGEST_CHARS: usize = 32;
+
+/// What heartbeats call the description with this encoding by: the first 32 hexadecimal digits of its SHA-256.
+pub fn digest(encoding: &[u8]) -> String {
+    let mut text = data_encoding::HEXLOWER.encode(&Sha256::digest(encoding));
+    text.truncate(DIGEST_CHARS);
+    text
+}
+
+/// Whether a text can be a digest. Nothing else that an agent says in its place is passed on.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == DIGEST_CHARS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
 
 /// Everything that an agent's executors take.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -57,14 +71,32 @@ pub struct TypeInfo {
 }
 
 impl Description {
-    /// What heartbeats call this description by: the first 32 hexadecimal digits of the SHA-256 of its encoding.
+    /// What heartbeats call this description by, as [`digest`] has it.
     pub fn digest(&self) -> String {
-        let mut text = data_encoding::HEXLOWER.encode(&Sha256::digest(wire::encode(self)));
-        text.truncate(32);
-        text
+        digest(&wire::encode(self))
+    }
+
+    /// All types in it.
+    pub fn types(&self) -> impl Iterator<Item = &TypeInfo> {
+        self.executors.iter().flat_map(|executor| &executor.types)
     }
 }
 
 impl Body for Description {
     const LIMIT: usize = 512 * 1024;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_that_of_the_bytes_and_nothing_else_looks_like_one() {
+        let empty = Description::default();
+        assert_eq!(empty.digest(), digest(&wire::encode(&empty)));
+        assert!(is_digest(&empty.digest()));
+        for wrong in ["", "0", &"g".repeat(32), &"A".repeat(32), &"0".repeat(33)] {
+            assert!(!is_digest(wrong), "{wrong}");
+        }
+    }
 }

@@ -40,8 +40,31 @@ impl Credentials {
 
     /// The values that must not leave the agent: all but `username`, which is none of the secrets.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().filter(|(name, _)| *name != "username").map(|(_, value)| value.as_str())
+        let fields = self.fields.iter().filter(|(name, _)| *name != "username");
+        fields
+            .flat_map(|(name, value)| std::iter::once(value.as_str()).chain(if name == "kubeconfig" { within(value) } else { Vec::new() }))
     }
+}
+
+/// The secrets in a kubeconfig, YAML or JSON: they are used by themselves, so that is how they might get out.
+fn within(kubeconfig: &str) -> Vec<&str> {
+    let ends = |letter: char| letter.is_whitespace() || "\"',}".contains(letter);
+    let value = |rest: &'_ str| -> Option<usize> {
+        let start = rest
+            .trim_start_matches(['"', '\''])
+            .trim_start()
+            .strip_prefix(':')?
+            .trim_start_matches(|letter: char| letter != '\n' && ends(letter));
+        Some(rest.len() - start.len())
+    };
+    let of = |key: &str| {
+        let found = kubeconfig
+            .match_indices(key)
+            .filter_map(|(at, _)| kubeconfig.get(at + key.len()..))
+            .filter_map(|rest| rest.get(value(rest)?..));
+        found.map(|rest| rest.split(ends).next().unwrap_or_default()).filter(|secret| !secret.is_empty()).collect::<Vec<_>>()
+    };
+    ["token", "client-key-data", "password"].map(of).concat()
 }
 
 impl Drop for Credentials {
@@ -218,6 +241,17 @@ fn info(purpose: Purpose<'_>) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
+
+    #[test]
+    fn the_secrets_in_a_kubeconfig_are_secrets_by_themselves() {
+        for kubeconfig in [
+            "users:\n- name: u\n  user:\n    token: tok3n-0f-u\n    client-key-data: 'S0VZ'\n",
+            r#"{"users":[{"user":{"token":"tok3n-0f-u","client-key-data": "S0VZ"}}]}"#,
+        ] {
+            let credentials = Credentials { fields: [("kubeconfig".into(), kubeconfig.into())].into(), ..Credentials::default() };
+            assert_eq!(credentials.secrets().collect::<Vec<_>>(), [kubeconfig, "tok3n-0f-u", "S0VZ"]);
+        }
+    }
 
     fn credentials() -> Credentials {
         Credentials {

@@ -68,6 +68,9 @@ pub struct Standing {
     /// The highest state of its vault that the dispatcher has heard of: an agent whose vault is behind it has been given an older file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<VaultMark>,
+    /// The digest of what its executors take, as its last heartbeat had it ([`crate::describe`]). Gateways ask for what they do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// When the dispatcher said so.
     pub at: Timestamp,
 }
@@ -90,6 +93,7 @@ impl Standing {
             twin: false,
             defaults: None,
             vault: None,
+            description: None,
             at,
         }
     }

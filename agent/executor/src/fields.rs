@@ -88,7 +88,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// Names the first.
-    pub fn end(self) -> Result<(), Rejection> {
+    pub fn end(&self) -> Result<(), Rejection> {
         match self.map.keys().find(|key| !self.taken.contains(&key.as_str())) {
             None => Ok(()),
             Some(key) if self.taken.is_empty() => Err(Rejection::field(&shown(key), "this type takes no params")),

@@ -1,5 +1,8 @@
 //! How work says that it is done: the [`Finish`] that it hands to [`crate::runner`], and the [`Execution`] that comes of it.
 
+use std::{fmt, sync::Arc};
+
+use futures_util::future::BoxFuture;
 use muster_schemas::code::Code;
 use muster_schemas::result::{ErrorInfo, Outcome, Output};
 use serde_json::Value;
@@ -21,8 +24,38 @@ pub struct Execution {
     pub data: Option<Value>,
     /// What went wrong, unless it succeeded.
     pub error: Option<ErrorInfo>,
+    /// What is left to do once this is stored.
+    pub afterwards: Option<Afterwards>,
     /// Chunks of its log that went on their way; for the agent's core to fill in.
     pub log_chunks: u64,
+}
+
+/// What is done once a job's result is stored, at the broker or in the agent's own spool: what would keep it from being stored if done before.
+#[derive(Clone)]
+pub struct Afterwards(Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>);
+
+impl Afterwards {
+    /// What is done.
+    pub fn new<F: Future<Output = ()> + Send + 'static>(what: impl Fn() -> F + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || Box::pin(what())))
+    }
+
+    /// Does it.
+    pub async fn run(&self) {
+        (self.0)().await;
+    }
+}
+
+impl fmt::Debug for Afterwards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Afterwards")
+    }
+}
+
+impl PartialEq for Afterwards {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// Why a job may not start: its type or params are wrong, for good.
@@ -68,6 +101,8 @@ pub struct Finish {
     pub exit_code: Option<i32>,
     /// What is given back beside output.
     pub data: Option<Value>,
+    /// What is left to do once the result is stored.
+    pub afterwards: Option<Afterwards>,
     /// It ended because it was told to stop; the verdict is then the runner's.
     pub stopped: bool,
 }
@@ -86,12 +121,12 @@ pub enum Verdict {
 impl Finish {
     /// Success.
     pub fn succeeded(data: Option<Value>) -> Self {
-        Self { verdict: Verdict::Succeeded, exit_code: None, data, stopped: false }
+        Self { verdict: Verdict::Succeeded, exit_code: None, data, afterwards: None, stopped: false }
     }
 
     /// A failure.
     pub fn failed(code: Code, message: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Failed(ErrorInfo::new(code, message)), exit_code: None, data: None, stopped: false }
+        Self { verdict: Verdict::Failed(ErrorInfo::new(code, message)), exit_code: None, data: None, afterwards: None, stopped: false }
     }
 
     /// A refusal, for good.

@@ -28,7 +28,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use connection::Connection;
 pub use context::{Chunk, Context, Feed, Progress, Stream, Update};
-pub use finish::{Execution, Finish, Rejection, Verdict};
+pub use finish::{Afterwards, Execution, Finish, Rejection, Verdict};
 pub use futures_util::future::BoxFuture;
 pub use mask::{Mask, Masks};
 use muster_schemas::{

@@ -117,12 +117,13 @@ fn judge(finish: Option<Finish>, stopped: Option<Stopped>, timeout: Duration) ->
         truncated: false,
         data: None,
         error,
+        afterwards: None,
         log_chunks: 0,
     };
     match (finish, stopped) {
         // A command that ended by itself just before it would have been stopped has its own outcome.
         (Some(finish), None) | (Some(finish @ Finish { stopped: false, .. }), Some(_)) => {
-            let data = finish.data;
+            let (data, afterwards) = (finish.data, finish.afterwards);
             let (outcome, error) = match finish.verdict {
                 Verdict::Succeeded => (Outcome::Succeeded, None),
                 Verdict::Failed(error) => (Outcome::Failed, Some(error)),
@@ -133,7 +134,7 @@ fn judge(finish: Option<Finish>, stopped: Option<Stopped>, timeout: Duration) ->
                     let message = format!("the data has {size} bytes, more than {DATA_BYTES}");
                     ended(Outcome::Failed, Some(ErrorInfo::new(Code::ResultTooLarge, message)))
                 }
-                _ => Execution { data, ..ended(outcome, error) },
+                _ => Execution { data, afterwards, ..ended(outcome, error) },
             }
         }
         (_, Some(Stopped::TimedOut)) => {

@@ -49,10 +49,6 @@ pub(crate) fn check(body: &[u8], place: Place<'_>, registry: &Registry, defaults
         let message = format!("the subject names the executor `{}`, the type is `{}`", lane.executor, job.job_type);
         return reject(Code::ExecutorMismatch, message, job);
     }
-    if let Some(connection) = &job.connection {
-        let message = format!("field `connection`: this agent holds no secrets of `{connection}`");
-        return reject(Code::FieldInvalid, message, job);
-    }
     let prepared = match registry.check(job.job_type.as_str(), &job.params, job.connection.as_ref()) {
         Ok(prepared) => prepared,
         Err(rejection) => return Verdict::End(Outcome::Rejected, rejection.into(), Some(job)),
@@ -124,7 +120,9 @@ mod tests {
             (r#"{"type":"probe.sleep","params":{"ms":"x"}}"#, Code::ParamsInvalid),
             (r#"{"type":"probe.ping","timeout_s":-1}"#, Code::TimeoutInvalid),
             (r#"{"type":"probe.ping","retry":{"max_attempts":0}}"#, Code::RetryInvalid),
-            (r#"{"type":"probe.ping","connection":"db"}"#, Code::FieldInvalid),
+            (r#"{"type":"probe.ping","connection":"no name"}"#, Code::FieldInvalid),
+            (r#"{"type":"probe.ping","connection":"db"}"#, Code::ConnectionMismatch),
+            (r#"{"type":"probe.connection"}"#, Code::ConnectionMismatch),
         ] {
             let Verdict::End(Outcome::Rejected, error, _) = verdict(body) else { panic!("{body} was not rejected") };
             assert_eq!(error.code, code, "{body}: {}", error.message);

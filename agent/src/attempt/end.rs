@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use muster_executor::Afterwards;
 use muster_schemas::{event::Event, names::JobId};
 
 use super::{Arrived, delivery};
@@ -14,8 +15,8 @@ use crate::{
 /// What becomes of a delivery.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Store what ends the job, then ack.
-    Store(Box<Ending>),
+    /// Store what ends the job, then ack, then do what was to wait for that.
+    Store(Box<Ending>, Option<Afterwards>),
     /// Record that another attempt follows, then give it back for later.
     Retry { id: JobId, event: Event, delay: Duration },
     /// Record that it is given back without an attempt, then do so.
@@ -44,7 +45,13 @@ pub(super) async fn perform(core: &Core, arrived: &Arrived, step: Step) {
     }
     let answer = |word: Vec<u8>| core.js.answer(arrived.reply.clone(), word);
     match step {
-        Step::Store(ending) => store(core, *ending).await,
+        Step::Store(ending, afterwards) => {
+            if store(core, *ending).await
+                && let Some(afterwards) = afterwards
+            {
+                afterwards.run().await;
+            }
+        }
         Step::Retry { id, event, delay } => {
             // Not recorded: the lease runs out, and whoever gets the job next counts this attempt by its deliveries.
             if recorded(core, &id, &event).await {
@@ -76,14 +83,14 @@ async fn recorded(core: &Core, id: &JobId, event: &Event) -> bool {
     recorded.is_ok()
 }
 
-/// Stores the result at the broker, or in the spool. The lease is kept until one of them has it.
-async fn store(core: &Core, ending: Ending) {
+/// Stores the result at the broker, or in the spool. The lease is kept until one of them has it. Says whether the result counts, as far as is known.
+async fn store(core: &Core, ending: Ending) -> bool {
     match ending.send(&core.js, &core.pool).await {
-        Ok(Received::Stored) => return,
+        Ok(Received::Stored) => return true,
         Ok(Received::Superseded) => {
             core.figures.superseded.inc();
             tracing::warn!("another result of this job was stored first; this one does not count");
-            return;
+            return false;
         }
         Err(error) => {
             core.figures.error(format!("a result was not stored: {error}"));
@@ -94,8 +101,11 @@ async fn store(core: &Core, ending: Ending) {
         core.figures.error(format!("a result was not kept: {error}"));
         tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't keep a result in the spool; trying both again");
         tokio::time::sleep(FULL_WAIT).await;
-        if let Ok(_) | Err(StoreError::Invalid(_)) = ending.send(&core.js, &core.pool).await {
-            return;
+        match ending.send(&core.js, &core.pool).await {
+            Ok(received) => return received == Received::Stored,
+            Err(StoreError::Invalid(_)) => return false,
+            Err(_) => {}
         }
     }
+    true
 }

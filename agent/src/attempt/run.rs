@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_executor::Connection;
 use muster_runtime::trace::TraceContext;
 use muster_schemas::{
     code::Code,
@@ -40,7 +41,7 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// Runs the next attempt, if the job has one left.
-    pub(super) async fn run(&self, job: Job, prepared: Prepared, announced: bool) -> Step {
+    pub(super) async fn run(&self, job: Job, prepared: Prepared, connection: Option<Box<Connection>>, announced: bool) -> Step {
         let (number, core) = (self.past.next(), self.core);
         if number > 1 {
             tracing::Span::current().record("attempt", number);
@@ -58,7 +59,7 @@ impl Context<'_> {
             }
         }
         let started_at = Timestamp::now();
-        let execution = self.execute(prepared, &job, number, (!redelivered && !announced).then_some(started)).await;
+        let execution = self.execute((prepared, connection), &job, number, (!redelivered && !announced).then_some(started)).await;
         let finished_at = Timestamp::now();
         core.figures.duration.observe(finished_at.since(started_at).as_secs_f64());
         let ran = Ran {
@@ -75,13 +76,19 @@ impl Context<'_> {
     }
 
     /// Runs it, passing on its output, and telling that it has started once it has run for a moment.
-    async fn execute(&self, prepared: Prepared, job: &Job, number: u32, started: Option<muster_schemas::event::Event>) -> Execution {
+    async fn execute(
+        &self,
+        (prepared, connection): (Prepared, Option<Box<Connection>>),
+        job: &Job,
+        number: u32,
+        started: Option<muster_schemas::event::Event>,
+    ) -> Execution {
         let core = self.core;
         let attempt = executors::Attempt { agent_id: core.id.clone(), job_id: self.id.clone(), number, timeout: job.timeout() };
         let (context, mut feed) = executors::Context::new(self.arrived.brake.token());
         let mut log = None;
         let mut take = |update| log.get_or_insert_with(|| core.logs.attempt(&core.pool, self.id, number)).take(update);
-        let execution = core.registry.run(prepared, attempt, None, context);
+        let execution = core.registry.run(prepared, attempt, connection.map(|connection| *connection), context);
         tokio::pin!(execution);
         let announce = async {
             match started {
@@ -132,6 +139,7 @@ impl Context<'_> {
             Some(Stop::Cancelled) | None => {}
         }
         core.figures.ended(execution.outcome);
+        let afterwards = execution.afterwards.clone();
         let retry = job.retry.filter(|_| execution.outcome.is_retryable());
         if let Some(retry) = retry.filter(|retry| ran.attempt < retry.max_attempts) {
             let delay = retry.backoff(ran.attempt, rand::random());
@@ -154,10 +162,10 @@ impl Context<'_> {
         };
         // The canceller stored a result before it told us; that ours is refused is then no news.
         if cancelled {
-            return Step::Store(Box::new(ending));
+            return Step::Store(Box::new(ending), None);
         }
         let superseded = event(EventKind::Superseded, &core.id, Some(job.job_type.clone()), attempt, self.past);
-        Step::Store(Box::new(ending.or_superseded(superseded)))
+        Step::Store(Box::new(ending.or_superseded(superseded)), afterwards)
     }
 
     /// All its attempts were lost, or the last of them was: it ends here.
@@ -170,7 +178,7 @@ impl Context<'_> {
         self.core.figures.ended(Outcome::Failed);
         let result = self.without_attempt(Outcome::Failed, error.clone(), Some(job));
         let (letter, event) = self.dead_letter(error, self.past.history.clone(), self.past.attempts);
-        Step::Store(Box::new(self.ending(&result, Some(job)).with_dead_letter(&letter, event)))
+        Step::Store(Box::new(self.ending(&result, Some(job)).with_dead_letter(&letter, event)), None)
     }
 
     fn dead_letter(

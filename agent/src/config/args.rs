@@ -3,10 +3,15 @@
 use clap::Parser;
 use muster_runtime::config::{ConfigArgs, Overrides};
 
+use crate::command::Command;
+
 /// Runs jobs for Muster on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "muster-agent", version)]
 pub struct Args {
+    /// What to do instead of running an agent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Config file, single keys, and printing the result.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -43,7 +48,7 @@ pub struct Args {
     /// Jobs that run at once, 1 to 50
     #[arg(long, value_name = "N")]
     pub max_concurrent_jobs: Option<String>,
-    /// Port on 127.0.0.1 of /healthz, /readyz and /metrics; 0 takes any free one
+    /// Port on 127.0.0.1 of /healthz, /readyz, /metrics and the admin interface; 0 takes any free one
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<String>,
     /// Token of the local admin interface
@@ -52,7 +57,7 @@ pub struct Args {
     /// The vault's file
     #[arg(long, value_name = "FILE")]
     pub vault_path: Option<String>,
-    /// Where identity and spool are kept
+    /// Where identity, spool and vault are kept
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// How much is logged
@@ -67,12 +72,33 @@ pub struct Args {
     /// Let jobs restart this machine
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub allow_os_restart: Option<String>,
+    /// Where the container engine listens: a unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pub docker_host: Option<String>,
+    /// Folders of the host, divided by commas, beneath which containers may be given folders
+    #[arg(long, value_name = "DIRS")]
+    pub docker_bind_roots: Option<String>,
+    /// Units of systemd that jobs may reach, divided by commas
+    #[arg(long, value_name = "LIST")]
+    pub service_units: Option<String>,
     /// Output of one job that goes into its log, up to 128MiB
     #[arg(long, value_name = "SIZE")]
     pub job_log_limit: Option<String>,
     /// Executors that are on beside probe, divided by commas
     #[arg(long, value_name = "LIST")]
     pub executors: Option<String>,
+    /// Folder whose programs are executors too, where --executors names them
+    #[arg(long, value_name = "DIR")]
+    pub plugin_dir: Option<String>,
+    /// Variables, divided by commas, that commands may set although they change which code runs, and that pass from this environment
+    #[arg(long, value_name = "NAMES")]
+    pub shell_env_allow: Option<String>,
+    /// Folders whose files jobs may have, divided by commas
+    #[arg(long, value_name = "DIRS")]
+    pub files_roots: Option<String>,
+    /// Where commands get cgroups: auto, none or a folder
+    #[arg(long, value_name = "DIR")]
+    pub job_cgroup: Option<String>,
     /// Addresses of the broker, divided by commas, instead of those that the gateway tells
     #[arg(long, value_name = "URLS")]
     pub nats_url: Option<String>,
@@ -115,8 +141,15 @@ impl Args {
             .set("--log-format", "log_format", self.log_format.as_ref())
             .set("--allow-private-network", "allow_private_network", self.allow_private_network.as_ref())
             .set("--allow-os-restart", "allow_os_restart", self.allow_os_restart.as_ref())
+            .set("--docker-host", "docker_host", self.docker_host.as_ref())
+            .set("--docker-bind-roots", "docker_bind_roots", self.docker_bind_roots.as_ref())
+            .set("--service-units", "service_units", self.service_units.as_ref())
             .set("--job-log-limit", "job_log_limit", self.job_log_limit.as_ref())
             .set("--executors", "executors", self.executors.as_ref())
+            .set("--plugin-dir", "plugin_dir", self.plugin_dir.as_ref())
+            .set("--shell-env-allow", "shell_env_allow", self.shell_env_allow.as_ref())
+            .set("--files-roots", "files_roots", self.files_roots.as_ref())
+            .set("--job-cgroup", "job_cgroup", self.job_cgroup.as_ref())
             .set("--nats-url", "nats_url", self.nats_url.as_ref())
             .set("--nats-ca", "nats_ca", self.nats_ca.as_ref())
             .set("--accept-unsigned", "accept_unsigned", self.accept_unsigned.as_ref())

@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod described;
+
 /// Options whose waits are short, so that tests are.
 pub(super) fn options() -> Options {
     let settings = Settings { kill_grace: Duration::from_millis(400), drain: Duration::from_millis(400), ..Settings::default() };
@@ -59,7 +61,7 @@ fn probe_is_always_on_and_an_unknown_executor_is_an_error_at_start() {
 #[test]
 fn a_type_that_nothing_runs_is_unknown() {
     let all = registry(&options());
-    for kind in ["shell.walk", "shell", "shell.", "", "probe.nope", "ssh.run", "http.get", "Shell.run", "shell.run.x"] {
+    for kind in ["shell.walk", "shell", "shell.", "", "probe.nope", "telnet.run", "http.get", "Shell.run", "shell.run.x"] {
         assert_eq!(refusal(&all, kind, json!({"command": "true"})).0, Code::TypeUnknown, "{kind}");
     }
     let probe = Registry::new::<&str>(&[], &options()).unwrap();

@@ -196,6 +196,7 @@ mod tests {
             truncated: false,
             data: None,
             error: None,
+            afterwards: None,
             log_chunks: 0,
         };
         assert_eq!(tail_of(&execution("", "")), None);

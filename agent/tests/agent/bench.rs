@@ -29,11 +29,11 @@ use muster_schemas::{
     names::{AgentId, JobId, PoolName},
     records::{PoolDefaults, keys},
     result::JobResult,
-    standing::{Standing, Status},
+    standing::Standing,
     subjects::{self, About, broker, js},
     time::Timestamp,
     topology,
-    wire::{self, V},
+    wire,
 };
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -300,27 +300,17 @@ impl Bench {
     }
 
     async fn tell_standing(&self, id: &AgentId, accepting: bool, priority: u8, accepting_agents: u32, defaults: Option<PoolDefaults>) {
+        let now = Standing::first(Timestamp::now());
+        let standing = Standing { rank: priority.into(), pull_priority: priority, accepting_agents, accepting, defaults, ..now };
+        self.tell(id, &standing).await;
+    }
+
+    /// Stores this standing of an agent, as the dispatcher does.
+    pub(crate) async fn tell(&self, id: &AgentId, standing: &Standing) {
         let text = std::fs::read_to_string(self.deployment.layout.dispatcher_creds()).unwrap();
         let dispatcher = connect(&self.server.url(), &text, &broker::dispatcher_inbox("d1")).await;
-        let standing = Standing {
-            v: V,
-            score: 100.0,
-            heartbeat_part: 50.0,
-            success_part: 50.0,
-            status: Status::Online,
-            rank: priority.into(),
-            pull_priority: priority,
-            accepting_agents,
-            accepting,
-            reason: None,
-            executors: None,
-            twin: false,
-            defaults,
-            at: Timestamp::now(),
-            vault: None,
-        };
         let subject = js::key(topology::STANDINGS, &keys::standing(&self.pool, id));
-        dispatcher.request(subject, wire::encode(&standing).into()).await.unwrap();
+        dispatcher.request(subject, wire::encode(standing).into()).await.unwrap();
     }
 
     pub(crate) async fn done(&self) -> Subscriber {

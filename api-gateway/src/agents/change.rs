@@ -22,6 +22,7 @@ use super::{
 use crate::{
     app::App,
     auth::Caller,
+    connections::mailbox,
     extract::{Json, Path},
     problem::ApiError,
     stored::walk,
@@ -106,6 +107,8 @@ async fn carry_out(app: &App, id: &AgentId, changes: &Changes) -> Result<AgentRe
     // Also when the pool is the one that it has: an earlier request may have come to this point.
     if record.registered_at.is_some() && record.public_key.is_none() {
         commands::ensure(app, pool, id).await?;
+        // What was sealed to it in the old pool. It gets what the new one has.
+        mailbox::clear(app, id).await?;
         if record.state != AgentState::Revoked {
             ending::cut(app, &record, IdentityEnd::Moved, None).await?;
         }

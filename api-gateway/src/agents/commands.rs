@@ -29,6 +29,7 @@ use super::{TAG, VIEWER, store, unknown};
 use crate::{
     app::App,
     audit::Noted,
+    connections::named,
     endpoint::{Access, Endpoint},
     extract::{JOB_LIMIT, Json, Path, Query, Trace},
     jobs::{self, order, place, wait},
@@ -52,6 +53,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<CommandAccepted>>(StatusCode::ACCEPTED, "The command waits for its agent.")
             .answers::<One<CommandAccepted>>(StatusCode::OK, "The command has ended: within the wait, or before this one was sent.")
             .codes(jobs::JOB_CODES)
+            .codes(named::CODES)
             .codes(&[Code::AgentNotFound, Code::AgentRevoked, Code::TimeInvalid, Code::QueueFull, Code::WaitInvalid])
             .codes(&[Code::HeaderInvalid, Code::JobConflict])
             .audited("agents.command"),

@@ -25,6 +25,8 @@ pub(crate) struct Buckets {
     pub(crate) key_uses: kv::Store,
     pub(crate) revocations: kv::Store,
     pub(crate) trust: kv::Store,
+    pub(crate) connections: kv::Store,
+    pub(crate) mailboxes: kv::Store,
 }
 
 /// A record and the revision to compare with when it is written again.
@@ -47,6 +49,8 @@ impl Buckets {
             key_uses: js.get_key_value(topology::KEY_USES).await?,
             revocations: js.get_key_value(topology::REVOCATIONS).await?,
             trust: js.get_key_value(topology::TRUST).await?,
+            connections: js.get_key_value(topology::CONNECTIONS).await?,
+            mailboxes: js.get_key_value(topology::MAILBOXES).await?,
         })
     }
 

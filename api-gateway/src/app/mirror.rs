@@ -81,6 +81,16 @@ impl<K: Ord + Clone, V: Body> Copied<K, V> {
         let _ = self.0.seen.subscribe().wait_for(Option::is_some).await;
     }
 
+    /// How far this copy is.
+    pub(crate) fn seen(&self) -> Option<u64> {
+        *self.0.seen.borrow()
+    }
+
+    /// Waits until it is somewhere else.
+    pub(crate) async fn changed_since(&self, before: Option<u64>) {
+        let _ = self.0.seen.subscribe().wait_for(|seen| *seen != before).await;
+    }
+
     /// Waits a moment until a write is taken over, so that whoever wrote it sees it in the next list of this gateway.
     pub(crate) async fn caught_up(&self, revision: u64) {
         let mut seen = self.0.seen.subscribe();

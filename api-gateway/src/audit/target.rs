@@ -4,7 +4,7 @@
 //! else looks like a secret is cut out by `muster_schemas::audit`.
 
 use axum::extract::RawPathParams;
-use muster_schemas::names::{AgentId, GroupId, JobId, PoolName, ScheduleName};
+use muster_schemas::names::{AgentId, ConnectionName, GroupId, JobId, PoolName, ScheduleName};
 
 use crate::{keys::KeyId, signers::PublicKey, tokens::Prefix};
 
@@ -20,6 +20,7 @@ fn kind(path: &str) -> Option<fn(&str) -> bool> {
     match (area, name) {
         ("agents", "{id}") => Some(is::<AgentId>),
         ("api-keys", "{id}") => Some(is::<KeyId>),
+        ("connections", "{name}") => Some(is::<ConnectionName>),
         ("dead-letters" | "jobs", "{id}") => Some(is::<JobId>),
         ("groups", "{id}") => Some(is::<GroupId>),
         ("join-tokens", "{prefix}") => Some(is::<Prefix>),
@@ -64,6 +65,7 @@ mod tests {
         for (path, told) in [
             ("/api/v1/agents/{id}/revoke", vec![0]),
             ("/api/v1/api-keys/{id}", vec![1]),
+            ("/api/v1/connections/{name}/credentials", vec![3]),
             ("/api/v1/groups/{id}", vec![2]),
             ("/api/v1/join-tokens/{prefix}", vec![3]),
             ("/api/v1/pools/{name}/pause", vec![3]),

@@ -18,8 +18,9 @@ use super::{
 use crate::{
     agents::commands,
     app::{self, App},
+    connections::named,
     problem::ApiError,
-    stored,
+    stored, types,
 };
 
 /// A group after a submit.
@@ -69,6 +70,9 @@ async fn record(app: &App, order: &Order, id: GroupId, by: &str, now: Timestamp)
     app.buckets.pool(pool).await?;
     let job_type: muster_schemas::names::JobType = order.job.job_type.parse()?;
     let executor = job_type.executor();
+    let connection = order.job.connection.as_deref().map(str::parse).transpose()?;
+    named::ready(app, pool, None, &job_type, connection.as_ref()).await?;
+    types::check(app, pool, None, &job_type, &order.job.params)?;
     let wanted = Wanted { pool, executor: &executor, labels: &order.target.labels, limit: order.target.limit };
     let chosen = choose::choose(&app.mirror.agents.all(), |id| app.mirror.standings.get(id), &wanted, &mut rand::rng());
     let members = chosen.members.len();

@@ -28,6 +28,7 @@ use crate::{
     app::App,
     audit::Noted,
     auth::Caller,
+    connections::named,
     endpoint::{Access, Endpoint},
     extract::{Path, Query},
     jobs::{order::idempotency_key, place},
@@ -125,9 +126,13 @@ async fn make(app: &App, submit: Submit, target: Target, waits: bool, headers: &
         let detail = "wait is for one job; look at GET /groups/{id} until the group has ended";
         return Err(ApiError::new(Code::QueryInvalid, detail));
     }
+    let Target::All(mut all) = target;
+    if let (Some(name), true) = (&submit.connection, all.pool.is_empty()) {
+        all.pool = named::pool_of(app, name).await?;
+    }
     let now = Timestamp::now();
     let key = idempotency_key(headers)?;
-    create::create(app, &Order::check(submit, target, now)?, key, &by.name, now).await
+    create::create(app, &Order::check(submit, Target::All(all), now)?, key, &by.name, now).await
 }
 
 async fn all(State(app): State<App>, Query(query): Query<GroupsQuery>) -> Result<axum::Json<Many<GroupView>>, ApiError> {

@@ -19,7 +19,7 @@ use super::{
     order::{IdFrom, Order},
     place::{self, Placed},
 };
-use crate::{app::App, problem::ApiError, stored};
+use crate::{app::App, connections::named, problem::ApiError, stored};
 
 /// How many jobs of a batch are looked up at once.
 const AT_ONCE: usize = 64;
@@ -68,10 +68,12 @@ async fn all(app: &App, jobs: Vec<Value>, trace: &TraceContext) -> Vec<Answer> {
 /// Checks a job, and looks for an earlier submit of it. `away` is set once the broker does not answer: then the jobs behind do not each
 /// wait for it too.
 async fn look(app: &App, job: Value, away: &OnceLock<ApiError>) -> Result<(Order, Option<Placed>), ApiError> {
-    let order = check(job)?;
+    let mut submit = parse(job)?;
     if let Some(error) = away.get() {
         return Err(error.clone());
     }
+    named::settle_pool(app, &mut submit).await?;
+    let order = Order::check(&submit, None, Timestamp::now())?;
     match place::before(app, &order).await {
         Ok(first) => Ok((order, first)),
         Err(error) if error.code == Code::BrokerUnavailable => Err(away.get_or_init(|| error).clone()),
@@ -104,12 +106,10 @@ async fn store(app: &App, stream: String, orders: Vec<(usize, Order)>, trace: &T
     settled.buffered(AT_ONCE).collect().await
 }
 
-fn check(job: Value) -> Result<Order, ApiError> {
+fn parse(job: Value) -> Result<Submit, ApiError> {
     // Without this a job would also be read from an array, field by field.
     if !job.is_object() {
         return Err(ApiError::new(Code::FieldInvalid, "a job is an object"));
     }
-    let submit: Submit = serde_json::from_value(job)
-        .map_err(|error| ApiError::new(Code::FieldInvalid, format!("a field of the job does not fit: {error}")))?;
-    Order::check(&submit, None, Timestamp::now())
+    serde_json::from_value(job).map_err(|error| ApiError::new(Code::FieldInvalid, format!("a field of the job does not fit: {error}")))
 }

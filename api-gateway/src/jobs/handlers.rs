@@ -23,6 +23,7 @@ use crate::{
     app::App,
     audit::Noted,
     auth::Caller,
+    connections::named,
     endpoint::{Access, Endpoint},
     extract::{BATCH_LIMIT, JOB_LIMIT, Json, Path, Query, RequestId, Trace},
     groups,
@@ -56,6 +57,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<GroupView>>(StatusCode::ACCEPTED, "With a `target`: the group is made, and its jobs are sent.")
             .answers::<One<JobView>>(StatusCode::OK, "The job has ended: within the wait, or before this submit.")
             .codes(JOB_CODES)
+            .codes(named::CODES)
             .codes(&[Code::TimeInvalid, Code::QueueFull, Code::WaitInvalid, Code::HeaderInvalid, Code::JobConflict, Code::NoAgentMatches])
             .unaudited("jobs.submit", "every job is in the stream of events; one for many agents is audited as groups.create"),
         Endpoint::post("/api/v1/jobs/batch", Access::Role(Role::Operator), submit_batch)
@@ -155,6 +157,7 @@ async fn submit(
         return groups::submit(&app, submit, target, query.wait.is_some(), &headers, &by, &noted).await;
     }
     let wait = wait_of(query.wait.as_deref())?;
+    named::settle_pool(&app, &mut submit).await?;
     let checked = order::idempotency_key(&headers).and_then(|key| Order::check(&submit, key, Timestamp::now()));
     let order = checked.inspect_err(|error| app.desk.submits.with([error.code.as_str()]).inc())?;
     let deadline = Instant::now() + wait;

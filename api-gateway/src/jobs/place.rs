@@ -27,10 +27,12 @@ use super::{
 use crate::{
     agents::commands,
     app::App,
+    connections::named,
     pools::lanes,
     problem::ApiError,
     signing,
     stored::{self, Kept, StoreError},
+    types,
 };
 
 /// Where a job is after a submit.
@@ -79,6 +81,9 @@ pub(super) async fn before(app: &App, order: &Order) -> Result<Option<Placed>, A
         Queue::Lane(lane) => lanes::ready(app, &order.pool, &lane.executor).await?,
         Queue::Agent(agent) => commands::ready(app, &order.pool, agent, &order.job.job_type).await?,
     }
+    let (pool, agent, job) = (&order.pool, order.queue.agent(), &order.job);
+    named::ready(app, pool, agent, &job.job_type, job.connection.as_ref()).await?;
+    types::check(app, pool, agent, &job.job_type, &job.params)?;
     Ok(None)
 }
 

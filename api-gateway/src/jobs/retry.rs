@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     app::App,
+    connections::named,
     endpoint::{Access, Endpoint},
     extract::{Path, Query, Trace},
     problem::ApiError,
@@ -55,8 +56,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<JobView>>(StatusCode::ACCEPTED, "The new job is in its queue.")
             .answers::<One<JobView>>(StatusCode::OK, "The new job has ended: an earlier retry with the same key made it.")
             .codes(&[Code::NameInvalid, Code::JobNotFound, Code::JobAmbiguous, Code::JobNotFinished, Code::BodyNotKept])
-            .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::PoolNotFound, Code::QueueFull, Code::AgentNotFound, Code::AgentRevoked])
+            .codes(&[Code::BodyTooLarge, Code::TypeUnknown, Code::ParamsInvalid, Code::PoolNotFound, Code::QueueFull, Code::AgentNotFound, Code::AgentRevoked])
             .codes(&[Code::HeaderInvalid, Code::JobConflict])
+            .codes(named::CODES)
             .audited("jobs.retry"),
     ]
 }

@@ -9,7 +9,7 @@ mod sentence;
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use futures_util::{TryStreamExt as _, stream};
 use muster_schemas::{
-    api::{One, WHY_AGENTS_MAX, Why, WhyAgent, WhyAgents, WhyFacts, WhyQueue},
+    api::{One, WHY_AGENTS_MAX, Why, WhyAgent, WhyAgents, WhyConnection, WhyFacts, WhyQueue},
     code::Code,
     lane::{Lane, Priority},
     names::{AgentId, ExecutorName, JobId, PoolName},
@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     app::App,
+    connections,
     endpoint::{Access, Endpoint},
     extract::{Path, Query},
     problem::ApiError,
@@ -74,6 +75,7 @@ async fn why(State(app): State<App>, Path(id): Path<JobId>, Query(query): Query<
 
 async fn gather(app: &App, queued: &Queued) -> Result<WhyFacts, StoreError> {
     let told = told(app, queued, Timestamp::now());
+    let told = WhyFacts { connection: connection(app, queued).await, ..told };
     match &queued.queue {
         Queue::Agent(agent) => command::gather(app, queued, agent, told).await,
         Queue::Lane(lane) => {
@@ -102,6 +104,16 @@ fn told(app: &App, queued: &Queued, now: Timestamp) -> WhyFacts {
         said: event.and_then(|event| event.reason.clone()),
         ..WhyFacts::default()
     }
+}
+
+/// The connection that the job names. `None` also where it can't be looked up now: the rest is told all the same.
+async fn connection(app: &App, queued: &Queued) -> Option<WhyConnection> {
+    let name = queued.job.as_ref().ok()?.connection.clone()?;
+    let held = match connections::known(app, &name).await.ok()? {
+        Some(there) => Some(connections::recipients::anybody(app, &there.record, queued.queue.agent()).await.ok()?),
+        None => None,
+    };
+    Some(WhyConnection { name, held })
 }
 
 /// An agent that told something of the job.

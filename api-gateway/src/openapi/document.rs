@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use axum::http::{Method, StatusCode};
-use muster_schemas::{api::Problem, code::Code};
+use muster_schemas::{api::Problem, builtin, code::Code};
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json, map::Entry};
 
+use super::types;
 use crate::{
     endpoint::{Access, Endpoint},
     problem::{PROBLEM_JSON, status},
@@ -35,7 +36,7 @@ pub(crate) fn document(table: &[Endpoint]) -> Value {
             tags.push(endpoint.tag);
         }
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Muster",
@@ -57,7 +58,9 @@ pub(crate) fn document(table: &[Endpoint]) -> Value {
                 "Problem": {"description": "A problem.", "content": {PROBLEM_JSON: {"schema": problem}}},
             },
         },
-    })
+    });
+    types::add(&mut document, &builtin::description());
+    document
 }
 
 fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
@@ -294,6 +297,21 @@ mod tests {
         assert_eq!(bodies.len(), 2, "{submit}");
         let log = &document["paths"]["/api/v1/jobs/{id}/logs"]["get"]["responses"]["200"]["content"];
         assert!(log["application/json"]["schema"].is_object() && log["text/plain"].is_object(), "{log}");
+    }
+
+    #[test]
+    fn the_types_of_jobs_are_in_it_and_a_submit_names_them() {
+        let document = document(&routes::table());
+        let schemas = &document["components"]["schemas"];
+        let command = &schemas["shell.run"];
+        assert!(command["properties"]["command"]["description"].is_string() && command["examples"][0].is_object(), "{command}");
+        let params = schemas["Submit"]["properties"]["params"]["anyOf"].as_array().unwrap();
+        let examples = &document["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["examples"];
+        for info in builtin::description().types() {
+            let reference = format!("#/components/schemas/{}", info.name);
+            assert!(params.iter().any(|one| one["$ref"] == reference), "{reference}");
+            assert_eq!(examples[&info.name]["value"]["params"], info.example);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use muster_schemas::{
 use super::{put, view};
 use crate::{
     app::App,
+    connections::named,
     endpoint::{Access, Endpoint},
     extract::{JOB_LIMIT, Json, Path, Query, Trace},
     jobs::{JOB_CODES, order::Order, place},
@@ -47,6 +48,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .answers::<One<ScheduleView>>(StatusCode::OK, "The schedule as it is now.")
             .answers::<One<ScheduleView>>(StatusCode::CREATED, "The schedule is made.")
             .codes(JOB_CODES)
+            .codes(named::CODES)
             .codes(&[Code::ScheduleInvalid])
             .audited("schedules.put"),
         Endpoint::get("/api/v1/schedules", Access::Role(Role::Viewer), list)
@@ -80,7 +82,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             )
             .answers::<One<JobView>>(StatusCode::ACCEPTED, "The job is in its pool's queue.")
             .codes(NAMED)
-            .codes(&[Code::PoolNotFound, Code::TypeUnknown, Code::QueueFull])
+            .codes(&[Code::PoolNotFound, Code::TypeUnknown, Code::ParamsInvalid, Code::QueueFull])
+            .codes(named::CODES)
             .audited("schedules.trigger"),
     ]
 }
@@ -95,8 +98,9 @@ async fn one(app: &App, record: ScheduleRecord) -> Result<axum::Json<One<Schedul
 async fn save(
     State(app): State<App>,
     Path(name): Path<ScheduleName>,
-    Json(body): Json<PutSchedule, JOB_LIMIT>,
+    Json(mut body): Json<PutSchedule, JOB_LIMIT>,
 ) -> Result<Response, ApiError> {
+    named::settle_pool(&app, &mut body.job).await?;
     let wanted = put::Wanted::check(body, Timestamp::now())?;
     let (record, new) = put::put(&app, &name, &wanted).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };

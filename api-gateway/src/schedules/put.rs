@@ -12,9 +12,11 @@ use muster_schemas::{
 
 use crate::{
     app::{App, Held, create, read, update},
+    connections::named,
     jobs::order::Order,
     pools::lanes,
     problem::ApiError,
+    types,
 };
 
 /// How often to try again when others change the same schedule at the same moment.
@@ -90,7 +92,10 @@ pub(super) async fn find(app: &App, name: &ScheduleName) -> Result<Held<Schedule
 
 /// Makes the schedule, or puts another one in its place; answers it and whether it is new.
 pub(super) async fn put(app: &App, name: &ScheduleName, wanted: &Wanted) -> Result<(ScheduleRecord, bool), ApiError> {
-    lanes::ready(app, &wanted.order.pool, &wanted.order.job.job_type.executor()).await?;
+    let Order { pool, job, .. } = &wanted.order;
+    lanes::ready(app, pool, &job.job_type.executor()).await?;
+    named::ready(app, pool, None, &job.job_type, job.connection.as_ref()).await?;
+    types::check(app, pool, None, &job.job_type, &job.params)?;
     let key = keys::definition(name);
     for _ in 0..ROUNDS {
         let there = read::<ScheduleRecord>(&app.buckets.schedules, &key).await?;

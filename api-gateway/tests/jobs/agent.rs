@@ -30,6 +30,7 @@ pub(crate) struct Agent {
     pub(crate) id: AgentId,
     pub(crate) pool: PoolName,
     pub(crate) signer: Arc<Signer>,
+    pub(crate) identity: Arc<nkeys::KeyPair>,
 }
 
 /// A job that an agent has.

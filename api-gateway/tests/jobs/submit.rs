@@ -163,13 +163,13 @@ async fn every_wrong_field_is_refused_with_its_code_and_nothing_is_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_submit_for_an_executor_that_nobody_has_is_refused_until_it_is_declared() {
     let world = World::start().await;
-    let refused = world.rest().submit(json!({"type": "ssh.run"})).await;
+    let refused = world.rest().submit(json!({"type": "backup.run"})).await;
     assert_eq!(refused.code(400), "type_unknown");
-    world.rest().put("/pools/default", &json!({"executors": ["ssh"]})).await.data(200);
-    let id = world.rest().submit(json!({"type": "ssh.run"})).await.data(202)["id"].as_str().unwrap().to_owned();
+    world.rest().put("/pools/default", &json!({"executors": ["backup"]})).await.data(200);
+    let id = world.rest().submit(json!({"type": "backup.run"})).await.data(202)["id"].as_str().unwrap().to_owned();
     assert_eq!(world.rest().state(&id).await, "pending");
     let pool = world.rest().get("/pools/default").await.data(200);
-    assert_eq!(pool["executors"], json!(["http", "probe", "shell", "ssh"]));
+    assert_eq!(pool["executors"], json!(["backup", "http", "probe", "shell"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,7 +159,7 @@ impl World {
         let jwt = creds::mint_agent_jwt(&seed, account, &pool, &id, &user.public_key(), AGENT_JWT_LIFETIME).unwrap();
         let creds = Creds { jwt, seed: user.seed().unwrap().into() };
         let signer = Arc::new(Signer::from_seed(&user.seed().unwrap()).unwrap());
-        Agent { client: self.connect(&creds.to_text(), &subjects::agent_inbox(&id)).await, id, pool, signer }
+        Agent { client: self.connect(&creds.to_text(), &subjects::agent_inbox(&id)).await, id, pool, signer, identity: Arc::new(user) }
     }
 
     /// Stores the record of an agent, as a registration does.

@@ -1,8 +1,9 @@
 //! Changing what operators say of an agent, and giving it to another pool.
 
 use muster_schemas::{
+    connection::Mailbox,
     subjects::{self, broker::ConsumerApi},
-    topology,
+    topology, wire,
 };
 use serde_json::{Value, json};
 
@@ -63,7 +64,10 @@ async fn an_agent_that_is_moved_is_cut_off_and_registers_in_the_new_pool_with_th
     assert!(world.view(&id).await["description"].is_null(), "none of it was done");
     admin.post(&format!("/api/v1/jobs/{waits}/cancel"), &json!({})).await.data(200);
 
+    let mailboxes = world.stack.bucket(topology::MAILBOXES).await;
+    mailboxes.put(id.as_str(), wire::encode(&Mailbox::default()).into()).await.unwrap();
     let data = admin.patch(&path(&id), &json!({"pool": "other", "description": "moved"})).await.data(200).clone();
+    assert_eq!(mailboxes.get(id.as_str()).await.unwrap(), None, "what was sealed to it in the old pool");
     assert_eq!((data["pool"].as_str(), data["description"].as_str(), world.settled(&id)), (Some("other"), Some("moved"), 1));
     assert!(world.is_refused(first["public_key"].as_str().unwrap()).await);
     // A gateway may have died before the end of it, so until the agent is back a repeated request makes sure.

@@ -17,6 +17,8 @@ const RUN_HELP: &str = "Examples:
   muster run --all --detach --type http.request --params '{\"url\": \"https://example.com/\"}'
   muster run --agent web-3 -- journalctl -n 50
 
+`muster types` lists what --type takes, and `muster types TYPE` shows the params of one.
+
 --all makes a group: a job for each agent of the pool that matches, in no order, but those that are there first. An agent
 that is offline gets its job when it is back, unless the job has expired by then: after 24 hours, or as --expires-in and
 --expires-at say. A job that no agent takes is told as `expired` up to a minute after that. Agents that are disabled, draining
@@ -53,9 +55,9 @@ pub(crate) struct RunArgs {
     /// Run it on this agent (its name or id)
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
-    /// The pool of the agents
-    #[arg(long, default_value = "default", conflicts_with = "agent")]
-    pub(crate) pool: PoolName,
+    /// The pool of the agents [default: that of the connection, or `default`]
+    #[arg(long, conflicts_with = "agent")]
+    pub(crate) pool: Option<PoolName>,
     /// Only agents with this label; may be repeated, and they have all of them
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = text::label, conflicts_with = "agent")]
     pub(crate) labels: Vec<(String, String)>,

@@ -7,12 +7,14 @@ const SUBMIT_HELP: &str = "Examples:
   muster submit --command 'uptime | cut -d, -f1'
   muster submit --pool build --timeout 10m --retry 3 -- make test
   muster submit --type http.request --params '{\"url\": \"https://example.com/\"}'
+  muster submit --type http.request -P url=https://example.com/ -P follow_redirects:=false
   muster submit --type probe.echo --params @params.json
   echo '{\"text\": \"hi\"}' | muster submit --type probe.echo --params -
   muster submit --detach -- sleep 60
   muster submit --detach --at 2027-01-01T06:00:00+01:00 -- ./report.sh
   muster submit --in 10m --expires-in 1h --result-ttl 7d -- ./sync.sh
 
+`muster types` lists what --type takes, and `muster types TYPE` shows the params of one.
 TIME is written as RFC 3339 has it, in UTC or with an offset: 2027-01-01T06:00:00Z, 2027-01-01T07:00:00+01:00.
 DURATION is 90s, 10m, 1h30m or 7d, and plain numbers are seconds. --in and --expires-in count from now, by this machine's
 clock, which is taken to agree with the broker's.

@@ -1,15 +1,15 @@
 //! Flags that say what a job is, and when it may start: the same wherever a command makes jobs. `commands/work.rs` makes a job of them.
 
-use muster_schemas::time::Timestamp;
+use muster_schemas::{names::ConnectionName, time::Timestamp};
 
 use super::*;
 
 /// A job of a pool.
 #[derive(Debug, Args)]
 pub(crate) struct WorkArgs {
-    /// The pool that runs it
-    #[arg(long, default_value = "default")]
-    pub(crate) pool: PoolName,
+    /// The pool that runs it [default: that of its connection, or `default`]
+    #[arg(long)]
+    pub(crate) pool: Option<PoolName>,
     /// high, normal or low
     #[arg(long, default_value_t)]
     pub(crate) priority: Priority,
@@ -30,15 +30,21 @@ pub(crate) struct WhatArgs {
     /// Attempts in all when the job fails or times out [default: that of the pool, or 1]
     #[arg(long, value_name = "ATTEMPTS")]
     pub(crate) retry: Option<i64>,
+    /// The connection whose secrets it needs; `muster connections` lists them
+    #[arg(long, value_name = "NAME")]
+    pub(crate) connection: Option<ConnectionName>,
     /// How long its result can be looked up once it has ended, such as 10m or 7d, at most 30d [default: 1d]
     #[arg(long, value_name = "DURATION", value_parser = crate::text::result_ttl)]
     pub(crate) result_ttl: Option<Period>,
-    /// The type of the job, when it is no command
+    /// The type of the job, when it is no command; `muster types` lists them
     #[arg(long = "type", value_name = "TYPE", conflicts_with_all = ["command", "argv"])]
     pub(crate) job_type: Option<String>,
     /// What the type takes: a JSON object, @FILE, or - for standard input
     #[arg(long, value_name = "JSON", requires = "job_type", conflicts_with_all = ["command", "argv"])]
     pub(crate) params: Option<String>,
+    /// One param: TEXT as it is, JSON behind `:=`, such as url=https://example.com/ or follow_redirects:=false; may be repeated
+    #[arg(long = "param", short = 'P', value_name = "NAME=TEXT|NAME:=JSON", value_parser = crate::text::param, requires = "job_type", conflicts_with_all = ["command", "argv"])]
+    pub(crate) given: Vec<(String, serde_json::Value)>,
     /// A line for the agent's shell
     #[arg(long, value_name = "LINE", conflicts_with = "argv")]
     pub(crate) command: Option<String>,

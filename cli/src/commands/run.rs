@@ -22,7 +22,8 @@ pub(crate) async fn run(api: &Api, mut args: RunArgs, json: bool) -> anyhow::Res
 /// The job that the flags say: with whom it is for, where that is many.
 fn request(args: RunArgs, now: Timestamp) -> anyhow::Result<Submit> {
     let labels = args.labels.into_iter().collect();
-    let all = AllAgents { pool: args.pool.to_string(), labels, limit: args.limit, batch: args.batch, stop_after: args.stop_after };
+    let pool = work::pool(args.pool, args.what.connection.as_ref());
+    let all = AllAgents { pool, labels, limit: args.limit, batch: args.batch, stop_after: args.stop_after };
     let target = args.all.then_some(Target::All(all));
     Ok(work::timed(Submit { target, ..work::what(args.what)? }, args.times, now)?)
 }
@@ -77,6 +78,7 @@ fn command(submit: Submit) -> Command {
         params: submit.params,
         timeout_s: submit.timeout_s,
         retry: submit.retry,
+        connection: submit.connection,
         labels: submit.labels,
         not_before: submit.not_before,
         expires_at: submit.expires_at,

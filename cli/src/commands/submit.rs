@@ -145,7 +145,7 @@ fn words(outcome: Outcome) -> &'static str {
 }
 
 /// The exit code that says how a job ended: that of its command when it failed.
-fn exit_code(job: &JobView) -> ExitCode {
+pub(super) fn exit_code(job: &JobView) -> ExitCode {
     let status = job.result.as_ref().and_then(|result| result.exit_code);
     ExitCode::from(match job.state {
         JobState::Succeeded => 0,

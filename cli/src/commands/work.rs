@@ -4,6 +4,7 @@ use muster_runtime::config::Period;
 use muster_schemas::{
     api::Submit,
     job::{DraftRetry, PUT_OFF_MAX},
+    names::{ConnectionName, PoolName},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -14,19 +15,28 @@ use crate::{
     text,
 };
 
+/// The pool of a job that names neither a pool nor a connection: the first one of every deployment.
+const POOL: &str = "default";
+
 /// The job of a pool that the flags say, to start at once.
 pub(super) fn submit(args: WorkArgs) -> anyhow::Result<Submit> {
-    let (pool, priority) = (args.pool.to_string(), Some(args.priority.to_string()));
+    let (pool, priority) = (pool(args.pool, args.what.connection.as_ref()), Some(args.priority.to_string()));
     Ok(Submit { pool, priority, labels: args.labels.into_iter().collect(), ..what(args.what)? })
+}
+
+/// The pool that was named, or the one there is at first. A connection has one of its own, which the gateway knows.
+pub(super) fn pool(named: Option<PoolName>, connection: Option<&ConnectionName>) -> String {
+    named.map_or_else(|| if connection.is_some() { String::new() } else { POOL.to_owned() }, |pool| pool.to_string())
 }
 
 /// What the flags say that a job does, wherever it is to run.
 pub(super) fn what(args: WhatArgs) -> anyhow::Result<Submit> {
-    let (job_type, params) = work(args.job_type, args.params, args.command, args.argv)?;
+    let (job_type, params) = work(args.job_type, args.params, args.given, args.command, args.argv)?;
     Ok(Submit {
         job_type,
         params,
         timeout_s: args.timeout.map(whole_seconds),
+        connection: args.connection.map(|name| name.to_string()),
         retry: args.retry.map(|max_attempts| DraftRetry { max_attempts, ..DraftRetry::default() }),
         result_ttl_s: args.result_ttl.map(whole_seconds),
         ..Submit::default()
@@ -34,9 +44,21 @@ pub(super) fn what(args: WhatArgs) -> anyhow::Result<Submit> {
 }
 
 /// Type and params: what was named, or a command.
-fn work(job_type: Option<String>, params: Option<String>, command: Option<String>, argv: Vec<String>) -> anyhow::Result<(String, Value)> {
+fn work(
+    job_type: Option<String>,
+    params: Option<String>,
+    given: Vec<(String, Value)>,
+    command: Option<String>,
+    argv: Vec<String>,
+) -> anyhow::Result<(String, Value)> {
     Ok(match (job_type, command) {
-        (Some(job_type), _) => (job_type, params.as_deref().map_or(Ok(json!({})), text::params)?),
+        (Some(job_type), _) => {
+            let mut params = params.as_deref().map_or(Ok(json!({})), text::params)?;
+            if let Some(map) = params.as_object_mut() {
+                map.extend(given);
+            }
+            (job_type, params)
+        }
         (None, Some(line)) => ("shell.run".into(), json!({"command": line})),
         (None, None) => ("shell.run".into(), json!({"argv": argv})),
     })
@@ -111,6 +133,17 @@ mod tests {
         for work in [&[][..], &["--command", "a", "--", "b"], &["--type", "a.b", "--", "b"], &["--params", "{}", "--", "b"]] {
             refused(&[&["schedules", "put", "s", "--every", "1h"], work].concat());
         }
+    }
+
+    #[test]
+    fn params_are_given_as_json_or_one_by_one() {
+        let params = |line: &[&str]| asked(&[&["--type", "a.b"], line].concat()).unwrap().params;
+        assert_eq!(params(&["-P", "a=1", "-P", "b:=1", "--param", "c=x=y:=z"]), json!({"a": "1", "b": 1, "c": "x=y:=z"}));
+        assert_eq!(params(&["--params", r#"{"a": 1, "b": 2}"#, "-P", "b="]), json!({"a": 1, "b": ""}));
+        for wrong in [&["-P", "a"][..], &["-P", "=x"], &["-P", "a:=x"], &["-P", ":=1"]] {
+            assert!(refused(&[&["submit", "--type", "a.b"], wrong].concat()).contains("NAME:=JSON"), "{wrong:?}");
+        }
+        refused(&["submit", "-P", "a=1", "--", "true"]);
     }
 
     #[test]

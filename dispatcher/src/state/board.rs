@@ -191,6 +191,8 @@ fn difference(written: &Standing, now: &Standing) -> Difference {
     let moved = parts(written).into_iter().zip(parts(now)).any(|(a, b)| (a - b).abs() >= SCORE_STEP);
     // The rank of an agent that may not pull only says how many others there are, and so does their number.
     let among = |of: &Standing| (of.rank, of.accepting_agents);
-    let moved = moved || written.reason != now.reason || (now.accepting && among(written) != among(now));
+    let moved = moved
+        || (&written.reason, &written.description, &written.vault) != (&now.reason, &now.description, &now.vault)
+        || (now.accepting && among(written) != among(now));
     if moved { Difference::Small } else { Difference::None }
 }

@@ -13,7 +13,7 @@ use super::Key;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Write a standing if its key is still at this revision.
-    Put(Key, Standing, u64),
+    Put(Key, Box<Standing>, u64),
     /// Delete the standing of an agent that is no more, if its key is still at this revision.
     Delete(Key, u64),
     /// Remove an agent whose record says that it is being removed. Told at each tick as long as it holds.

@@ -8,14 +8,14 @@ use std::{
 };
 
 use muster_schemas::{
-    heartbeat,
+    heartbeat::{self, VaultMark},
     names::{AgentId, ExecutorName, PoolName},
     records::AgentState,
     standing::{Standing, Status},
     time::Timestamp,
 };
 
-use super::{Beat, Command, Enlisted, Key, Note};
+use super::{Beat, Command, Enlisted, Key, Note, floor};
 use crate::{
     instances::{Instances, Verdict},
     score::{self, Health, Pulse},
@@ -47,6 +47,8 @@ pub struct Agent {
     known_since: Timestamp,
     reading: u64,
     last: Option<Last>,
+    /// How far its vault has come.
+    vault: Option<VaultMark>,
     instances: Instances,
     window: Window,
     judged: Option<Standing>,
@@ -58,6 +60,7 @@ struct Last {
     arrived: Timestamp,
     interval: Duration,
     fault: Option<String>,
+    description: Option<String>,
     draining: bool,
     goodbye: bool,
 }
@@ -75,11 +78,24 @@ pub struct Judged {
     pub executors: Option<BTreeSet<ExecutorName>>,
     /// Whether two processes use its identity.
     pub twin: bool,
+    /// The digest of what its executors take.
+    pub description: Option<String>,
+    /// How far its vault has come.
+    pub vault: Option<VaultMark>,
 }
 
 impl Agent {
     fn new(record: Enlisted, reading: u64, known_since: Timestamp) -> Self {
-        Self { record, known_since, reading, last: None, instances: Instances::default(), window: Window::default(), judged: None }
+        Self {
+            record,
+            known_since,
+            reading,
+            last: None,
+            vault: None,
+            instances: Instances::default(),
+            window: Window::default(),
+            judged: None,
+        }
     }
 
     /// Its pool.
@@ -193,6 +209,7 @@ impl Roster {
             arrived,
             interval,
             fault: beat.fault.map(|fault| fault.chars().filter(|c| !c.is_control()).take(FAULT_CHARS).collect()),
+            description: beat.description,
             draining: beat.draining,
             goodbye: beat.goodbye,
         };
@@ -201,6 +218,7 @@ impl Roster {
             (before.goodbye, before.draining, before.fault.is_some()) != (last.goodbye, last.draining, last.fault.is_some())
         });
         agent.last = Some(last);
+        agent.vault = floor::raised(agent.vault.take(), beat.vault);
         (was_away || changed || note.is_some(), note)
     }
 
@@ -238,7 +256,10 @@ impl Roster {
         };
         let reason = refusal.map(str::to_owned).or_else(|| (health.status == Status::Degraded).then(|| why_degraded(agent, tally, now)));
         let (executors, twin) = (agent.record.allowed.clone(), agent.instances.in_conflict(now));
-        Judged { health, accepting: refusal.is_none(), reason, executors, twin }
+        let said = agent.last.as_ref().map(|last| &last.description);
+        let description = said.or_else(|| Some(&written?.description)).cloned().flatten();
+        let vault = floor::raised(written.and_then(|written| written.vault.clone()), agent.vault.clone());
+        Judged { health, accepting: refusal.is_none(), reason, executors, twin, description, vault }
     }
 
     /// What has to be done about agents that are being removed, and about ephemeral ones that stay away.

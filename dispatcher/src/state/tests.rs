@@ -34,7 +34,7 @@ fn ids() -> &'static [AgentId] {
 }
 
 fn beat(seq: u64) -> Beat {
-    Beat { instance: "one".into(), seq, interval_s: 30, fault: None, draining: false, goodbye: false }
+    Beat { instance: "one".into(), seq, interval_s: 30, fault: None, description: None, vault: None, draining: false, goodbye: false }
 }
 
 fn enlisted(pool: &str) -> Enlisted {
@@ -99,6 +99,7 @@ impl Desk {
             for command in commands {
                 match command {
                     Command::Put(key, standing, revision) => {
+                        let standing = *standing;
                         let there = self.bucket.get(&key).map(|(_, revision)| *revision).or(self.deleted.get(&key).copied());
                         assert_eq!(there.unwrap_or(0), revision, "the write names what it replaces");
                         self.revision += 1;
@@ -318,6 +319,40 @@ fn a_reported_fault_degrades_and_its_text_is_cut_and_cleaned() {
     assert_eq!(standing.status, Status::Degraded);
     assert!(reason.starts_with("it reports a fault: disk[31mfull!"), "{reason}");
     assert!(reason.len() < 300 && !reason.contains(char::is_control), "{reason:?}");
+}
+
+#[test]
+fn the_standing_names_the_description_that_the_last_heartbeat_named_if_it_can_be_one() {
+    let mut desk = one_online();
+    assert_eq!(desk.standing("p", 0).description, None);
+    let mut told = |seq: u64, description: &str| {
+        let beat = Beat { description: Some(description.into()).filter(|digest: &String| is_digest(digest)), ..beat(seq) };
+        desk.send([Event::Heartbeat(key("p", 0), beat, at(6 * seq)), Event::Tick], at(6 * seq));
+        desk.standing("p", 0).description.clone()
+    };
+    let (first, second) = ("0".repeat(32), "f".repeat(32));
+    assert_eq!(told(2, &first), Some(first));
+    assert_eq!(told(3, &second), Some(second));
+    assert_eq!(told(4, "more\r\nthan a digest"), None);
+}
+
+#[test]
+fn the_standing_names_the_highest_state_of_the_vault_which_a_dispatcher_after_this_one_goes_on_with() {
+    let mark = |id: &str, counter| Some(VaultMark { id: id.into(), counter });
+    fn told(desk: &mut Desk, seq: u64, vault: Option<VaultMark>) -> Option<VaultMark> {
+        desk.send([Event::Heartbeat(key("p", 0), Beat { vault, ..beat(seq) }, at(6 * seq)), Event::Tick], at(6 * seq));
+        desk.standing("p", 0).vault.clone()
+    }
+    let mut desk = one_online();
+    assert_eq!(desk.standing("p", 0).vault, None);
+    assert_eq!(told(&mut desk, 2, mark("a", 5)), mark("a", 5));
+    assert_eq!(told(&mut desk, 3, mark("a", 4)), mark("a", 5), "rolled back");
+    assert_eq!(told(&mut desk, 4, None), mark("a", 5), "and closed");
+    // Another dispatcher knows it from the bucket, whatever the agent says meanwhile.
+    let mut desk = Desk::over(desk.bucket).ready(&[(0, enlisted("p"))], &[], at(30));
+    assert_eq!(told(&mut desk, 5, mark("a", 4)), mark("a", 5));
+    assert_eq!(told(&mut desk, 6, mark("a", 6)), mark("a", 6));
+    assert_eq!(told(&mut desk, 7, mark("b", 1)), mark("b", 1), "a new vault begins anew");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | its commands end | whoever waits for one is told |
 //! | the consumer of its commands | it has none left to give |
 //! | its API key, join tokens for it | nobody comes back as it |
+//! | its mailbox | the credentials that were sealed to it |
 //! | its name, if it still has it | free for another one |
 //! | its record | |
 //!
@@ -17,13 +18,14 @@ use std::time::Duration;
 
 use muster_runtime::nats::Broker;
 use muster_schemas::{
+    connection,
     control::{IdentityEnd, Order, What},
     names::AgentId,
     records::{AgentRecord, AgentState, JoinTokenRecord, keys},
     signature::SKEW_MAX,
     subjects::{self, broker::keys_of, js},
     time::Timestamp,
-    topology::{AGENT_JWT_LIFETIME, AGENTS, API_KEYS, JOIN_TOKENS, RESULT_AGE_MAX, bucket_stream},
+    topology::{AGENT_JWT_LIFETIME, AGENTS, API_KEYS, JOIN_TOKENS, MAILBOXES, RESULT_AGE_MAX, bucket_stream},
     wire::{self, V},
 };
 
@@ -96,6 +98,7 @@ impl Remover {
             self.forget(API_KEYS, prefix, |_| true).await?;
         }
         self.forget_join_tokens(id).await?;
+        self.forget(MAILBOXES, &connection::keys::mailbox(id), |_| true).await?;
         self.forget(AGENTS, &keys::agent_name(&record.name), |holder| holder == id.as_str().as_bytes()).await?;
         // What was sent since by a gateway that had looked at the record before.
         ended += commands::end(&self.broker, &self.leadership, &self.signing, whose).await?;

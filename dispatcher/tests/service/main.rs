@@ -2,6 +2,7 @@
 
 mod audit;
 mod calendar;
+mod credentials;
 mod expiry;
 mod faults;
 mod groups;

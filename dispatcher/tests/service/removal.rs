@@ -8,13 +8,14 @@ use futures_util::StreamExt as _;
 use muster_broker_config::provision;
 use muster_schemas::{
     code::Code,
+    connection::Mailbox,
     names::{AgentId, AgentName},
     records::{AgentRecord, AgentState, ApiKeyRecord, JoinTokenRecord, KeyOwner, PastKey, keys},
     result::Outcome,
     standing::Status,
     subjects,
     time::Timestamp,
-    topology::{AGENTS, API_KEYS, COMMANDS, JOIN_TOKENS, jobs_stream},
+    topology::{AGENTS, API_KEYS, COMMANDS, JOIN_TOKENS, MAILBOXES, jobs_stream},
     wire::{self, V},
 };
 use serde_json::json;
@@ -70,6 +71,7 @@ impl Stack {
         self.bucket(API_KEYS).await.put(prefix(id), wire::encode(&key).into()).await.unwrap();
         let its = token(&prefix(id), Some(id.clone()));
         self.bucket(JOIN_TOKENS).await.put(&its.prefix, wire::encode(&its).into()).await.unwrap();
+        self.bucket(MAILBOXES).await.put(id.as_str(), wire::encode(&Mailbox::default()).into()).await.unwrap();
         provision::ensure_commands(&self.gateway, &agent.pool, id).await.unwrap();
         agent
     }
@@ -92,6 +94,7 @@ impl Stack {
         let id = &agent.id;
         eventually("its record is gone", SOON, async || (!self.has(AGENTS, &keys::agent(id)).await).then_some(())).await;
         assert!(!self.has(API_KEYS, &prefix(id)).await && !self.has(JOIN_TOKENS, &prefix(id)).await);
+        assert!(!self.has(MAILBOXES, id.as_str()).await);
         assert!(!provision::agents_with_commands(&self.gateway).await.unwrap().contains(id));
         assert!(self.subjects(COMMANDS).await.into_keys().all(|subject| !subject.contains(id.as_str())));
         assert!(!self.lets_in(agent).await);
@@ -155,6 +158,7 @@ async fn a_removed_agent_leaves_nothing_behind_its_commands_end_and_jobs_of_its_
     assert_eq!(stack.subjects(&jobs_stream(&pool())).await.into_keys().collect::<Vec<_>>(), ["jobs.default.high.probe.pool-job"]);
     assert!(stack.lets_in(&other).await && stack.has(AGENTS, &keys::agent_name(&name(&other.id))).await);
     assert!(stack.has(API_KEYS, &prefix(&other.id)).await && stack.has(JOIN_TOKENS, &prefix(&other.id)).await);
+    assert!(stack.has(MAILBOXES, other.id.as_str()).await);
     assert!(stack.has(JOIN_TOKENS, "general").await);
     stack.settled(&agent.id).await;
 }

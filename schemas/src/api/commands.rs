@@ -25,6 +25,9 @@ pub struct Command {
     /// What happens after a failed attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<DraftRetry>,
+    /// The connection whose secrets it needs; one of the agent's pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<String>,
     /// Labels to find it by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

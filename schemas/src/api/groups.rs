@@ -27,7 +27,8 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AllAgents {
-    /// Their pool.
+    /// Their pool; may be left out where the job names a connection.
+    #[serde(default)]
     pub pool: String,
     /// Labels that they all have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -28,7 +28,7 @@ pub struct Submit {
     /// Version of the body: 1, also when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v: Option<u64>,
-    /// The pool that runs it; empty or absent with a `target`.
+    /// The pool that runs it; empty or absent with a `target`, or with a `connection`, whose pool it then is.
     #[serde(default)]
     pub pool: String,
     /// Whom it is for; absent is whichever agent of the pool is next.

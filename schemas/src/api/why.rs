@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     heartbeat::Slots,
     lane::Priority,
-    names::{AgentId, AgentName, ExecutorName, JobId, PoolName},
+    names::{AgentId, AgentName, ConnectionName, ExecutorName, JobId, PoolName},
     records::{AgentState, Paused},
     standing::Status,
     time::Timestamp,
@@ -38,6 +38,8 @@ pub enum WhyReason {
     NoneOnline,
     /// Agents with its executor are online, and none accepts jobs.
     NoneAccepting,
+    /// No agent that could run it has the credentials of its connection.
+    Credentials,
     /// As many jobs run as the pool allows.
     RunningLimit,
     /// All slots are busy, or other jobs are ahead of it.
@@ -118,6 +120,19 @@ pub struct WhyFacts {
     /// When a command expires unless it has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// The connection that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<WhyConnection>,
+}
+
+/// The connection of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct WhyConnection {
+    /// Its name.
+    pub name: ConnectionName,
+    /// Whether an agent that may run the job has its newest credentials; absent where there is no such connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<bool>,
 }
 
 /// The agent of a command.

@@ -13,12 +13,17 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use url::Url;
 
+use super::{expect::Conditions, retry::Retries};
+
 /// What servers take at most, roughly; it also bounds what a result repeats of it.
 pub(super) const URL_BYTES: usize = 8 * 1024;
 
+/// Most bytes read of a body; of these the tail is kept.
+pub(super) const BODY_BYTES: usize = 1024 * 1024;
+
 /// Headers that say where a request goes or how it is framed: they belong to the client, not to the job. A `Host` of
 /// the job's choice would reach another site than the one that was checked; a length would smuggle a second request.
-const OWN_HEADERS: &[&str] = &[
+pub(super) const OWN_HEADERS: &[&str] = &[
     "connection",
     "content-length",
     "expect",
@@ -41,6 +46,9 @@ pub(super) struct Params {
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Vec<u8>>,
     pub(super) expect: Expect,
+    pub(super) conditions: Conditions,
+    pub(super) body_bytes: usize,
+    pub(super) retries: Retries,
     pub(super) follow_redirects: bool,
 }
 
@@ -58,6 +66,21 @@ pub(super) fn schema() -> Value {
             ("body", json_schema::text("The body, as it is; or `json`.")),
             ("json", json_schema::any("The body, as JSON.")),
             ("expect_status", expect),
+            (
+                "expect_json",
+                json_schema::any("What must be in the JSON body: {path, equals?} with a JSONPath (RFC 9535), or a list of these."),
+            ),
+            (
+                "max_body_bytes",
+                json_schema::integer("Bytes of the body that are read; what is beyond is left, and said.", 0..=BODY_BYTES as i64),
+            ),
+            (
+                "retries",
+                json_schema::integer(
+                    "How often it is sent again after no answer, 429, 502, 503 or 504; for idempotent requests only.",
+                    0..=5,
+                ),
+            ),
             ("follow_redirects", json_schema::flag("Whether redirects are followed, up to a few.")),
         ],
     )
@@ -73,9 +96,18 @@ impl Params {
         let mut headers = headers(&mut fields)?;
         let body = body(&mut fields, &mut headers)?;
         let expect = fields.value("expect_status").map_or(Ok(Expect::default()), Expect::parse)?;
+        let conditions = fields.value("expect_json").map_or(Ok(Conditions::default()), Conditions::parse)?;
+        let body_bytes = match fields.integer("max_body_bytes")? {
+            None => BODY_BYTES,
+            Some(bytes) => usize::try_from(bytes)
+                .ok()
+                .filter(|bytes| *bytes <= BODY_BYTES)
+                .ok_or_else(|| Rejection::field("max_body_bytes", format!("takes 0 to {BODY_BYTES}")))?,
+        };
+        let retries = Retries::parse(&mut fields, &method, &headers)?;
         let follow_redirects = fields.flag("follow_redirects")?.unwrap_or(false);
         fields.end()?;
-        Ok(Self { method, url, headers, body, expect, follow_redirects })
+        Ok(Self { method, url, headers, body, expect, conditions, body_bytes, retries, follow_redirects })
     }
 }
 

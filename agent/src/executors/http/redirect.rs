@@ -28,9 +28,11 @@ pub(super) struct Hop {
 }
 
 impl Hop {
-    pub(super) fn first(params: Params) -> Self {
+    /// The job's own request.
+    pub(super) fn first(params: &Params) -> Self {
         let Params { method, url, headers, body, follow_redirects: follow, .. } = params;
-        Self { method, url, headers, body, number: 0, follow }
+        let (method, url, headers, body) = (method.clone(), url.clone(), headers.clone(), body.clone());
+        Self { method, url, headers, body, number: 0, follow: *follow }
     }
 
     pub(super) fn is_first(&self) -> bool {

@@ -1,7 +1,7 @@
 //! `http.request` against a real server on this machine.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-mod site;
+pub(super) mod site;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use muster_schemas::result::Outcome;
 use super::super::tests::{LONG, code, options, refusal, registry, run, run_for};
 use super::super::{Execution, Options, Registry};
 use super::*;
+use params::BODY_BYTES;
 use site::{Reply, Seen, Site, text};
 
 /// A registry that may use this machine.
-fn local() -> Registry {
+pub(super) fn local() -> Registry {
     registry(&Options { allow_private_network: true, ..options() })
 }
 
@@ -224,6 +225,68 @@ async fn a_cancel_ends_a_request_that_hangs() {
     };
     let (execution, seen) = site.during(both).await;
     assert_eq!((execution.outcome, seen.len()), (Outcome::Cancelled, 1));
+}
+
+#[tokio::test]
+async fn a_name_that_changes_between_the_looks_at_it_gains_nothing() {
+    // The first look is answered with this machine (which passes for public here), every later one with another machine's address.
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lookups);
+    let lookup = move |_| -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>> {
+        let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+        Box::pin(async move { Ok(vec![SocketAddr::from((if first { [127, 0, 0, 1] } else { [10, 0, 0, 1] }, 0))]) })
+    };
+    let guard = Guard::with_lookup(false, lookup).with_ranges(|address| match address {
+        IpAddr::V4(v4) if v4.is_loopback() => None,
+        other => ranges::special_use(other),
+    });
+    let all = with_guard(guard);
+    let site = Site::new(|_| text(302, "Location: /again\r\n", "")).await;
+    let url = format!("http://rebind.example:{}/", site.port());
+    let (execution, seen) = get(&all, &site, json!({"url": url, "follow_redirects": true})).await;
+    assert_eq!((code(&execution), seen.len(), lookups.load(Ordering::SeqCst)), (Some(Code::AddressForbidden), 1, 2));
+    // The same with a request that is sent again.
+    lookups.store(0, Ordering::SeqCst);
+    let site = Site::new(|_| text(503, "", "")).await;
+    let url = format!("http://rebind.example:{}/", site.port());
+    let (execution, seen) = get(&all, &site, json!({"url": url, "retries": 3})).await;
+    assert_eq!((code(&execution), seen.len(), lookups.load(Ordering::SeqCst)), (Some(Code::AddressForbidden), 1, 2));
+}
+
+#[tokio::test]
+async fn what_may_be_sent_again_is_until_it_is_answered() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let site = Site::new(move |_| match counted.fetch_add(1, Ordering::SeqCst) {
+        0 => text(503, "Retry-After: 0\r\n", "busy"),
+        1 => Reply::Raw(Vec::new()),
+        _ => text(200, "", "there"),
+    })
+    .await;
+    let (execution, seen) = get(&local(), &site, json!({"url": site.url("/"), "retries": 2})).await;
+    assert_eq!((execution.outcome, &*execution.stdout.to_text(), seen.len()), (Outcome::Succeeded, "there", 3));
+    assert_eq!(execution.data.unwrap()["retries"], json!(2));
+    tries.store(0, Ordering::SeqCst);
+    let (execution, seen) = get(&local(), &site, json!({"url": site.url("/"), "retries": 1})).await;
+    assert_eq!((code(&execution), seen.len()), (Some(Code::RequestFailed), 2));
+    tries.store(0, Ordering::SeqCst);
+    // A status that is expected is an answer.
+    let (execution, seen) = get(&local(), &site, json!({"url": site.url("/"), "retries": 2, "expect_status": 503})).await;
+    assert_eq!((execution.outcome, seen.len()), (Outcome::Succeeded, 1));
+}
+
+#[tokio::test]
+async fn a_json_body_makes_or_breaks_the_success() {
+    let site = Site::new(|_| text(200, "", r#"{"status": "degraded", "nodes": 3}"#)).await;
+    let expect = |condition: Value| json!({"url": site.url("/"), "expect_json": condition});
+    let (execution, _) = get(&local(), &site, expect(json!({"path": "$.nodes", "equals": 3}))).await;
+    assert_eq!(execution.outcome, Outcome::Succeeded);
+    let (execution, _) = get(&local(), &site, expect(json!({"path": "$.status", "equals": "ok"}))).await;
+    assert_eq!((execution.outcome, code(&execution)), (Outcome::Failed, Some(Code::AnswerUnexpected)));
+    assert!(execution.error.unwrap().message.contains("degraded"));
+    let cut = json!({"url": site.url("/"), "expect_json": {"path": "$"}, "max_body_bytes": 10});
+    let (execution, _) = get(&local(), &site, cut).await;
+    assert_eq!((code(&execution), &*execution.stdout.to_text()), (Some(Code::AnswerUnexpected), r#"{"status":"#));
 }
 
 /// A test cannot set its own environment safely, so it runs another one in a process with a proxy that does not exist.

@@ -1,4 +1,4 @@
-//! The params of `shell.run`: `command` or `argv`, and `env`, `cwd`, `stdin`, `shell`. Parses; never starts anything.
+//! The params of `shell.run`: `command` or `argv`, and `env`, `cwd`, `stdin`, `shell`, `user`, `group`, `limits`. Parses; never starts anything.
 
 use std::path::PathBuf;
 
@@ -9,19 +9,12 @@ use muster_executor::{
 };
 use serde_json::Value;
 
-use super::environment;
+use super::{
+    super::process::{Order, environment, limits::Limits, user::Wanted},
+    Bounds,
+};
 
 const DEFAULT_SHELL: &str = "/bin/sh";
-
-/// A command, parsed. A job can hold no NUL here, so that every text is a valid C string.
-#[derive(Debug)]
-pub(super) struct Params {
-    pub(super) program: String,
-    pub(super) args: Vec<String>,
-    pub(super) env: Vec<(String, String)>,
-    pub(super) cwd: Option<PathBuf>,
-    pub(super) stdin: Vec<u8>,
-}
 
 /// What a `shell.run` takes.
 pub(super) fn schema() -> Value {
@@ -34,28 +27,33 @@ pub(super) fn schema() -> Value {
             ("cwd", json_schema::text("The directory that it starts in, an absolute path.")),
             ("stdin", json_schema::text("What it reads on its standard input.")),
             ("shell", json_schema::text("The shell for `command`, by default /bin/sh.")),
+            ("user", json_schema::text("Whom it runs as, a name or a number; by default the agent's user. Needs an agent that is root.")),
+            ("group", json_schema::text("The group that it runs as, a name or a number; by default the user's.")),
+            ("limits", Limits::schema()),
         ],
     )
 }
 
-impl Params {
-    pub(super) fn parse(params: &Value) -> Result<Self, Rejection> {
-        let mut fields = Fields::of(params)?;
-        let (command, argv) = (fields.text("command")?, fields.texts("argv")?);
-        let env = env(&mut fields)?;
-        let cwd = cwd(&mut fields)?;
-        let stdin = fields.value("stdin").map(|value| value.as_str().ok_or_else(|| fields::wrong("stdin", "text", value)));
-        let stdin = stdin.transpose()?.unwrap_or_default().as_bytes().to_vec();
-        let shell = fields.text("shell")?;
-        fields.end()?;
-        let (program, args) = match (command, argv) {
-            (Some(command), None) => through_shell(command, shell.unwrap_or(DEFAULT_SHELL))?,
-            (None, Some(_)) if shell.is_some() => return Err(Rejection::field("shell", "goes with `command`, not with `argv`")),
-            (None, Some(argv)) => directly(argv)?,
-            _ => return Err(Rejection::field("command", "give exactly one of `command` and `argv`")),
-        };
-        Ok(Self { program, args, env, cwd, stdin })
-    }
+/// Reads a job's params. A job can hold no NUL in them, so that every text is a valid C string.
+pub(super) fn parse(params: &Value, bounds: &Bounds) -> Result<Order, Rejection> {
+    let mut fields = Fields::of(params)?;
+    let (command, argv) = (fields.text("command")?, fields.texts("argv")?);
+    let env = env(&mut fields, &bounds.host.env_allow)?;
+    let cwd = cwd(&mut fields)?;
+    let stdin = fields.value("stdin").map(|value| value.as_str().ok_or_else(|| fields::wrong("stdin", "text", value)));
+    let stdin = stdin.transpose()?.unwrap_or_default().as_bytes().to_vec().into();
+    let shell = fields.text("shell")?;
+    let user = user(&mut fields)?;
+    let asked = fields.value("limits").map(Limits::parse).transpose()?.unwrap_or_default();
+    fields.end()?;
+    let limits = bounds.limits.within(&asked)?;
+    let (program, args) = match (command, argv) {
+        (Some(command), None) => through_shell(command, shell.unwrap_or(DEFAULT_SHELL))?,
+        (None, Some(_)) if shell.is_some() => return Err(Rejection::field("shell", "goes with `command`, not with `argv`")),
+        (None, Some(argv)) => directly(argv)?,
+        _ => return Err(Rejection::field("command", "give exactly one of `command` and `argv`")),
+    };
+    Ok(Order { program, args, env, cwd, stdin, user, limits })
 }
 
 fn through_shell(command: &str, shell: &str) -> Result<(String, Vec<String>), Rejection> {
@@ -78,14 +76,24 @@ fn directly(argv: Vec<String>) -> Result<(String, Vec<String>), Rejection> {
     }
 }
 
-fn env(fields: &mut Fields<'_>) -> Result<Vec<(String, String)>, Rejection> {
+fn env(fields: &mut Fields<'_>, allowed: &[String]) -> Result<Vec<(String, String)>, Rejection> {
     let Some(map) = fields.map("env")? else { return Ok(Vec::new()) };
     let pair = |(name, value): (&String, &Value)| {
         let field = format!("env.{}", fields::shown(name));
-        environment::may_be_set(name).map_err(|problem| Rejection::field(&field, problem))?;
+        environment::may_be_set(name, allowed).map_err(|problem| Rejection::field(&field, problem))?;
         Ok((name.clone(), fields::text(&field, value)?.to_owned()))
     };
     map.iter().map(pair).collect()
+}
+
+fn user(fields: &mut Fields<'_>) -> Result<Option<Wanted>, Rejection> {
+    let (user, group) = (fields.text("user")?, fields.text("group")?);
+    match (user, group) {
+        (Some(""), _) => Err(Rejection::field("user", "must not be empty")),
+        (_, Some("")) => Err(Rejection::field("group", "must not be empty")),
+        (None, Some(_)) => Err(Rejection::field("group", "goes with `user`")),
+        (user, group) => Ok(user.map(|user| Wanted { user: user.to_owned(), group: group.map(str::to_owned) })),
+    }
 }
 
 fn cwd(fields: &mut Fields<'_>) -> Result<Option<PathBuf>, Rejection> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::super::tests::{LONG, attempt, code, options, refusal, registry, run as run_kind};
-use super::super::{Context, Execution, Update};
+use super::super::{Context, Execution, Limits, Options, Update};
 
 async fn shell(params: Value) -> Execution {
     run_kind(&registry(&options()), "shell.run", params).await
@@ -95,9 +95,52 @@ fn params_that_do_not_fit_are_refused_with_the_field() {
         (json!({"command": "a", "env": {"LD_PRELOAD": "x"}}), "params.env.LD_PRELOAD:"),
         (json!({"command": "a", "env": {"A\r\n": "x"}}), "params.env.A\\r\\n:"),
         (json!({"command": "a", "timeuot": 5}), "params.timeuot:"),
+        (json!({"command": "a", "user": ""}), "params.user:"),
+        (json!({"command": "a", "user": 0}), "params.user:"),
+        (json!({"command": "a", "group": "root"}), "params.group:"),
+        (json!({"command": "a", "limits": 5}), "params.limits:"),
+        (json!({"command": "a", "limits": {"cpu": 5}}), "params.limits.cpu:"),
+        (json!({"command": "a", "limits": {"cpu_s": 0}}), "params.limits.cpu_s:"),
+        (json!({"command": "a", "limits": {"cpu_s": 1.5}}), "params.limits.cpu_s:"),
+        (json!({"command": "a", "limits": {"cpus": 0}}), "params.limits.cpus:"),
+        (json!({"command": "a", "limits": {"memory_bytes": -1}}), "params.limits.memory_bytes:"),
+        (json!({"command": "a", "limits": {"processes": i64::MAX}}), "params.limits.processes:"),
+        (json!({"command": "a", "limits": {"open_files": 2}}), "params.limits.open_files:"),
+        (json!({"command": "a", "limits": {"file_bytes": "1MiB"}}), "params.limits.file_bytes:"),
     ] {
         let (code, message) = refusal(&all, "shell.run", params.clone());
         assert!(code == Code::ParamsInvalid && message.starts_with(field), "{params}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_operator_allows_may_be_set_and_passes_from_the_agents_environment() {
+    let shell_env_allow = vec!["CARGO_MANIFEST_DIR".to_owned(), "LD_LIBRARY_PATH".to_owned()];
+    let all = registry(&Options { shell_env_allow, ..options() });
+    let params = json!({"command": "echo $CARGO_MANIFEST_DIR:$LD_LIBRARY_PATH:$CARGO_PKG_NAME", "env": {"LD_LIBRARY_PATH": "/opt/none"}});
+    let run = run_kind(&all, "shell.run", params).await;
+    assert_eq!(stdout(&run), format!("{}:/opt/none:\n", env!("CARGO_MANIFEST_DIR")));
+    let (code, message) = refusal(&all, "shell.run", json!({"command": "true", "env": {"LD_PRELOAD": "x"}}));
+    assert!(code == Code::ParamsInvalid && message.starts_with("params.env.LD_PRELOAD:"), "{message}");
+}
+
+#[tokio::test]
+async fn without_a_launcher_nothing_that_needs_it_runs_without_it() {
+    for params in [json!({"command": "echo ran", "limits": {"cpu_s": 5}}), json!({"command": "echo ran", "user": "0"})] {
+        let run = shell(params).await;
+        assert_eq!((run.outcome, code(&run), &*stdout(&run)), (Outcome::Failed, Some(Code::SpawnFailed), ""));
+    }
+}
+
+#[test]
+fn the_agents_limits_are_those_of_each_job_and_no_job_gets_more() {
+    let shell_limits = Limits { cpu_s: Some(10), ..Limits::default() };
+    let all = registry(&Options { shell_limits, ..options() });
+    let (code, message) = refusal(&all, "shell.run", json!({"command": "true", "limits": {"cpu_s": 11}}));
+    assert_eq!((code, &*message), (Code::SettingForbids, "params.limits.cpu_s: shell_limits of this agent allows 10 at most"));
+    for (asked, got) in [(json!({}), 10), (json!({"cpu_s": 10}), 10), (json!({"cpu_s": 3, "open_files": 20}), 3)] {
+        let prepared = all.check("shell.run", &json!({"command": "true", "limits": asked}), None).unwrap();
+        assert!(format!("{prepared:?}").contains(&format!("cpu_s: Some({got})")), "{prepared:?}");
     }
 }
 

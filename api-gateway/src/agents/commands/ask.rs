@@ -22,7 +22,7 @@ pub(super) fn order(command: Command, pool: &PoolName, agent: &AgentId, key: Opt
 }
 
 fn submit(command: Command, pool: &PoolName) -> Result<Submit, ApiError> {
-    let Command { job_type, mut params, mut timeout_s, retry, labels, not_before, expires_at, result_ttl_s, id } = command;
+    let Command { job_type, mut params, mut timeout_s, retry, connection, labels, not_before, expires_at, result_ttl_s, id } = command;
     if timeout_s.is_none() {
         timeout_s = timeout_of(&mut params)?;
     }
@@ -33,6 +33,7 @@ fn submit(command: Command, pool: &PoolName) -> Result<Submit, ApiError> {
         params,
         timeout_s,
         retry,
+        connection,
         labels,
         not_before,
         expires_at,

@@ -15,6 +15,9 @@ use super::command;
 /// Agents that a sentence names; the facts have more.
 const NAMED: usize = 5;
 
+/// What tells more of a connection.
+const TOLD: &str = "`muster connections show";
+
 /// The reason and its sentence.
 pub(super) fn conclude(view: &JobView, facts: &WhyFacts, now: Timestamp) -> (WhyReason, String) {
     if let Some(ended) = ended(view).or_else(|| running(view, facts)) {
@@ -24,13 +27,31 @@ pub(super) fn conclude(view: &JobView, facts: &WhyFacts, now: Timestamp) -> (Why
         return lost(view, facts);
     }
     if let Some(target) = &facts.target {
-        return command::conclude(target, facts, || put_off(view, facts, now), now);
+        return credentials(command::conclude(target, facts, || put_off(view, facts, now), now), facts);
     }
-    let (reason, mut sentence) = put_off(view, facts, now).unwrap_or_else(|| waits(view, facts));
+    let (reason, mut sentence) = credentials(put_off(view, facts, now).unwrap_or_else(|| waits(view, facts)), facts);
     if let Some(paused) = facts.paused.as_ref().filter(|_| reason != WhyReason::PoolPaused) {
         sentence = format!("{sentence} Its pool is {paused}.");
     }
     (reason, sentence)
+}
+
+/// What is said instead where the job would be taken, but for credentials that nobody has who may run it.
+fn credentials(otherwise: (WhyReason, String), facts: &WhyFacts) -> (WhyReason, String) {
+    let waits = matches!(otherwise.0, WhyReason::Released | WhyReason::RunningLimit | WhyReason::Busy | WhyReason::Next);
+    let Some(connection) = facts.connection.as_ref().filter(|connection| waits && connection.held != Some(true)) else { return otherwise };
+    let name = &connection.name;
+    let sentence = match (connection.held, &facts.target) {
+        (None, _) => format!("There is no connection `{name}` any more: an agent will reject it."),
+        (_, Some(target)) => format!(
+            "Its {} does not have the credentials of connection `{name}`. {TOLD} {name}` says how far they are.",
+            self::name(&target.agent)
+        ),
+        (_, None) => {
+            format!("No agent that could run it has the credentials of connection `{name}`. {TOLD} {name}` says how far they are.")
+        }
+    };
+    (WhyReason::Credentials, sentence)
 }
 
 fn ended(view: &JobView) -> Option<(WhyReason, String)> {
@@ -199,7 +220,7 @@ pub(super) fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_schemas::{lane::Priority, names::AgentId};
+    use muster_schemas::{api::WhyConnection, lane::Priority, names::AgentId};
 
     use super::*;
 
@@ -287,5 +308,22 @@ mod tests {
         late.next_at = Some(Timestamp::from_secs(10));
         let at = |now| conclude(&view(JobState::Retrying), &late, Timestamp::from_secs(now)).0;
         assert_eq!((at(9), at(10)), (WhyReason::Backoff, WhyReason::Next));
+    }
+
+    #[test]
+    fn credentials_that_nobody_has_are_the_reason_where_nothing_else_keeps_the_job() {
+        let named = |held, queue| WhyFacts { connection: Some(WhyConnection { name: "db".parse().unwrap(), held }), ..facts(queue) };
+        let says = |facts: &WhyFacts| conclude(&view(JobState::Pending), facts, Timestamp::from_secs(0));
+        let next = WhyQueue { asking: 1, limit: 5, ..WhyQueue::default() };
+        let (reason, sentence) = says(&named(Some(false), next));
+        assert_eq!(reason, WhyReason::Credentials);
+        assert!(sentence.contains("credentials of connection `db`") && sentence.contains("`muster connections show db`"), "{sentence}");
+        assert_eq!(says(&named(Some(true), next)).0, WhyReason::Next);
+        assert!(says(&named(None, next)).1.contains("no connection `db` any more"));
+        let released = WhyFacts { next_at: Some(Timestamp::from_secs(9)), said: Some("no credentials".into()), ..named(Some(false), next) };
+        assert_eq!(says(&released).0, WhyReason::Credentials);
+        let mut nobody = named(Some(false), next);
+        nobody.agents = Some(WhyAgents::default());
+        assert_eq!(says(&nobody).0, WhyReason::NoAgent);
     }
 }

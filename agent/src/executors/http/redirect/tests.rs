@@ -12,7 +12,7 @@ fn hop(method: &str, url: &str) -> Hop {
         params["body"] = "secret".into();
         params["headers"]["Content-Type"] = "text/plain".into();
     }
-    Hop::first(Params::parse(&params).unwrap())
+    Hop::first(&Params::parse(&params).unwrap())
 }
 
 fn next(hop: &Hop, status: u16, location: &str) -> Result<Option<Hop>, String> {

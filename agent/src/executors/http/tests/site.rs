@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 /// What to answer.
-pub(super) enum Reply {
+pub(in crate::executors::http) enum Reply {
     Raw(Vec<u8>),
     /// A byte every tenth of a second, without end.
     Trickle,
@@ -18,56 +18,56 @@ pub(super) enum Reply {
 }
 
 /// A plain answer; the status' own phrase does not matter.
-pub(super) fn text(status: u16, headers: &str, body: &str) -> Reply {
+pub(in crate::executors::http) fn text(status: u16, headers: &str, body: &str) -> Reply {
     let length = body.len();
     Reply::Raw(format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}").into_bytes())
 }
 
 /// One request that arrived.
-pub(super) struct Seen {
-    pub(super) line: String,
-    pub(super) body: String,
+pub(in crate::executors::http) struct Seen {
+    pub(in crate::executors::http) line: String,
+    pub(in crate::executors::http) body: String,
     head: String,
 }
 
 impl Seen {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(in crate::executors::http) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().filter_map(|line| line.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// The path `/<number>`.
-    pub(super) fn number(&self) -> u32 {
+    pub(in crate::executors::http) fn number(&self) -> u32 {
         self.line.split(['/', ' ']).nth(2).unwrap().parse().unwrap()
     }
 }
 
-pub(super) struct Site {
+pub(in crate::executors::http) struct Site {
     listener: TcpListener,
     answer: Box<dyn Fn(&Seen) -> Reply>,
     arrived: Arc<Notify>,
 }
 
 impl Site {
-    pub(super) async fn new(answer: impl Fn(&Seen) -> Reply + 'static) -> Self {
+    pub(in crate::executors::http) async fn new(answer: impl Fn(&Seen) -> Reply + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { listener, answer: Box::new(answer), arrived: Arc::default() }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(in crate::executors::http) fn port(&self) -> u16 {
         self.listener.local_addr().unwrap().port()
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(in crate::executors::http) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port())
     }
 
     /// Told of each request.
-    pub(super) fn arrived(&self) -> Arc<Notify> {
+    pub(in crate::executors::http) fn arrived(&self) -> Arc<Notify> {
         self.arrived.clone()
     }
 
     /// Serves while `asking` runs; gives what arrived.
-    pub(super) async fn during<T>(&self, asking: impl Future<Output = T>) -> (T, Vec<Seen>) {
+    pub(in crate::executors::http) async fn during<T>(&self, asking: impl Future<Output = T>) -> (T, Vec<Seen>) {
         let mut seen = Vec::new();
         let value = tokio::select! {
             value = asking => value,

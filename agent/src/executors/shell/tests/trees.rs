@@ -7,9 +7,9 @@ use muster_schemas::result::Outcome;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::super::super::process::procfs;
 use super::super::super::tests::{LONG, attempt, options, registry};
 use super::super::super::{Context, Execution, Feed, Options, Registry, Settings, Update};
-use super::super::procfs;
 
 /// Starts `command`, waits for it to print its key and `ready`, does `then`, and gives the end and the key.
 async fn once_ready<T>(

@@ -1,0 +1,161 @@
+//! A real sshd: one process for each connection (`sshd -i`), behind a listener of our own, so that the port is free for sure and each process
+//! is known.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, OnceLock},
+};
+
+/// A machine that listens.
+pub(crate) struct Sshd {
+    pub(crate) port: u16,
+    pub(crate) dir: PathBuf,
+    children: Arc<Mutex<Vec<Child>>>,
+}
+
+/// The binary: sshd wants to be called by its whole path.
+fn binary() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let find = || {
+            let usual = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].map(PathBuf::from).into_iter().find(|path| path.exists());
+            usual.or_else(|| {
+                let found = Command::new("sh").args(["-c", "command -v sshd"]).output().ok()?;
+                Some(PathBuf::from(String::from_utf8(found.stdout).ok()?.trim())).filter(|path| path.is_absolute())
+            })
+        };
+        find().unwrap_or_else(|| {
+            let apt = |args: &[&str]| {
+                let done = Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").output();
+                done.is_ok_and(|done| done.status.success())
+            };
+            let installed = apt(&["install", "-y", "openssh-server"]) || (apt(&["update"]) && apt(&["install", "-y", "openssh-server"]));
+            assert!(installed, "these tests need sshd: install openssh-server (they tried to, which takes root and a Debian)");
+            find().expect("openssh-server brings sshd")
+        })
+    })
+}
+
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
+    let done = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Makes a pair of keys; gives back the private one's path.
+pub(crate) fn key(dir: &Path, name: &str, kind: &[&str], passphrase: &str) -> PathBuf {
+    let path = dir.join(name);
+    let mut args = vec!["-q", "-N", passphrase, "-f", path.to_str().unwrap(), "-t"];
+    args.extend(kind);
+    run("ssh-keygen", &args);
+    path
+}
+
+impl Sshd {
+    /// Starts one in this folder, which everybody may enter.
+    pub(crate) fn start(dir: &Path) -> Self {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        if is_root() {
+            fs::create_dir_all("/run/sshd").unwrap();
+        }
+        key(dir, "host", &["ed25519"], "");
+        key(dir, "host_rsa", &["rsa", "-b", "2048"], "");
+        fs::write(dir.join("authorized"), "").unwrap();
+        let path = |name: &str| dir.join(name).display().to_string();
+        let config = format!(
+            "HostKey {}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n\
+             PasswordAuthentication yes\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\nLogLevel ERROR\n",
+            path("host"),
+            path("host_rsa"),
+            path("authorized"),
+        );
+        fs::write(dir.join("config"), config).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let children = Arc::new(Mutex::new(Vec::new()));
+        let (started, config) = (Arc::clone(&children), path("config"));
+        let log = path("log");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let input = OwnedFd::from(stream.unwrap());
+                let output = input.try_clone().unwrap();
+                let child = Command::new(binary())
+                    .args(["-i", "-e", "-f", &config])
+                    .stdin(Stdio::from(input))
+                    .stdout(Stdio::from(output))
+                    .stderr(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap())
+                    .spawn();
+                started.lock().unwrap().push(child.unwrap());
+            }
+        });
+        Self { port, dir: dir.to_owned(), children }
+    }
+
+    /// Lets whoever has this key in.
+    pub(crate) fn authorize(&self, private: &Path) {
+        let public = fs::read_to_string(private.with_extension("pub")).unwrap();
+        let path = self.dir.join("authorized");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + &public).unwrap();
+    }
+
+    /// Another key as the machine's only one.
+    pub(crate) fn change_host_key(&self) {
+        fs::remove_file(self.dir.join("host")).unwrap();
+        fs::remove_file(self.dir.join("host.pub")).unwrap();
+        key(&self.dir, "host", &["ed25519"], "");
+    }
+
+    pub(crate) fn host_key(&self) -> String {
+        let text = fs::read_to_string(self.dir.join("host.pub")).unwrap();
+        text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Signals the processes of all connections.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        for child in self.children.lock().unwrap().iter() {
+            let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal);
+        }
+    }
+
+    /// Connections whose processes have not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.children.lock().unwrap().iter_mut().map(|child| usize::from(child.try_wait().unwrap().is_none())).sum()
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.signal(nix::sys::signal::Signal::SIGKILL);
+        for child in self.children.lock().unwrap().iter_mut() {
+            let _reaped = child.wait();
+        }
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A user of this machine for one test, with a password. Only root can make one.
+pub(crate) struct User {
+    pub(crate) name: String,
+}
+
+impl User {
+    pub(crate) fn new(password: &str) -> Self {
+        let name = format!("muster-{:08x}", rand::random::<u32>());
+        let hash = run("openssl", &["passwd", "-6", password]);
+        run("useradd", &["-M", "-N", "-d", "/tmp", "-s", "/bin/sh", "-p", hash.trim(), &name]);
+        Self { name }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _gone = Command::new("userdel").args(["-f", &self.name]).output();
+    }
+}
