@@ -199,6 +199,11 @@ impl Registry {
         self.on.keys().map(String::as_str).collect()
     }
 
+    /// One of the executors that are on.
+    pub fn executor(&self, name: &str) -> Option<Arc<dyn Executor>> {
+        self.on.get(name).cloned()
+    }
+
     /// The secrets that no attempt lets out.
     pub fn masks(&self) -> &Masks {
         &self.masks

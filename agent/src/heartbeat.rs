@@ -42,6 +42,11 @@ impl Pulse {
         Self(Arc::new(Inner { interval, state_dir, seq: AtomicU64::new(0), draining: AtomicBool::new(false), now: Notify::new() }))
     }
 
+    /// Has a beat go out at once: there is something to tell.
+    pub(crate) fn tell(&self) {
+        self.0.now.notify_one();
+    }
+
     /// Says from now on that nothing new is taken, starting at once.
     pub(crate) fn draining(&self) {
         self.0.draining.store(true, Ordering::Relaxed);

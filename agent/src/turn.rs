@@ -186,8 +186,8 @@ impl Agent {
             tasks.start("heartbeat", RESTART, move || pulse.clone().run(Arc::clone(&core), inner.clone()));
         }
         {
-            let (core, inner) = (Arc::clone(&core), inner.clone());
-            tasks.start("connections", RESTART, move || connections::run(Arc::clone(&core), inner.clone()));
+            let (pulse, core, inner) = (pulse.clone(), Arc::clone(&core), inner.clone());
+            tasks.start("connections", RESTART, move || connections::run(Arc::clone(&core), pulse.clone(), inner.clone()));
         }
         {
             let (core, inner) = (Arc::clone(&core), inner.clone());

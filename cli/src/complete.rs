@@ -81,7 +81,7 @@ fn params(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(info) = line.flag("--type").and_then(|wanted| known_types().into_iter().find(|info| info.name == *wanted)) else {
         return Vec::new();
     };
-    let fields = info.params["properties"].as_object().into_iter().flatten();
+    let fields = info.params.get("properties").and_then(Value::as_object).into_iter().flatten();
     let proposal = |(name, field): (&String, &Value)| {
         let sign = if field["type"] == "string" { "=" } else { ":=" };
         (format!("{name}{sign}"), field["description"].as_str().unwrap_or_default().to_owned())
@@ -91,7 +91,7 @@ fn params(current: &OsStr) -> Vec<CompletionCandidate> {
 
 fn connections(current: &OsStr) -> Vec<CompletionCandidate> {
     let named = |connection: Value| {
-        let text = |field: &str| connection[field].as_str().unwrap_or_default().to_owned();
+        let text = |field: &str| connection.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         (text("name"), format!("{} of pool {}", text("kind"), text("pool")))
     };
     fitting(current, ask::<Value>("/connections", &[]).unwrap_or_default().into_iter().map(named))

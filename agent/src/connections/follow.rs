@@ -27,6 +27,7 @@ use super::mailbox::steps;
 use crate::{
     control::OPERATION,
     core::Core,
+    heartbeat::Pulse,
     vault::{Vault, VaultError},
 };
 
@@ -36,12 +37,12 @@ const HINT: (Duration, u32) = (Duration::from_millis(50), 20);
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Follows the mailbox until the shutdown.
-pub(crate) async fn run(core: Arc<Core>, shutdown: Shutdown) -> anyhow::Result<()> {
+pub(crate) async fn run(core: Arc<Core>, pulse: Pulse, shutdown: Shutdown) -> anyhow::Result<()> {
     let subject = js::key(MAILBOXES, &keys::mailbox(&core.id));
     let mut hints = core.js.client().subscribe(subject.clone()).await.context("can't listen for credentials")?;
     let mut link = core.link.clone();
     link.mark_changed();
-    let mut follow = Follow { core, subject, bad: BTreeMap::new(), hint: None };
+    let mut follow = Follow { core, pulse, subject, bad: BTreeMap::new(), hint: None };
     let mut look_at: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -66,6 +67,7 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: Shutdown) -> anyhow::Result<(
 
 struct Follow {
     core: Arc<Core>,
+    pulse: Pulse,
     subject: String,
     /// Entries that could not be opened: they are not tried again, nor told again.
     bad: BTreeMap<ConnectionName, SealedEntry>,
@@ -163,6 +165,7 @@ impl Follow {
     fn tell(&self, text: String) {
         tracing::error!("{text}");
         self.core.figures.error(text);
+        self.pulse.tell();
     }
 }
 

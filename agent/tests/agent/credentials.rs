@@ -215,3 +215,28 @@ async fn credentials_are_sealed_to_another_agent_if_they_are_shared_and_its_key_
     bench.holds(&agent.id, &[("db", 5)]).await;
     assert_eq!(ask(wire::encode(&asked("db", 5))).await.error.unwrap().code, Code::Forbidden);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_put_there_by_hand_stays_until_a_newer_one_is_delivered() {
+    let bench = Bench::start().await;
+    let agent = bench.agent(1).await;
+    let secret = credentials("password", "delivered-secret", true);
+    let delivered = bench.sealed(&agent.id, "db", 3, &secret).await;
+    bench.mailbox(&agent.id, &[("db", delivered.clone())]).await;
+    bench.holds(&agent.id, &[("db", 3)]).await;
+    agent.put("db", json!({"password": "secret-by-hand"})).await;
+    bench.holds(&agent.id, &[("db", 0)]).await;
+    // The same entry is looked at again, and again after a restart.
+    let other = bench.sealed(&agent.id, "web", 1, &secret).await;
+    bench.mailbox(&agent.id, &[("db", delivered.clone()), ("web", other.clone())]).await;
+    bench.holds(&agent.id, &[("db", 0), ("web", 1)]).await;
+    let (id, state_dir) = (agent.id.clone(), agent.state_dir.clone());
+    agent.stop().await.unwrap();
+    bench.mailbox(&id, &[("db", delivered)]).await;
+    let agent = bench.agent_in(id.clone(), state_dir, 1, &[]).await;
+    bench.holds(&id, &[("db", 0)]).await;
+    let newer = bench.sealed(&id, "db", 4, &secret).await;
+    bench.mailbox(&id, &[("db", newer), ("web", other)]).await;
+    bench.holds(&id, &[("db", 4), ("web", 1)]).await;
+    agent.stop().await.unwrap();
+}

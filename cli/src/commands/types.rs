@@ -92,7 +92,7 @@ fn sort(schema: &Value) -> String {
         "integer" => "whole number".to_owned(),
         "boolean" => "true|false".to_owned(),
         "object" => "map".to_owned(),
-        "array" if schema["items"]["type"] == "string" => "list of texts".to_owned(),
+        "array" if schema.pointer("/items/type").is_some_and(|of| of == "string") => "list of texts".to_owned(),
         "array" => "list".to_owned(),
         other => other.to_owned(),
     };

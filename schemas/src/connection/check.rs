@@ -212,8 +212,8 @@ fn line(text: &str) -> bool {
 
 fn url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let authority = rest.map(|rest| rest.split(['/', '\\']).next().unwrap_or_default());
-    line(text) && !text.contains(['?', '#', ' ']) && authority.is_some_and(host_and_port)
+    let authority = rest.map(|rest| rest.split('/').next().unwrap_or_default());
+    line(text) && !text.contains(['?', '#', ' ', '\\']) && authority.is_some_and(host_and_port)
 }
 
 /// A name or an IPv4 address, or an IPv6 address without brackets.

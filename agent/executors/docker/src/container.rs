@@ -14,6 +14,7 @@ use bollard::{
 };
 use futures_util::{Stream, StreamExt as _};
 use muster_executor::{Finish, Recorder};
+use muster_schemas::code::Code;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +27,7 @@ const SHORT: usize = 12;
 
 /// Makes it, in all its networks; gives its id. Nothing is left where a network can't be joined.
 pub(crate) async fn create(client: &Docker, name: Option<&str>, spec: &Spec, roots: &[PathBuf]) -> Result<String, Failure> {
+    refuse_host_network(client, spec).await?;
     let body = spec.body(roots).await?;
     let options = name.map(|name| CreateContainerOptionsBuilder::default().name(name).build());
     let id = client.create_container(options, body).await?.id;
@@ -37,6 +39,19 @@ pub(crate) async fn create(client: &Docker, name: Option<&str>, spec: &Spec, roo
         }
     }
     Ok(id)
+}
+
+/// A network can be named by its id, too: what counts is what it is.
+async fn refuse_host_network(client: &Docker, spec: &Spec) -> Result<(), Failure> {
+    for name in spec.networks.keys() {
+        // One that is not there is for the engine to complain about.
+        let driver = client.inspect_network(name, None).await.ok().and_then(|network| network.driver);
+        if driver.as_deref() == Some("host") {
+            let message = format!("network `{name}` is the host's; containers of jobs have a network namespace of their own");
+            return Err(Failure { is_final: true, ..Failure::new(Code::ParamsInvalid, message) });
+        }
+    }
+    Ok(())
 }
 
 /// Starts it.

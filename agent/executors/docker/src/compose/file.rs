@@ -73,9 +73,6 @@ impl Shared {
             keys.take("driver")
                 .map(|node| node.read(|text| if text == "bridge" { Ok(()) } else { Err("only `bridge` is supported".to_owned()) }))
                 .transpose()?;
-            if let Some(name) = &shared.name {
-                parts::network(name).map_err(|problem| node.problem(problem))?;
-            }
         }
         keys.end()?;
         if shared.is_external && (shared.is_internal || !shared.labels.is_empty()) {
@@ -159,6 +156,10 @@ impl File {
             {
                 return Err(format!("services.{name}.container_name: another service has it, too"));
             }
+        }
+        for (key, network) in &self.networks {
+            // Without a name of its own, what is external has the key for one.
+            parts::network(&network.name("p", key)).map_err(|problem| format!("networks.{key}: {problem}"))?;
         }
         self.order(&[]).map(drop)
     }

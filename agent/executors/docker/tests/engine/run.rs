@@ -136,6 +136,18 @@ async fn what_would_reach_out_of_a_container_is_refused() {
 }
 
 #[tokio::test]
+async fn the_network_of_the_host_is_refused_by_its_id_too() {
+    let bench = Bench::new().await;
+    let id = bench.client.inspect_network("host", None).await.unwrap().id.unwrap();
+    let execution = bench.run("docker.run", with(sh("true"), json!({"network": id, "name": "run-host"}))).await;
+    assert_eq!((execution.outcome, error(&execution).0), (Outcome::Rejected, Code::ParamsInvalid));
+    let file = format!("services: {{a: {{image: {IMAGE}, networks: [n]}}}}\nnetworks: {{n: {{external: true, name: {id}}}}}");
+    let execution = bench.run("compose.up", json!({"project": "host", "file": file})).await;
+    assert_eq!((execution.outcome, error(&execution).0), (Outcome::Rejected, Code::ParamsInvalid));
+    assert!(bench.inspect("run-host").await.is_none() && bench.inspect("host-a-1").await.is_none());
+}
+
+#[tokio::test]
 async fn folders_of_the_host_are_mounted_where_they_are_allowed() {
     let bench = Bench::new().await;
     let folder = bench.root.join("shared");

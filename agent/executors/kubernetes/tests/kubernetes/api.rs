@@ -3,6 +3,7 @@
 //!
 //! Its answers have the words and codes of kube-apiserver, against which the same tests run as well (`cluster`).
 
+#[path = "api/objects.rs"] // relative to this file, wherever it is a module of
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

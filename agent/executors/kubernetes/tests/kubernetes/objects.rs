@@ -98,20 +98,25 @@ async fn deleting_names_what_was_there_and_what_was_not() {
 #[tokio::test]
 async fn waiting_for_a_deletion_lasts_until_the_object_is_gone() {
     let cluster = Cluster::start().await;
-    let mut held = config_map("held", "");
-    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    make(&cluster, json!([held])).await;
+    let held = |name: &str| {
+        let mut held = config_map(name, "");
+        held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        held
+    };
+    make(&cluster, json!([held("held"), held("stays")])).await;
     let connection = cluster.connection();
-    let (short, said) =
-        cluster.job("delete", json!({"kind": "cm", "name": "held", "wait": true}), connection, Duration::from_millis(1500)).await;
-    assert_eq!(short.outcome, Outcome::TimedOut);
-    assert!(said.iter().any(|said| said.contains("waiting for configmap/held to go (1 finalizers)")), "{said:?}");
+    let stays = json!({"kind": "cm", "name": "stays", "wait": true});
+    let (run, said) = cluster.job("delete", stays, connection, Duration::from_millis(1500)).await;
+    assert_eq!(run.outcome, Outcome::TimedOut);
+    assert!(said.iter().any(|said| said.contains("waiting for configmap/stays to go (1 finalizers)")), "{said:?}");
     let release = async {
-        // Deleted it is from the first job on; the second one waits for this, or comes too late to and finds nothing.
+        while cluster.get("v1/configmaps/held").await["metadata"]["deletionTimestamp"].is_null() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         cluster.merge("v1/configmaps/held", json!({"metadata": {"finalizers": null}})).await
     };
     let (run, _) = tokio::join!(cluster.run("delete", json!({"kind": "cm", "name": "held", "wait": true})), release);
-    assert_eq!(run.outcome, Outcome::Succeeded, "{run:?}");
+    assert_eq!((run.outcome, stdout(&run).as_str()), (Outcome::Succeeded, "configmap/held deleted\n"), "{run:?}");
     assert!(cluster.get("v1/configmaps/held").await["error"].is_string());
 }
 

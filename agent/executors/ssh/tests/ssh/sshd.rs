@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write,
     net::TcpListener,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
@@ -58,6 +59,8 @@ pub(crate) fn key(dir: &Path, name: &str, kind: &[&str], passphrase: &str) -> Pa
 impl Sshd {
     /// Starts one in this folder, which everybody may enter.
     pub(crate) fn start(dir: &Path) -> Self {
+        // It brings ssh-keygen, too.
+        let sshd = binary();
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
         if is_root() {
             fs::create_dir_all("/run/sshd").unwrap();
@@ -83,7 +86,7 @@ impl Sshd {
             for stream in listener.incoming() {
                 let input = OwnedFd::from(stream.unwrap());
                 let output = input.try_clone().unwrap();
-                let child = Command::new(binary())
+                let child = Command::new(sshd)
                     .args(["-i", "-e", "-f", &config])
                     .stdin(Stdio::from(input))
                     .stdout(Stdio::from(output))
@@ -148,9 +151,12 @@ pub(crate) struct User {
 impl User {
     pub(crate) fn new(password: &str) -> Self {
         let name = format!("muster-{:08x}", rand::random::<u32>());
-        let hash = run("openssl", &["passwd", "-6", password]);
-        run("useradd", &["-M", "-N", "-d", "/tmp", "-s", "/bin/sh", "-p", hash.trim(), &name]);
-        Self { name }
+        run("useradd", &["-M", "-N", "-d", "/tmp", "-s", "/bin/sh", &name]);
+        let user = Self { name };
+        let mut chpasswd = Command::new("chpasswd").args(["-c", "SHA512"]).stdin(Stdio::piped()).spawn().unwrap();
+        write!(chpasswd.stdin.take().unwrap(), "{}:{password}", user.name).unwrap();
+        assert!(chpasswd.wait().unwrap().success());
+        user
     }
 }
 

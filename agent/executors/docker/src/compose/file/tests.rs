@@ -140,6 +140,7 @@ fn all_else_is_refused_by_its_place() {
         ("services: {web: {image: a}}\nvolumes: {v: {driver: local}}", "volumes.v.driver: is not supported"),
         ("services: {web: {image: a}}\nnetworks: {n: {driver: host}}", "networks.n.driver: only"),
         ("services: {web: {image: a}}\nnetworks: {n: {name: host, external: true}}", "networks.n: `host` is refused"),
+        ("services: {web: {image: a}}\nnetworks: {host: {external: true}}", "networks.host: `host` is refused"),
         ("services: {web: {image: a, healthcheck: {tst: x}}}", "services.web.healthcheck.tst: is not supported"),
         ("services: {web: {image: a, networks: {default: {ipv4_address: 1.2.3.4}}}}", "services.web.networks.default.ipv4_address: is not"),
         (
