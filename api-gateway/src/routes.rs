@@ -4,8 +4,8 @@
 use axum::{Router, middleware};
 
 use crate::{
-    agents, app::App, audit, auth, connections, dead, endpoint::Endpoint, groups, health, jobs, keys, openapi, plumbing, pools, schedules, signers,
-    tokens, types,
+    agents, app::App, audit, auth, connections, dead, endpoint::Endpoint, groups, health, jobs, keys, openapi, plumbing, pools, schedules,
+    signers, tokens, types,
 };
 
 /// Every endpoint under the API's base and beside it.

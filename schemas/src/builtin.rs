@@ -47,21 +47,16 @@ pub fn type_info(job_type: &JobType) -> Option<&'static TypeInfo> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::connection::ConnectionKind;
 
     #[test]
     fn what_is_described_are_the_executors_that_are_listed() {
-        let description = description();
-        let described: Vec<(&str, Vec<&str>)> = description
-            .executors
-            .iter()
-            .map(|executor| (executor.name.as_str(), executor.types.iter().filter_map(|info| Some(info.name.split_once('.')?.1)).collect()))
-            .collect();
-        assert_eq!(described.len(), EXECUTORS.len());
-        for (name, verbs) in EXECUTORS {
-            assert!(described.contains(&(name, verbs.to_vec())), "{name} {verbs:?}");
-        }
+        let listed = EXECUTORS.iter().flat_map(|(name, verbs)| verbs.iter().map(move |verb| format!("{name}.{verb}")));
+        let described: BTreeSet<String> = description().types().map(|info| info.name.clone()).collect();
+        assert_eq!(described, listed.collect());
     }
 
     #[test]

@@ -32,8 +32,7 @@ use muster_schemas::{
     standing::Standing,
     subjects::{self, About, broker, js},
     time::Timestamp,
-    topology,
-    wire,
+    topology, wire,
 };
 use nkeys::KeyPair;
 use serde_json::{Value, json};

@@ -199,7 +199,7 @@ async fn an_agent_that_is_killed_while_it_writes_has_all_that_it_said_it_has() {
         // Killed at some moment between the first and the last of these.
         let pid = nix::unistd::Pid::from_raw(i32::try_from(agent.child.id().unwrap()).unwrap());
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(u64::from(10 + 30 * round))); // when it dies, not a wait for anything
+            std::thread::sleep(Duration::from_millis(u64::from(10 + 30 * round))); // stuck on purpose: when it dies
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         });
         for n in 0..12 {

@@ -9,7 +9,12 @@ use muster_executor::{Connection, Executor};
 use muster_schemas::{connection::ConnectionKind, sealed::Credentials};
 use serde_json::{Value, json};
 
-use crate::{Job, SECRET, check, cluster::Cluster, engine, machine, manager::Manager};
+use crate::{
+    cluster::Cluster,
+    engine, machine,
+    manager::Manager,
+    table::{self, Job, SECRET, check},
+};
 
 /// One executor, and its jobs.
 pub(crate) struct Row {
@@ -165,7 +170,7 @@ pub(crate) async fn service() {
             Box::pin(async move {
                 let status = ("status", json!({"unit": "slow"}));
                 loop {
-                    let ran = crate::run(&executor, None, &status, crate::LONG, Default::default()).await;
+                    let ran = table::run(&executor, None, &status, table::LONG, Default::default()).await;
                     if matches!(ran.execution.data.unwrap()["state"]["active_state"].as_str(), Some("inactive" | "failed")) {
                         return;
                     }

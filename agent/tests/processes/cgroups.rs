@@ -4,7 +4,7 @@
 
 use muster_schemas::names::AgentId;
 
-use super::*;
+use crate::bench::*;
 
 /// Where the inner run finds the hierarchy.
 const AT: &str = "MUSTER_TEST_CGROUP";

@@ -4,7 +4,7 @@ use muster_agent::executors::Plugins;
 use muster_executor::Connection;
 use muster_schemas::{connection::ConnectionKind, sealed::Credentials};
 
-use super::*;
+use crate::bench::*;
 
 /// A registry with both, from a folder that is safe to have plugins in.
 async fn plugins() -> (tempfile::TempDir, Registry) {

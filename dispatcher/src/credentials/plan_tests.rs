@@ -1,3 +1,4 @@
+//! Tests of `plan`: who is asked to seal what to whom.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 use muster_schemas::{
     heartbeat::{Heartbeat, Load, Slots},
@@ -244,7 +245,7 @@ fn a_follower_commands_nothing_nor_one_that_has_not_read_everything() {
 }
 
 #[test]
-fn a_thousand_that_join_at_once_are_served_a_few_at_a_time() {
+fn two_hundred_that_join_at_once_are_served_a_few_at_a_time() {
     let holder = Agent::new();
     let mut plan = plan(vec![connection("p", "db", 1), holder.record("p"), holder.beat("p", &[("db", 1)], 0.0, |_| {})]);
     let agents: Vec<Agent> = (0..200).map(|_| Agent::new()).collect();

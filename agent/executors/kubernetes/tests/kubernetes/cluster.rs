@@ -162,7 +162,7 @@ impl Cluster {
                 }
                 self.merge(&format!("apps/v1/deployments/{name}/status"), json!({ "status": status })).await;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await; // poll
         }
     }
 }

@@ -46,7 +46,7 @@ async fn a_followed_log_goes_on_until_the_job_ends_and_masks_secrets() {
     api.log("web-a", "first\n", Some(lines));
     let talk = async {
         for word in ["second\n".to_owned(), format!("the token is {ADMIN}\n")] {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await; // stuck on purpose
             more.send_replace(word);
         }
         std::future::pending::<()>().await

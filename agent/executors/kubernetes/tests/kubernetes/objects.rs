@@ -111,7 +111,7 @@ async fn waiting_for_a_deletion_lasts_until_the_object_is_gone() {
     assert!(said.iter().any(|said| said.contains("waiting for configmap/stays to go (1 finalizers)")), "{said:?}");
     let release = async {
         while cluster.get("v1/configmaps/held").await["metadata"]["deletionTimestamp"].is_null() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await; // poll
         }
         cluster.merge("v1/configmaps/held", json!({"metadata": {"finalizers": null}})).await
     };

@@ -73,7 +73,7 @@ async fn a_deployment_that_is_deleted_meanwhile_ends_the_wait() {
     let cluster = with(json!({})).await;
     let delete = async {
         while cluster.get("apps/v1/deployments/web").await["spec"]["template"]["metadata"]["annotations"].is_null() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await; // poll
         }
         cluster.ask("DELETE", &cluster.path("apps/v1/deployments/web"), "application/json", &Value::Null).await
     };

@@ -82,7 +82,7 @@ async fn an_api_that_is_away_for_a_while_does_not_end_the_wait() {
     api.compact();
     let away = async {
         while count(&cluster, "PATCH /apis/apps/v1") < 2 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await; // poll
         }
         api.fail(Fault {
             method: Method::GET,
