@@ -3,7 +3,6 @@
 //! Each runs against the real thing, with what its own tests start: an sshd, a Docker Engine, a systemd, the stand-in of a Kubernetes API. `os.restart`
 //! is not here: it is over at once, prints a line, and its own tests say the rest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
-#![allow(clippy::print_stderr, reason = "what is installed takes a while")]
 
 mod rows;
 mod table;

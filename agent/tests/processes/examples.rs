@@ -8,6 +8,8 @@ use crate::bench::*;
 
 /// A registry with both, from a folder that is safe to have plugins in.
 async fn plugins() -> (tempfile::TempDir, Registry) {
+    // What the examples call.
+    muster_test_packages::program("jq", "jq");
     let folder = tempfile::tempdir().unwrap();
     for name in ["disk", "signer"] {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(name);

@@ -17,20 +17,25 @@ const PLACES: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin", "/lib/systemd
 ///
 /// # Panics
 /// When it can't be had; the message says what to install.
-#[allow(clippy::panic, clippy::expect_used, reason = "tests fail by panicking")]
-#[must_use]
+#[allow(clippy::panic, reason = "tests fail by panicking")]
 pub fn program(program: &str, package: &str) -> PathBuf {
-    if let Some(path) = find(program) {
-        return path;
-    }
-    // Tests run side by side, and apt-get does not.
-    let lock = File::create(std::env::temp_dir().join("muster-test-packages.lock")).expect("a lock in the temporary folder");
-    let _locked = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("the lock of apt-get");
     let path = find(program).or_else(|| {
-        install(package);
+        install(package, || find(program).is_some());
         find(program)
     });
     path.unwrap_or_else(|| panic!("this test needs `{program}`: install the package `{package}` (as root, the test does so itself)"))
+}
+
+/// Has a package here whose program another one has as well.
+///
+/// # Panics
+/// When it can't be had; the message says what to install.
+pub fn package(package: &str) {
+    let is_here = || Path::new("/var/lib/dpkg/info").join(format!("{package}.list")).exists();
+    if !is_here() {
+        install(package, is_here);
+        assert!(is_here(), "this test needs the package `{package}`: install it (as root, the test does so itself)");
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "where programs are is no setting")]
@@ -39,7 +44,14 @@ fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(PLACES.iter().map(PathBuf::from)).map(|place| place.join(program)).find(|file| file.is_file())
 }
 
-fn install(package: &str) {
+#[allow(clippy::expect_used, reason = "tests fail by panicking")]
+fn install(package: &str, is_here: impl Fn() -> bool) {
+    // Tests run side by side, and apt-get does not.
+    let lock = File::create(std::env::temp_dir().join("muster-test-packages.lock")).expect("a lock in the temporary folder");
+    let _locked = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("the lock of apt-get");
+    if is_here() {
+        return;
+    }
     if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/apt-get").exists() {
         return;
     }

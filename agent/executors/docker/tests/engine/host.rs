@@ -90,25 +90,13 @@ impl Host {
     }
 }
 
-/// Has the packages here.
+/// Has the programs here.
 fn install() {
-    let wanted = [("dockerd", "docker.io"), ("docker-registry", "docker-registry"), ("iptables", "iptables")];
-    let is_there = |name: &str| {
-        ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin"].iter().any(|folder| Path::new(folder).join(name).exists())
-    };
-    let mut missing: Vec<_> = wanted.into_iter().filter(|(binary, _)| !is_there(binary)).map(|(_, package)| package).collect();
-    if !Path::new("/usr/share/doc/busybox-static").exists() {
-        missing.push("busybox-static");
+    for (program, package) in [("dockerd", "docker.io"), ("docker-registry", "docker-registry"), ("iptables", "iptables")] {
+        muster_test_packages::program(program, package);
     }
-    if missing.is_empty() {
-        return;
-    }
-    eprintln!("installing {}", missing.join(", "));
-    let apt = |words: &[&str]| Command::new("apt-get").args(words).env("DEBIAN_FRONTEND", "noninteractive").output();
-    let _stale = apt(&["update", "-qq"]);
-    let words: Vec<_> = ["install", "-y", "-qq", "--no-install-recommends"].into_iter().chain(missing.iter().copied()).collect();
-    let done = apt(&words).unwrap_or_else(|error| panic!("these tests need {}, and apt-get can't be run: {error}", missing.join(", ")));
-    assert!(done.status.success(), "these tests need {}: {}", missing.join(", "), String::from_utf8_lossy(&done.stderr));
+    // One that needs no library in its container.
+    muster_test_packages::package("busybox-static");
 }
 
 /// The address of a registry, which chose its port.

@@ -19,26 +19,8 @@ pub(crate) struct Sshd {
 }
 
 /// The binary: sshd wants to be called by its whole path.
-fn binary() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        let find = || {
-            let usual = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].map(PathBuf::from).into_iter().find(|path| path.exists());
-            usual.or_else(|| {
-                let found = Command::new("sh").args(["-c", "command -v sshd"]).output().ok()?;
-                Some(PathBuf::from(String::from_utf8(found.stdout).ok()?.trim())).filter(|path| path.is_absolute())
-            })
-        };
-        find().unwrap_or_else(|| {
-            let apt = |args: &[&str]| {
-                let done = Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").output();
-                done.is_ok_and(|done| done.status.success())
-            };
-            let installed = apt(&["install", "-y", "openssh-server"]) || (apt(&["update"]) && apt(&["install", "-y", "openssh-server"]));
-            assert!(installed, "these tests need sshd: install openssh-server (they tried to, which takes root and a Debian)");
-            find().expect("openssh-server brings sshd")
-        })
-    })
+fn binary() -> PathBuf {
+    muster_test_packages::program("sshd", "openssh-server")
 }
 
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
