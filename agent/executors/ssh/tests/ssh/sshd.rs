@@ -8,7 +8,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
 };
 
 /// A machine that listens.
@@ -68,7 +68,7 @@ impl Sshd {
             for stream in listener.incoming() {
                 let input = OwnedFd::from(stream.unwrap());
                 let output = input.try_clone().unwrap();
-                let child = Command::new(sshd)
+                let child = Command::new(&sshd)
                     .args(["-i", "-e", "-f", &config])
                     .stdin(Stdio::from(input))
                     .stdout(Stdio::from(output))
