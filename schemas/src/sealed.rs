@@ -10,10 +10,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hpke::{Deserializable as _, Kem as _, OpModeR, OpModeS, Serializable as _, aead::AesGcm256, kdf::HkdfSha256, kem::X25519HkdfSha256};
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    connection::{CREDENTIALS_LIMIT, SealedEntry},
+    connection::{CREDENTIALS_LIMIT, ConnectionKind, SealedEntry},
     names::{AgentId, ConnectionName},
     time::Timestamp,
     wire::{self, Body, V, WireError},
@@ -30,6 +32,52 @@ pub struct Credentials {
     /// Whether an agent that has them may seal them to another agent of its pool that joins later. The word of whoever sealed them first.
     #[serde(default)]
     pub shared: bool,
+    /// What the connection was when they were sealed: an agent uses them for nothing else. Absent where somebody put them into a vault by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Binding>,
+}
+
+/// A connection's kind and settings, as a digest. Settings are no secrets, but they say where the secret is sent: who can write records must not be able to
+/// send it elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding([u8; 32]);
+
+impl Binding {
+    /// Of this kind and these settings. Absent settings are empty ones.
+    pub fn of(kind: ConnectionKind, settings: &Value) -> Self {
+        let mut text = format!("muster-binding-1\n{}\n", kind.as_str());
+        match settings {
+            Value::Null => text.push_str("{}"),
+            settings => canonical(settings, &mut text),
+        }
+        Self(Sha256::digest(text).into())
+    }
+}
+
+/// JSON with the fields of each map in order, whatever order they came in.
+fn canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let fields: BTreeMap<&String, &Value> = map.iter().collect();
+            text.push('{');
+            for (name, value) in fields {
+                canonical(&Value::String(name.clone()), text);
+                text.push(':');
+                canonical(value, text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for item in items {
+                canonical(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
+    }
 }
 
 impl Credentials {
@@ -258,6 +306,7 @@ mod tests {
             v: V,
             fields: [("password".into(), "hunter2hunter2".into()), ("username".into(), "root".into())].into(),
             shared: true,
+            bound: None,
         }
     }
 
@@ -290,6 +339,24 @@ mod tests {
                 assert!(matches!(opening.open(&bad, purpose), Err(SealError::Closed)), "byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_binding_is_the_same_however_the_settings_are_written_and_another_for_other_ones() {
+        let of = |text: &str| Binding::of(ConnectionKind::Http, &serde_json::from_str(text).unwrap());
+        let one = of(r#"{"base_url": "https://a.example/", "auth": "bearer", "x": [1, {"b": 2, "a": null}]}"#);
+        assert_eq!(one, of(r#"{"x": [1, {"a": null, "b": 2}], "auth": "bearer", "base_url": "https://a.example/"}"#));
+        for other in [
+            r#"{"base_url": "https://b.example/", "auth": "bearer", "x": [1, {"b": 2, "a": null}]}"#,
+            r#"{"base_url": "https://a.example/", "auth": "bearer", "x": [1, {"b": 2}]}"#,
+            r#"{"base_url": "https://a.example/", "auth": "bearer"}"#,
+            r#"{"base_url": "https://a.example/\",\"auth\":\"bearer"}"#,
+            "{}",
+        ] {
+            assert_ne!(one, of(other), "{other}");
+        }
+        assert_eq!(of("{}"), Binding::of(ConnectionKind::Http, &Value::Null));
+        assert_ne!(of("{}"), Binding::of(ConnectionKind::Ssh, &Value::Null));
     }
 
     #[test]

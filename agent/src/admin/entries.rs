@@ -158,7 +158,7 @@ async fn read(body: Body, field: Option<String>) -> Result<Put, Refusal> {
     let read = tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_MAX)).await;
     let read = read.map_err(|_| Refusal::new(Code::BodyMalformed, "the body did not come within 10 s"))?;
     let bytes = read.map_err(|_| Refusal::new(Code::BodyTooLarge, format!("credentials have at most {CREDENTIALS_LIMIT} bytes")))?;
-    let of = |fields| Credentials { v: V, fields, shared: false };
+    let of = |fields| Credentials { v: V, fields, shared: false, bound: None };
     let put = match field {
         Some(field) => {
             let value = std::str::from_utf8(&bytes).map_err(|_| invalid(format!("the value of `{field}` is no UTF-8 text")))?;

@@ -11,6 +11,7 @@ use muster_schemas::{
     job::Job,
     names::ConnectionName,
     result::ErrorInfo,
+    sealed::Binding,
     subjects::js,
     topology::{CONNECTIONS, bucket_stream},
     wire,
@@ -80,6 +81,9 @@ pub(super) async fn access(core: &Core, job: &Job, prepared: Prepared) -> Access
         return Access::Refused(rejection.into());
     }
     match held {
+        Ok(Some((_, credentials))) if credentials.bound.is_some_and(|bound| bound != Binding::of(record.kind, &record.settings)) => {
+            Access::Elsewhere(format!("the settings of `{name}` are not those that its credentials were delivered for; deliver them again"))
+        }
         Ok(Some((held, credentials))) if held == 0 || held == record.revision => {
             let ConnectionRecord { name, kind, settings, .. } = record;
             Access::Open(prepared, Some(Box::new(Connection { name, kind, settings, credentials })))

@@ -19,7 +19,12 @@ fn name(text: &str) -> ConnectionName {
 }
 
 fn credentials(password: &str) -> Credentials {
-    Credentials { v: V, fields: [("password".into(), password.into()), ("username".into(), "root".into())].into(), shared: true }
+    Credentials {
+        v: V,
+        fields: [("password".into(), password.into()), ("username".into(), "root".into())].into(),
+        shared: true,
+        bound: None,
+    }
 }
 
 #[tokio::test]

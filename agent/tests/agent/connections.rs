@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::bench::Bench;
 
 pub(crate) fn credentials(field: &str, secret: &str, shared: bool) -> Credentials {
-    Credentials { v: V, fields: [(field.to_owned(), secret.to_owned())].into(), shared }
+    Credentials { v: V, fields: [(field.to_owned(), secret.to_owned())].into(), shared, bound: None }
 }
 
 impl Bench {

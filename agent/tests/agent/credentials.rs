@@ -10,7 +10,7 @@ use muster_schemas::{
     event::EventKind,
     names::AgentId,
     result::Outcome,
-    sealed::{OpeningKey, Purpose},
+    sealed::{Binding, OpeningKey, Purpose},
     subjects,
     time::Timestamp,
     wire::{self, V},
@@ -104,6 +104,31 @@ async fn a_job_waits_for_its_credentials_gets_them_and_does_not_show_them() {
         bench.events(&id).await.iter().any(|event| event.reason.as_ref().is_some_and(|why| why.contains("revision 1")))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_are_used_for_nothing_but_what_they_were_sealed_for() {
+    let (bench, group) = (Bench::start().await, Group::new("site"));
+    let (meant, other) = (site(&group).await, site(&group).await);
+    let agent = bench.agent_with(1, OPEN).await;
+    bench.standing(&agent.id, true, 0).await;
+    // Whoever can write records sends the connection elsewhere, and a job there.
+    bench.connection("web", ConnectionKind::Http, bearer(&other), 1).await;
+    let mut secret = credentials("token", "t0p-secret-t0ken", false);
+    secret.bound = Some(Binding::of(ConnectionKind::Http, &bearer(&meant)));
+    bench.deliver(&agent.id, "web", 1, &secret).await;
+    let id = bench.submit(request(&other, "web")).await;
+    eventually("it is given back", async || {
+        let events = bench.events(&id).await;
+        events
+            .iter()
+            .any(|event| event.reason.as_ref().is_some_and(|why| why.contains("are not those that its credentials were delivered for")))
+    })
+    .await;
+    bench.connection("web", ConnectionKind::Http, bearer(&meant), 1).await;
+    let id = bench.submit(request(&meant, "web")).await;
+    assert_eq!(bench.result(&id).await.outcome, Outcome::Succeeded);
+    agent.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

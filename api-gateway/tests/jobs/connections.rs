@@ -121,7 +121,7 @@ fn secret() -> Value {
 /// A delivery as a caller seals it who has seen the connection like this.
 fn sealed(view: &Value, revision: u64, value: &str) -> Value {
     let connection = name(view["name"].as_str().unwrap());
-    let credentials = Credentials { v: V, fields: [("token".to_owned(), value.to_owned())].into(), shared: true };
+    let credentials = Credentials { v: V, fields: [("token".to_owned(), value.to_owned())].into(), shared: true, bound: None };
     let mut sealed = json!({});
     for agent in view["agents"].as_array().unwrap().iter().filter(|agent| !agent["sealing"].is_null()) {
         let id: AgentId = agent["agent_id"].as_str().unwrap().parse().unwrap();

@@ -37,7 +37,7 @@ struct Member {
 type Asked = Arc<Mutex<Vec<(String, AgentId)>>>;
 
 fn secret(name: &str, shared: bool) -> Credentials {
-    Credentials { v: V, fields: [("password".to_owned(), format!("secret of {name}"))].into(), shared }
+    Credentials { v: V, fields: [("password".to_owned(), format!("secret of {name}"))].into(), shared, bound: None }
 }
 
 impl Member {

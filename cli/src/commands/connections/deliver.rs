@@ -30,6 +30,9 @@ pub(super) async fn run(api: &Api, args: CredentialsArgs, json: bool) -> anyhow:
     let path = format!("/connections/{}", args.connection);
     // Before anything is asked: there may be no such connection.
     let connection: ConnectionView = api.get(&path, &[]).await?;
+    if !json {
+        output::warn(&format!("credentials of {}, for {} at {}", connection.name, connection.kind.as_str(), connection.settings));
+    }
     let credentials = fields::gather(&args, &connection, std::io::stdin().lock(), &mut fields::prompt)?;
     // Whoever typed may have taken a while.
     let connection: ConnectionView = api.get(&path, &[]).await?;
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn each_agent_gets_what_only_it_can_open_as_the_next_revision() {
-        let credentials = Credentials { v: V, fields: [("token".to_owned(), "hunter2".to_owned())].into(), shared: true };
+        let credentials = Credentials { v: V, fields: [("token".to_owned(), "hunter2".to_owned())].into(), shared: true, bound: None };
         let (id, identity, key) = (AgentId::generate(), KeyPair::new_user(), OpeningKey::generate());
         let away = recipient(&AgentId::generate(), &KeyPair::new_user(), None);
         let connection = view(vec![recipient(&id, &identity, Some(key.public(&id, &identity).unwrap())), away.clone()]);

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use muster_schemas::{
     api::ConnectionView,
     connection::{CREDENTIALS_LIMIT, Way, check},
-    sealed::Credentials,
+    sealed::{Binding, Credentials},
     wire::V,
 };
 use zeroize::{Zeroize as _, Zeroizing};
@@ -31,7 +31,9 @@ pub(super) type Ask<'a> = &'a mut dyn FnMut(&str) -> std::io::Result<String>;
 /// # Errors
 /// When something can't be read, or does not fit the connection's kind.
 pub(super) fn gather(args: &CredentialsArgs, connection: &ConnectionView, stdin: impl Read, ask: Ask<'_>) -> anyhow::Result<Credentials> {
-    let mut credentials = Credentials { v: V, fields: BTreeMap::new(), shared: !args.no_share };
+    // For what is shown now: an agent uses them for nothing else, whoever changes the record.
+    let bound = Some(Binding::of(connection.kind, &connection.settings));
+    let mut credentials = Credentials { v: V, fields: BTreeMap::new(), shared: !args.no_share, bound };
     for (field, path) in &args.files {
         let what = || format!("can't read `{field}` from {path}");
         let value = read(std::fs::File::open(path).with_context(what)?).with_context(what)?;

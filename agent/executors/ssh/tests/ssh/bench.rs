@@ -110,7 +110,7 @@ impl Bench {
 
 pub(crate) fn connection(settings: Value, credentials: &[(&str, &str)]) -> Connection {
     let fields: BTreeMap<String, String> = credentials.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let credentials = Credentials { v: V, fields, shared: false };
+    let credentials = Credentials { v: V, fields, shared: false, bound: None };
     Connection { name: "box".parse().unwrap(), kind: ConnectionKind::Ssh, settings, credentials }
 }
 

@@ -20,7 +20,7 @@ use crate::executors::{
 
 fn connection(settings: Value, fields: &[(&str, &str)]) -> Connection {
     let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let credentials = Credentials { v: V, fields, shared: true };
+    let credentials = Credentials { v: V, fields, shared: true, bound: None };
     Connection { name: "site".parse().unwrap(), kind: ConnectionKind::Http, settings, credentials }
 }
 
