@@ -1,11 +1,11 @@
 //! Which agents are to have a connection's credentials, and how far they are with each: from their heartbeats and their mailboxes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use muster_schemas::{
     api::{Delivery, Recipient},
-    connection::{ConnectionRecord, Mailbox, SealedEntry},
+    connection::{ConnectionRecord, SealedEntry},
     heartbeat::Heartbeat,
     names::{AgentId, PoolName},
     records::{AgentRecord, AgentState},
@@ -19,6 +19,8 @@ use muster_schemas::{
 use super::mailbox;
 use crate::{app::App, problem::ApiError, stored};
 
+/// How long an agent may take with what lies in its mailbox, its clock included.
+const TAKING: Duration = Duration::from_secs(60);
 /// Agents that are looked at side by side.
 const AT_ONCE: usize = 32;
 /// The same where the first that has something is enough.
@@ -50,9 +52,13 @@ pub(crate) async fn anybody(app: &App, connection: &ConnectionRecord, only: Opti
         }
     }
     for few in members.chunks(FEW) {
-        let mailboxes: Vec<Mailbox> = try_join_all(few.iter().map(|id| mailbox::open(app, id))).await?;
-        let entries = mailboxes.iter().filter_map(|mailbox| mailbox.entries.get(&connection.name));
-        if connection.revision > 0 && entries.into_iter().any(|entry| entry.revision == connection.revision) {
+        let looked = try_join_all(few.iter().map(async |id| {
+            let (beat, mailbox) = tokio::try_join!(heartbeat(app, &connection.pool, id), mailbox::open(app, id))?;
+            let sealing = beat.as_ref().zip(app.mirror.agents.get(id)).and_then(|(beat, agent)| sealing(&agent, beat));
+            let entry = mailbox.entries.get(&connection.name);
+            Ok::<_, ApiError>(entry.is_some_and(|entry| is_for(entry, connection, sealing.as_ref())))
+        }));
+        if connection.revision > 0 && looked.await?.contains(&true) {
             return Ok(true);
         }
     }
@@ -93,6 +99,11 @@ fn held(connection: &ConnectionRecord, beat: &Heartbeat) -> Option<Delivery> {
     })
 }
 
+/// Whether an agent with this sealing key can open what lies in its mailbox, and that is the newest.
+fn is_for(entry: &SealedEntry, connection: &ConnectionRecord, sealing: Option<&SealingKey>) -> bool {
+    entry.revision == connection.revision && sealing.is_some_and(|sealing| entry.key == sealing.key)
+}
+
 /// How far they are with an agent, and which it has.
 fn status(
     connection: &ConnectionRecord,
@@ -101,10 +112,13 @@ fn status(
     entry: Option<&SealedEntry>,
 ) -> (Delivery, Option<u64>) {
     let revision = beat.and_then(|beat| beat.credentials.get(&connection.name)).copied();
-    let waits = entry.zip(sealing).is_some_and(|(entry, sealing)| entry.revision == connection.revision && entry.key == sealing.key);
+    let waits = entry.filter(|entry| is_for(entry, connection, sealing));
+    // An entry stays in the mailbox. One that the agent had time to take, and that it has something else than, is lain over.
+    let taken = waits.zip(beat).is_some_and(|(entry, beat)| beat.at.since(entry.at) > TAKING);
     let status = match beat.and_then(|beat| held(connection, beat)) {
         Some(Delivery::Delivered) => Delivery::Delivered,
-        _ if waits => Delivery::Sent,
+        Some(Delivery::Local) if taken => Delivery::Local,
+        _ if waits.is_some() => Delivery::Sent,
         Some(older) => older,
         None if sealing.is_none() => Delivery::NoKey,
         None => Delivery::Missing,

@@ -70,12 +70,14 @@ fn params(schema: &Value) -> String {
     let mut fields: Vec<_> = schema["properties"].as_object().into_iter().flatten().collect();
     fields.sort_by_key(|(name, _)| !needed.contains(&name.as_str()));
     let row = |(name, field): (&String, &Value)| {
-        let about = field["description"].as_str().unwrap_or_default().to_owned();
+        let about = |field: &Value| field["description"].as_str().unwrap_or_default().to_owned();
         let needed = if needed.contains(&name.as_str()) { "needed" } else { "" };
-        [name.clone(), sort(field), needed.to_owned(), about]
+        let inner = field["properties"].as_object().into_iter().flatten();
+        let inner = inner.map(|(part, field)| [format!("{name}.{part}"), sort(field), String::new(), about(field)]).collect::<Vec<_>>();
+        std::iter::once([name.clone(), sort(field), needed.to_owned(), about(field)]).chain(inner).collect::<Vec<_>>()
     };
     let none = if schema["additionalProperties"] == false { "it takes no params" } else { "it takes any params" };
-    output::table(["param", "what", "", "about"], fields.into_iter().map(row).collect(), none)
+    output::table(["param", "what", "", "about"], fields.into_iter().flat_map(row).collect(), none)
 }
 
 /// What a field takes, in a word or two.

@@ -91,7 +91,7 @@ pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Super
 }
 
 /// The arguments that make this binary a service, and its settings.
-fn service<const N: usize>(name: &str, settings: [(&str, String); N]) -> Vec<OsString> {
+fn service<'a>(name: &str, settings: impl IntoIterator<Item = (&'a str, String)>) -> Vec<OsString> {
     let set = settings.into_iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]);
     ["service".to_owned(), name.to_owned()].into_iter().chain(set).map(OsString::from).collect()
 }
@@ -128,7 +128,7 @@ fn dispatcher(folder: &Folder, made: &Made, nats_url: &str) -> Program {
 /// An agent stays in the pool that it joined, so each pool has agents of its own.
 fn agent(folder: &Folder, pool: &PoolName, number: u16, (url, ca): (&str, Option<&Path>), nats_url: &str, token: &str) -> Program {
     let name = agent_name(pool, number);
-    let settings = [
+    let mut settings = vec![
         ("api_url", url.to_owned()),
         // What the gateway told them once may be another port by now.
         ("nats_url", nats_url.to_owned()),
@@ -136,8 +136,11 @@ fn agent(folder: &Folder, pool: &PoolName, number: u16, (url, ca): (&str, Option
         ("state_dir", folder.agents().join(pool.as_str()).join(number.to_string()).display().to_string()),
         // Nobody looks for it, and several agents share this machine.
         ("admin_port", "0".to_owned()),
-        ("executors", EXECUTORS.to_owned()),
     ];
+    // A setting of the command line would win over the environment.
+    if muster_runtime::env::var("EXECUTORS").ok().flatten().is_none() {
+        settings.push(("executors", EXECUTORS.to_owned()));
+    }
     let mut args = service("agent", settings);
     if let Some(ca) = ca {
         args.extend(["--api-ca".into(), ca.into()]);

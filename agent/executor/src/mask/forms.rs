@@ -8,7 +8,6 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::SHORTEST;
 
@@ -18,8 +17,12 @@ const SHORTEST_FORM: usize = 6;
 /// The shortest line of a secret of several lines that is one by itself.
 const SHORTEST_LINE: usize = 12;
 
-/// What is not escaped in URLs (RFC 3986, 2.3).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What is not escaped in URLs, beside letters and digits (RFC 3986, 2.3).
+const UNRESERVED: &[u8] = b"-._~";
+
+/// What else the usual encoders leave as it is: `quote` of Python; `encodeURIComponent`, `encodeURI` and `URLSearchParams` of JavaScript; paths and queries as
+/// the URL standard has them.
+const LEFT_ALONE: &[&[u8]] = &[b"", b"/", b"!*'()", b"!*'();,/?:@&=+$#", b"*", b"!$&'()*+,;=:@", b"!$&'()*+,;=:@/?", b"/:"];
 
 /// All forms of one secret; none of one that is too short.
 pub(super) fn of(secret: &str) -> BTreeSet<Vec<u8>> {
@@ -36,7 +39,8 @@ pub(super) fn of(secret: &str) -> BTreeSet<Vec<u8>> {
     forms
 }
 
-/// What base64 makes of it wherever it stands in what is encoded: only the letters that depend on nothing before and after it.
+/// What base64 makes of it wherever it stands in what is encoded: the letters that depend on nothing before it, with those of its end where nothing comes
+/// after it, and without.
 fn base64(secret: &[u8]) -> Vec<String> {
     let mut forms = Vec::new();
     for offset in 0..3_usize {
@@ -44,13 +48,19 @@ fn base64(secret: &[u8]) -> Vec<String> {
         let (first, last) = ((offset * 8).div_ceil(6), shifted.len() * 8 / 6);
         for encoded in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
             forms.extend(encoded.get(first..last).map(str::to_owned));
+            forms.extend(encoded.get(first..).map(|end| format!("{end}{}", "=".repeat((4 - encoded.len() % 4) % 4))));
+            forms.extend(encoded.get(first..).map(str::to_owned));
         }
     }
     forms
 }
 
 fn escaped(secret: &str) -> Vec<String> {
-    let percent = utf8_percent_encode(secret, UNRESERVED).to_string();
+    let mut forms = Vec::new();
+    for left in LEFT_ALONE {
+        let percent = percent(secret, left);
+        forms.extend([lower_escapes(&percent), percent.replace("%20", "+"), percent]);
+    }
     let json = serde_json::to_string(secret).unwrap_or_default();
     let json = json.strip_prefix('"').unwrap_or_default().strip_suffix('"').unwrap_or_default().to_owned();
     let mut ascii = String::new();
@@ -63,15 +73,21 @@ fn escaped(secret: &str) -> Vec<String> {
             }
         }
     }
-    vec![
-        lower_escapes(&percent),
-        percent.replace("%20", "+"),
-        percent,
-        json.replace('/', "\\/"),
-        json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
-        json,
-        ascii,
-    ]
+    forms.extend([json.replace('/', "\\/"), json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"), json, ascii]);
+    forms
+}
+
+/// Escaped as in URLs, but for these.
+fn percent(secret: &str, left: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in secret.bytes() {
+        if byte.is_ascii_alphanumeric() || UNRESERVED.contains(&byte) || left.contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// `%2F` as `%2f`.

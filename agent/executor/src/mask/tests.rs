@@ -90,6 +90,9 @@ fn each_form_is_masked() {
         "s3cr3t%2Fp%26ss%20%22w%C3%B6rd%22".to_owned(),
         "s3cr3t%2fp%26ss%20%22w%c3%b6rd%22".to_owned(),
         "s3cr3t%2Fp%26ss+%22w%C3%B6rd%22".to_owned(),
+        // As Python, browsers and paths of URLs write it.
+        "s3cr3t/p%26ss%20%22w%C3%B6rd%22".to_owned(),
+        "s3cr3t/p&ss%20%22w%C3%B6rd%22".to_owned(),
         r#"s3cr3t/p&ss \"wörd\""#.to_owned(),
         r#"s3cr3t\/p&ss \"wörd\""#.to_owned(),
         r#"s3cr3t/p\u0026ss \"wörd\""#.to_owned(),
@@ -97,6 +100,18 @@ fn each_form_is_masked() {
     ] {
         let out = mask.text(&format!("<{form}>"));
         assert!(out.starts_with('<') && out.contains(STARS) && out.len() <= 16, "{form}: {out}");
+    }
+}
+
+#[test]
+fn nothing_of_the_end_is_left_in_base64() {
+    for secret in ["t0p-secret", "t0p-secret1", "t0p-secret12", "t0p-secret123"] {
+        let mask = Mask::of([secret]);
+        assert_eq!(mask.text(&STANDARD.encode(secret)), STARS, "{secret}");
+        for before in ["u:", "us:", "usr:"] {
+            let out = mask.text(&STANDARD.encode(format!("{before}{secret}")));
+            assert!(out.ends_with(STARS) && out.len() <= 9, "{before}{secret}: {out}");
+        }
     }
 }
 

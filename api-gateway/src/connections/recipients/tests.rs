@@ -53,6 +53,9 @@ fn each_status_is_what_heartbeat_and_mailbox_say_together() {
     assert_eq!(of(&[2], None, None), (Delivery::Delivered, Some(2)));
     assert_eq!(of(&[1], Some("k"), Some(entry(2, "k"))), (Delivery::Sent, Some(1)));
     assert_eq!(of(&[0], Some("k"), Some(entry(2, "k"))), (Delivery::Sent, Some(0)));
+    // What has been lying there for long is lain over by what somebody put there by hand.
+    let long_ago = SealedEntry { at: Timestamp::from_secs(-100), ..entry(2, "k") };
+    assert_eq!(of(&[0], Some("k"), Some(long_ago)), (Delivery::Local, Some(0)));
     assert_eq!(of(&[0], Some("k"), None), (Delivery::Local, Some(0)));
     assert_eq!(of(&[1], Some("k"), None), (Delivery::Stale, Some(1)));
     // What lies there for a key that it has no more it can never open.

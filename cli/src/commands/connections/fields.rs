@@ -73,7 +73,12 @@ fn complete(credentials: &mut Credentials, connection: &ConnectionView, ask: Ask
     let required = way.required.iter().map(|name| (*name, true)).chain(way.optional.iter().map(|name| (*name, false)));
     for (name, required) in required.filter(|(name, _)| !credentials.fields.contains_key(*name)).collect::<Vec<_>>() {
         let prompt = format!("{name} of {}{}: ", connection.name, if required { "" } else { " (empty for none)" });
-        let value = Zeroizing::new(ask(&prompt).map_err(|error| {
+        let answer = ask(&prompt);
+        // A script gives what is needed, and need not say that there is no more.
+        if !required && answer.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected) {
+            continue;
+        }
+        let value = Zeroizing::new(answer.map_err(|error| {
             let message = format!("can't ask for `{name}`: {error}");
             Failure::new(message).hint("give it with --stdin, --field or --file where there is no terminal").exit(EXIT_USAGE)
         })?);
@@ -128,7 +133,7 @@ fn object(text: Zeroizing<String>) -> anyhow::Result<Vec<(String, Zeroizing<Stri
 /// Asks on the terminal, whatever standard input is.
 pub(super) fn prompt(text: &str) -> std::io::Result<String> {
     if !std::io::stderr().is_terminal() && !std::io::stdin().is_terminal() {
-        return Err(std::io::Error::other("there is no terminal"));
+        return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, "there is no terminal"));
     }
     rpassword::prompt_password(text)
 }
