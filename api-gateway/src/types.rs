@@ -21,6 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use muster_schemas::{
     code::Code,
+    describe::TypeInfo,
     names::{AgentId, JobType, PoolName},
 };
 use serde_json::Value;
@@ -63,6 +64,11 @@ pub(crate) fn check(app: &App, pool: &PoolName, agent: Option<&AgentId>, job_typ
             Err(ApiError::new(Code::ParamsInvalid, detail))
         }
     }
+}
+
+/// What agents of a pool say of a type, where all of them that are there have said.
+pub(crate) fn of_type(app: &App, pool: &PoolName, job_type: &JobType) -> Option<TypeInfo> {
+    app.types.now().of_type(pool, job_type.as_str())
 }
 
 /// What the standing of an agent that is there calls its description.

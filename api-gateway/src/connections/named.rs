@@ -10,7 +10,7 @@ use muster_schemas::{
 };
 
 use super::{recipients, store};
-use crate::{app::App, problem::ApiError};
+use crate::{app::App, problem::ApiError, types};
 
 /// What a job that names a connection can be refused with.
 pub(crate) const CODES: &[Code] = &[Code::ConnectionNotFound, Code::ConnectionMismatch, Code::ConnectionUndelivered];
@@ -47,7 +47,9 @@ pub(crate) async fn ready(
     job_type: &JobType,
     name: Option<&ConnectionName>,
 ) -> Result<(), ApiError> {
-    let takes = builtin::type_info(job_type);
+    // Of a plugin only agents know.
+    let learned = if builtin::type_info(job_type).is_some() { None } else { types::of_type(app, pool, job_type) };
+    let takes = builtin::type_info(job_type).or(learned.as_ref());
     let Some(name) = name else {
         return match takes.filter(|takes| takes.needs_connection) {
             Some(takes) => {

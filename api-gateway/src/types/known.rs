@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use muster_schemas::{
-    describe::{Description, TYPES_MAX},
+    describe::{Description, TYPES_MAX, TypeInfo},
     names::PoolName,
     standing::{Standing, Status},
     wire::{self, WireError},
@@ -141,6 +141,21 @@ impl Known {
         first
     }
 
+    /// What there is to say of a type in this pool: only when all its agents that are there are known. It takes the connections that any of those that
+    /// have it takes, and needs one where all of them do.
+    pub(super) fn of_type(&self, pool: &PoolName, kind: &str) -> Option<TypeInfo> {
+        let pool = self.pools.get(pool).filter(|pool| pool.undescribed == 0)?;
+        let mut said = pool.described.iter().filter_map(|(described, _)| described.description.types().find(|info| info.name == kind));
+        let mut first = said.next()?.clone();
+        for other in said {
+            first.connections.extend(&other.connections);
+            first.needs_connection &= other.needs_connection;
+        }
+        first.connections.sort_unstable();
+        first.connections.dedup();
+        Some(first)
+    }
+
     /// What is wrong with the params of a job for an agent that is described so.
     pub(super) fn complaint_of(&self, digest: &str, kind: &str, params: &Value) -> Option<String> {
         match self.by_digest.get(digest)?.verdict(kind, params, &mut Budget::of(params)) {
@@ -153,10 +168,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-    use muster_schemas::{
-        describe::{ExecutorInfo, TypeInfo},
-        wire::V,
-    };
+    use muster_schemas::{connection::ConnectionKind, describe::ExecutorInfo, wire::V};
     use serde_json::json;
 
     use super::*;
@@ -204,6 +216,24 @@ mod tests {
         assert_eq!(known.complaint(&"q".parse().unwrap(), "a.run", &json!({"other": "x"})), None, "nobody is there");
         assert!(known.complaint_of("1", "a.run", &json!({"new": "x"})).is_some(), "one agent is asked alone");
         assert_eq!(known.complaint_of("9", "a.run", &json!({"new": "x"})), None);
+    }
+
+    #[test]
+    fn what_connections_a_type_takes_is_known_where_all_agents_are() {
+        let with = |connections: &[ConnectionKind], needs_connection| {
+            let mut description: Description = wire::decode(&body(&[("a.run", json!({}))])).unwrap();
+            for info in description.executors.iter_mut().flat_map(|executor| &mut executor.types) {
+                (info.connections, info.needs_connection) = (connections.to_vec(), needs_connection);
+            }
+            Some(wire::encode(&description))
+        };
+        let (http, ssh) = (ConnectionKind::Http, ConnectionKind::Ssh);
+        let (two, pool) = known(&[("1", with(&[ssh], true)), ("2", with(&[http, ssh], false)), ("3", Some(body(&[])))]);
+        let said = two.of_type(&pool, "a.run").unwrap();
+        assert_eq!((said.connections, said.needs_connection), (vec![http, ssh], false));
+        assert!(two.of_type(&pool, "a.walk").is_none());
+        let (some, pool) = known(&[("1", with(&[ssh], true)), ("2", None)]);
+        assert!(some.of_type(&pool, "a.run").is_none());
     }
 
     #[test]
