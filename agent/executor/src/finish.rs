@@ -58,6 +58,20 @@ impl PartialEq for Afterwards {
     }
 }
 
+/// An error with its causes, without those that only repeat what was said.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let line = error.to_string();
+        if !text.contains(&line) {
+            text = format!("{text}: {line}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Why a job may not start: its type or params are wrong, for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

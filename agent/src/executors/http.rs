@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use auth::Auth;
 use guard::Guard;
-use muster_executor::{BoxFuture, Executor, Finish, Rejection, Scope, Stream, Work, schema};
+use muster_executor::{BoxFuture, Executor, Finish, Rejection, Scope, Stream, Work, finish::chain, schema};
 use muster_schemas::{code::Code, connection::ConnectionKind, describe::TypeInfo};
 use params::Params;
 use reqwest::{Client, Response};
@@ -335,20 +335,6 @@ fn headers(answer: &Response) -> (Value, bool) {
         }
     }
     (map.into(), false)
-}
-
-/// An error with its causes, without those that only repeat what was said.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let line = error.to_string();
-        if !text.contains(&line) {
-            text = format!("{text}: {line}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! What went wrong, as a code and a message for the result. Never holds a secret: the engine does not repeat credentials, and headers are not shown.
 
-use std::error::Error as _;
-
 use bollard::errors::Error;
-use muster_executor::{Finish, Rejection};
+use muster_executor::{Finish, Rejection, finish::chain};
 use muster_schemas::code::Code;
 
 /// Most bytes of a message that is somebody else's.
@@ -73,9 +71,9 @@ impl From<Error> for Failure {
             Error::DockerStreamError { error } => Self::new(Code::EngineFailed, cut(&error)),
             Error::SocketNotFoundError(path) => Self::new(Code::ExecutorUnavailable, format!("no container engine listens at {path}")),
             Error::IOError { .. } | Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } | Error::RequestTimeoutError => {
-                Self::new(Code::ExecutorUnavailable, format!("the container engine does not answer: {}", chain(&error)))
+                Self::new(Code::ExecutorUnavailable, format!("the container engine does not answer: {}", cut(&chain(&error))))
             }
-            other => Self::new(Code::EngineFailed, format!("the container engine's answer can't be read: {}", chain(&other))),
+            other => Self::new(Code::EngineFailed, format!("the container engine's answer can't be read: {}", cut(&chain(&other)))),
         }
     }
 }
@@ -104,20 +102,6 @@ pub(crate) fn is_missing(error: &Error) -> bool {
 pub(crate) fn cut(text: &str) -> String {
     let text = text.trim();
     text.get(..text.floor_char_boundary(MESSAGE_BYTES)).unwrap_or_default().to_owned()
-}
-
-/// An error with its causes, which `Display` leaves out.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = next.source();
-    }
-    cut(&text)
 }
 
 #[cfg(test)]

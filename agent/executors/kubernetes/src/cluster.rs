@@ -12,11 +12,12 @@ use kube::{
     client::Body,
     core::{ApiResource, DynamicObject, Resource as _, Status},
 };
+use muster_executor::finish::chain;
 use serde_json::Value;
 
 use crate::{
     kinds::{Cache, Kind},
-    problem::{Problem, chain, cut},
+    problem::{Problem, cut},
 };
 
 /// The most bytes of an answer that is kept: more than the largest page of objects, or list of kinds, that is asked for usually has.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use kube::{Client, Config, config::AuthInfo};
-use muster_executor::{Connection, Finish, Rejection};
+use muster_executor::{Connection, Finish, Rejection, finish::chain};
 use muster_schemas::code::Code;
 
-use crate::{cluster::Cluster, kinds::Cache, kubeconfig, problem::chain};
+use crate::{cluster::Cluster, kinds::Cache, kubeconfig};
 
 /// A host that drops packets is reported as such long before the usual time-out of a job.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -104,17 +104,3 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
     }
     short
 }
-
-/// An error with its causes, without those that only repeat what was said.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let line = error.to_string();
-        if !text.contains(&line) {
-            text = format!("{text}: {line}");
-        }
-        cause = error.source();
-    }
-    text
-}

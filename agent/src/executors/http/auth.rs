@@ -2,7 +2,7 @@
 //! whoever writes a job can use the secret but not have it sent elsewhere.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use muster_executor::{Connection, Rejection};
+use muster_executor::{Connection, Rejection, finish::chain};
 use muster_schemas::code::Code;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Identity};
@@ -122,7 +122,7 @@ impl Auth {
     /// The certificate that the client shows, and those that it trusts; `None` where the usual client will do.
     pub(super) fn client(&self, name: &str) -> Result<Option<Own>, Rejection> {
         let wrong = |field: &str, error: reqwest::Error| {
-            let message = format!("connection `{name}`: {field}: {}", super::chain(&error));
+            let message = format!("connection `{name}`: {field}: {}", chain(&error));
             Rejection::new(Code::CredentialsInvalid, message)
         };
         let identity = match &self.how {
