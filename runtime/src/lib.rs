@@ -9,6 +9,7 @@
 pub mod config;
 pub mod env;
 pub mod http;
+pub mod lock;
 pub mod logs;
 pub mod metrics;
 pub mod nats;

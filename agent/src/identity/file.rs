@@ -102,7 +102,7 @@ pub(crate) fn claim(state_dir: &Path) -> Result<File, FileError> {
     let failed = |source| FileError::Write { path: state_dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(failed)?;
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state_dir.join("lock")).map_err(failed)?;
-    match lock.try_lock() {
+    match muster_runtime::lock::take(&lock) {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => Err(FileError::InUse { path: state_dir.to_owned() }),
         Err(fs::TryLockError::Error(source)) => Err(failed(source)),

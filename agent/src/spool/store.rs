@@ -5,8 +5,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
+use muster_runtime::lock;
 use muster_schemas::{names::JobId, time::Timestamp};
 
 use super::{
@@ -26,6 +28,9 @@ const OWNER: &[u8] = b"owner";
 
 /// sled's page cache. The spool is empty nearly always, and an idle agent is to stay small.
 const CACHE: u64 = 256 * 1024;
+
+/// Time between two looks at a database that somebody still has.
+const LOOK: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -161,7 +166,18 @@ impl Store {
     }
 }
 
+/// Opens the database; waits a moment for whoever still has its lock, as [`lock`] does. Of that sled tells only an error of input or output.
 fn open(folder: &Path) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + lock::PATIENCE;
+    loop {
+        match open_now(folder) {
+            Err(sled::Error::Io(_)) if Instant::now() < deadline => std::thread::sleep(LOOK),
+            opened => return opened,
+        }
+    }
+}
+
+fn open_now(folder: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::new().path(folder).cache_capacity(CACHE).mode(sled::Mode::LowSpace).flush_every_ms(None);
     // sled panics on some kinds of damage; a spool must never stop the agent.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));

@@ -5,6 +5,8 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{errno::Errno, fcntl::OFlag, unistd::geteuid};
@@ -13,6 +15,13 @@ use crate::{VaultError, format::Sum};
 
 /// The largest file, in bytes: more than what all entries of the full size take.
 pub(crate) const FILE_MAX: u64 = 32 * 1024 * 1024;
+
+/// How long the lock may be held by somebody who is about to let it go: a process that was killed, or a child of ours that was forked while
+/// the vault was open and has our descriptors until its `exec`.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Time between two looks at it.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The one mode that a vault has.
 const MODE: u32 = 0o600;
@@ -52,10 +61,14 @@ impl Lock {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(MODE).custom_flags(OFlag::O_NOFOLLOW.bits());
         let file = options.open(beside(path, "lock")).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(VaultError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK),
+                Err(TryLockError::WouldBlock) => return Err(VaultError::InUse { path: path.to_owned() }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
         }
     }
 }

@@ -5,17 +5,12 @@ use std::{
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use muster_runtime::lock;
 
 use crate::{failure::Failure, profile};
-
-/// A `muster up` that was killed has the folder until the kernel has done with it.
-const DYING: Duration = Duration::from_secs(1);
-/// How often to look whether it is free.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The folder of a stack. An absolute path without links, since processes are told apart by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,14 +95,7 @@ impl Folder {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("can't open {}", path.display()))?;
-        let deadline = Instant::now() + DYING;
-        let locked = loop {
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOOK),
-                locked => break locked,
-            }
-        };
-        match locked {
+        match lock::take(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
