@@ -179,6 +179,7 @@ fn obey(core: &Core, message: &Message) {
             tracing::info!(%job_id, here, "told to cancel a job");
             core.live.cancelled(job_id, Instant::now());
         }
+        Ok(Order { what: What::CallUp { .. }, .. }) => {}
         Ok(Order { what: What::IdentityEnded { why, reason }, .. }) => {
             core.ended.say(End::Ordered { why, reason });
             // The rest is for the core; but not even so long does anything run.

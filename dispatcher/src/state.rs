@@ -358,6 +358,8 @@ impl State {
                 accepting,
                 reason,
                 executors,
+                standby: BTreeSet::new(),
+                ack_delay_ms: 0,
                 twin,
                 defaults: self.defaults.of(pool),
                 vault,

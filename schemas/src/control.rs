@@ -1,16 +1,21 @@
 //! Orders to one agent, and small requests between processes.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     api::Certificate,
     connection::SealedEntry,
-    names::{AgentId, ConnectionName, JobId},
+    names::{AgentId, ConnectionName, ExecutorName, JobId},
     result::{ErrorInfo, JobResult},
     sealed::SealingKey,
     time::Timestamp,
     wire::{Body, V},
 };
+
+/// The longest that an agent is called up for at once, in seconds. While more waits, it is called again.
+pub const CALL_UP_MAX_S: u32 = 60;
 
 /// An order to an agent, on its control subject. No answer is expected: what it asks for is also stored, so a lost one only costs time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -31,6 +36,13 @@ pub enum What {
     Cancel {
         /// The job.
         job_id: JobId,
+    },
+    /// Pull the lanes of these executors although the standing says standby: more waits there than those who pull take.
+    CallUp {
+        /// The executors.
+        executors: BTreeSet<ExecutorName>,
+        /// For how many seconds from now, at most [`CALL_UP_MAX_S`].
+        for_s: u32,
     },
     /// This agent's identity has ended: stop pulling and stop what runs, at once. The broker cuts the connection right after, so nothing that
     /// is sent from here on arrives.

@@ -4,6 +4,9 @@ use crate::names::{JobId, PoolName};
 
 /// Set to `1` by a publisher that generated the job's id itself: no result can be stored under it yet, so the agent need not look.
 pub const FRESH: &str = "Muster-Fresh";
+/// On a result: where its job was in its queue ([`crate::queue::Place`]), so that the dispatcher can remove finished jobs together. Set only by
+/// an agent that got the job and stores its result over one and the same connection.
+pub const QUEUE_PLACE: &str = "Muster-Queue-Place";
 /// The signature of a job or result; see [`crate::signature`].
 pub const SIGNATURE: &str = "Muster-Signature";
 /// Where the submitter wants the stored result sent: a subject below `_INBOX.`. Copied by the agent from the job to the result.

@@ -1,5 +1,7 @@
 //! Where a job waits: in a lane of its pool for whichever agent is next, or for one agent alone. A job for one agent is a *command*.
 
+use std::{fmt, str::FromStr};
+
 use crate::{
     lane::{Lane, Priority},
     names::{AgentId, JobId, PoolName},
@@ -66,6 +68,37 @@ impl Queue {
     }
 }
 
+/// Where a job was in the stream of its queue, as the broker told who got it: `<sequence>.<stored at, µs since 1970>`. The time tells streams apart that used
+/// the same sequences one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The message's sequence.
+    pub sequence: u64,
+    /// When the broker stored it.
+    pub stored_at: Timestamp,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.sequence, self.stored_at.micros())
+    }
+}
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let parsed = text.split_once('.').and_then(|(sequence, micros)| Some((sequence.parse().ok()?, micros.parse().ok()?)));
+        let (sequence, micros) = parsed.ok_or(PlaceError)?;
+        Ok(Self { sequence, stored_at: Timestamp::from_micros(micros) })
+    }
+}
+
+/// A text is no [`Place`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a place in a queue is `<sequence>.<microseconds>`")]
+pub struct PlaceError;
+
 /// Every place in which a job of a pool may wait: a stream, and a filter for its subject there.
 pub fn places(pool: &PoolName, id: &JobId) -> [(String, String); 2] {
     [
@@ -81,6 +114,16 @@ mod tests {
 
     use super::*;
     use crate::topology::COMMAND_EXPIRES;
+
+    #[test]
+    fn a_place_is_read_back_and_nothing_else_is() {
+        let place = Place { sequence: 17, stored_at: Timestamp::from_micros(1_795_337_336_201_717) };
+        assert_eq!(place.to_string(), "17.1795337336201717");
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for text in ["", ".", "17", "17.", ".1", "-1.5", "17.x", "17.1.2"] {
+            assert_eq!(text.parse::<Place>(), Err(PlaceError), "{text}");
+        }
+    }
 
     #[test]
     fn only_a_command_expires_that_says_nothing() {

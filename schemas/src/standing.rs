@@ -18,6 +18,9 @@ pub const PULL_PRIORITY_UNKNOWN: u8 = 5;
 /// the standings need not all be written anew when one comes or goes.
 pub const ACCEPTING_MAX: u32 = 8;
 
+/// The longest that an ack may wait, in milliseconds: short against a lease, and a figure of running jobs that is behind by so much fools nobody.
+pub const ACK_DELAY_MAX_MS: u32 = 1000;
+
 /// Whether an agent is there and well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -59,6 +62,13 @@ pub struct Standing {
     /// Executors that it may run jobs of; absent is all that it has. An operator's word, see `PATCH /agents/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executors: Option<BTreeSet<ExecutorName>>,
+    /// Executors whose lanes it does not pull unless it is called up ([`crate::control::What::CallUp`]): enough fitter agents do.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub standby: BTreeSet<ExecutorName>,
+    /// For how many milliseconds the ack of a job may wait whose result is stored, at most [`ACK_DELAY_MAX_MS`]. Until then the job stays in its queue, where
+    /// the dispatcher may remove it together with others. 0 is at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ack_delay_ms: u32,
     /// Whether two processes run with its identity.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub twin: bool,
@@ -90,6 +100,8 @@ impl Standing {
             accepting: true,
             reason: None,
             executors: None,
+            standby: BTreeSet::new(),
+            ack_delay_ms: 0,
             twin: false,
             defaults: None,
             vault: None,
@@ -97,6 +109,11 @@ impl Standing {
             at,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 impl Body for Standing {

@@ -279,6 +279,7 @@ pub fn fixed_streams() -> Vec<Stream> {
             max_age: RESULT_AGE_MAX.into(),
             max_msg_size: i32::try_from(result::LIMIT + HEADER_ROOM).unwrap_or(i32::MAX),
             allow_msg_ttl: true,
+            allow_atomic: true,
             republish: Some(Republish {
                 src: About::Result.all(),
                 dest: "done.{{wildcard(1)}}.{{wildcard(2)}}".into(),
