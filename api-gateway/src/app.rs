@@ -20,7 +20,8 @@ pub(crate) use figures::Figures;
 pub(crate) use mirror::Mirror;
 
 use crate::{
-    auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, problem::ApiError, types::Types,
+    auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, problem::ApiError, stored::Commits,
+    types::Types,
     waiters::Waiters,
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) signing: Signing,
     pub(crate) waiters: Waiters,
     pub(crate) desk: Desk,
+    /// How jobs get into their queues.
+    pub(crate) commits: Commits,
     /// Its shutdown is the process's: what waits for long ends early then.
     pub(crate) tasks: Tasks,
     /// Requested once the last request is answered: background work goes on until then, since requests need it.

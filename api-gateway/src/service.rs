@@ -37,6 +37,7 @@ use crate::{
     pools, queries, replies, routes,
     server::{self, Limits},
     signing,
+    stored::Commits,
     types::{self, Types},
     waiters::{self, Waiters},
 };
@@ -182,6 +183,7 @@ async fn prepare(
         signing,
         waiters: Waiters::new(),
         desk: Desk::new(&metrics)?,
+        commits: Commits::new(nats.clone()),
         mirror: Mirror::default(),
         types: Types::default(),
         ops: Ops::new(readiness.clone(), metrics.registry().clone()).router(),

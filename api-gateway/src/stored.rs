@@ -2,7 +2,10 @@
 //!
 //! It knows no jobs and no pools. Every call ends within [`TIMEOUT`]; nothing here retries.
 
+mod commits;
 pub(crate) mod walk;
+
+pub(crate) use commits::Commits;
 
 use std::time::Duration;
 
@@ -68,6 +71,8 @@ pub(crate) enum StoreError {
     Answer(String),
     #[error("not sent, since the broker does not answer")]
     NotSent,
+    #[error("not sent, since too many messages wait for the broker already")]
+    Busy,
     #[error(transparent)]
     Refused(Refusal),
 }
@@ -189,6 +194,7 @@ pub(crate) fn kept(answer: atomic::Answer) -> Result<Kept, StoreError> {
         Err(Refusal::Full) => Ok(Kept::Full),
         Err(Refusal::Nowhere) => Ok(Kept::Nowhere),
         Err(Refusal::NotSent) => Err(StoreError::NotSent),
+        Err(Refusal::Busy) => Err(StoreError::Busy),
         Err(refusal) => Err(StoreError::Refused(refusal)),
     }
 }

@@ -3,32 +3,40 @@
 //! For processes with the control plane's permissions, not for services: it asks for the stream's settings. Each message gets an
 //! answer of its own, as if it had been published alone. A batch is stored as a whole or refused as a whole, so one that is refused is
 //! halved until what spoils it stands alone, and after too many refusals the rest goes one by one. What must never happen is that a
-//! message is stored twice: nothing is sent again unless the broker has said that it was not stored. Without an answer a message's fate is
-//! unknown ([`Refusal::Unknown`]), and what comes behind it is not sent.
+//! message is stored twice: nothing is sent again unless the broker has said that it was not stored. Without an answer the broker is asked what
+//! became of a message; only while it does not answer that either is a message's fate unknown ([`Refusal::Unknown`]), and what comes behind it is not
+//! sent.
 //!
-//! The commit itself is in `commit`, what the broker answers in `ack`, and what a batch keeps from the history in `copies`.
-//! Why it is so: `docs/decisions/0030-batches-in-one-commit.md`.
+//! The commit itself is in `commit`, what the broker answers in `ack`, how it is asked in `fate`, and what a batch keeps from the history in
+//! `copies`. Messages that come one by one share commits by [`crate::commits`].
+//! Why it is so: `docs/decisions/0030-batches-in-one-commit.md` and `0044-group-commit.md`.
 
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use muster_schemas::headers::FRESH;
 
 mod ack;
 mod commit;
 mod copies;
+mod fate;
+
+pub(crate) use copies::BrokerTime;
 
 use commit::Commit;
+use fate::Fate;
 
 /// How long the broker may take for an answer. A commit of a thousand takes some 30 ms.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages in one commit: the most that the broker takes.
-const COMMIT_MESSAGES: usize = 1000;
+pub(crate) const COMMIT_MESSAGES: usize = 1000;
 /// Bytes in one commit, so that a thousand large messages are not kept by the broker before one of them is stored.
 const COMMIT_BYTES: usize = 4 << 20;
-/// So few messages are stored one by one: a commit costs as much as some 16 of them (4 ms against 0.26 ms, measured on 2.15.1).
-const FEW: usize = 16;
+/// So few messages are stored one by one: a commit costs as much as some 13 of them (3 ms and 0.02 ms a message against 0.25 ms, measured on
+/// 2.15.1).
+pub(crate) const FEW: usize = 12;
 /// How many batches may be refused until the rest goes one by one. Halving finds one spoiler among a thousand with six; where there are
 /// many, as in a full queue, it would only take longer.
 const REFUSED_MAX: usize = 8;
@@ -49,7 +57,7 @@ pub struct Outgoing {
 /// A message that is on the broker's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Its place in the stream.
+    /// Its place in the stream; 0 where that cannot be told any more.
     pub sequence: u64,
     /// Whether an earlier one with the same `Nats-Msg-Id` was there, and this one was not stored.
     pub duplicate: bool,
@@ -75,9 +83,12 @@ pub enum Refusal {
         /// Its words.
         reason: String,
     },
-    /// It was not sent, since one before it got no answer, or the broker none at all. It is not stored.
+    /// It was not sent, since one before it got no answer, or the broker gives none at all, or it was lost on its way. It is not stored.
     #[error("not sent: the broker does not answer")]
     NotSent,
+    /// It was not sent, since too many wait for the broker already. It is not stored.
+    #[error("not sent: the broker does not keep up, and too many messages wait")]
+    Busy,
     /// There was no answer, so it may be stored or not, and may still be.
     #[error("the broker gave no answer: {0}")]
     Unknown(String),
@@ -104,16 +115,38 @@ pub async fn publish(client: &Client, message: &Outgoing) -> Answer {
     }
 }
 
+/// As [`publish`], and asks what became of a message that got no answer.
+pub(crate) async fn publish_known(client: &Client, stream: &str, message: &Outgoing) -> Answer {
+    match publish(client, message).await {
+        Err(Refusal::Unknown(reason)) => match fate::ask(client, stream, std::slice::from_ref(message)).await {
+            Fate::Stored(sequence) => Ok(Stored { sequence, duplicate: false }),
+            Fate::Ended => Ok(ended(message)),
+            Fate::NotStored => Err(Refusal::NotSent),
+            Fate::Unknown => Err(Refusal::Unknown(reason)),
+        },
+        answer => answer,
+    }
+}
+
+/// The answer for a message that was stored and has left its stream. Under an id that was not made for it, another may have been that before.
+fn ended(message: &Outgoing) -> Stored {
+    Stored { sequence: 0, duplicate: message.headers.get(FRESH).is_none() }
+}
+
 /// Stores many messages in `stream`, in this order; one answer for each. Subjects that another stream takes are no error, only slower.
 ///
 /// May be dropped half-way, and then any of them may be stored.
 pub async fn publish_all(client: &Client, stream: &str, messages: &[Outgoing]) -> Vec<Answer> {
+    publish_all_at(client, stream, messages, &BrokerTime::default()).await
+}
+
+/// [`publish_all`] by somebody who has asked for the broker's time before.
+pub(crate) async fn publish_all_at(client: &Client, stream: &str, messages: &[Outgoing], time: &BrokerTime) -> Vec<Answer> {
     let mut answers: Vec<Answer> = Vec::with_capacity(messages.len());
     let mut runs: Vec<&[Outgoing]> = chunks(messages);
     runs.reverse();
     let mut refused = 0;
     let mut silent = false;
-    let mut before = None;
     while let Some(run) = runs.pop() {
         if silent {
             answers.extend(run.iter().map(|_| Err(Refusal::NotSent)));
@@ -125,19 +158,34 @@ pub async fn publish_all(client: &Client, stream: &str, messages: &[Outgoing]) -
             if !later.is_empty() {
                 runs.push(later);
             }
-            let told = join_all(now.iter().map(|message| publish(client, message))).await;
+            let told = join_all(now.iter().map(|message| publish_known(client, stream, message))).await;
             silent = told.iter().any(|answer| matches!(answer, Err(Refusal::Unknown(_))));
             answers.extend(told);
             continue;
         }
-        let Some(time) = copies::time_before(client, stream, &mut before).await else {
+        let Ok(before) = time.before(client, stream, run).await else {
             silent = true;
             runs.push(run);
             continue;
         };
-        match commit::commit(client, run).await {
+        let commit = match commit::commit(client, run).await {
+            Commit::Unknown(reason) => match fate::ask(client, stream, run).await {
+                Fate::Stored(first) => Commit::Stored(first),
+                Fate::Ended => {
+                    answers.extend(run.iter().map(|message| Ok(ended(message))));
+                    continue;
+                }
+                Fate::NotStored => {
+                    answers.extend(run.iter().map(|_| Err(Refusal::NotSent)));
+                    continue;
+                }
+                Fate::Unknown => Commit::Unknown(reason),
+            },
+            known => known,
+        };
+        match commit {
             Commit::Stored(first) => {
-                copies::publish(client, run, first, time).await;
+                copies::publish(client, run, first, before).await;
                 answers.extend((first..).take(run.len()).map(|sequence| Ok(Stored { sequence, duplicate: false })));
             }
             Commit::Refused => {

@@ -38,6 +38,7 @@
 //! | many messages in one commit, for the control plane | [`atomic`] |
 
 pub mod atomic;
+pub mod commits;
 mod connection;
 mod error;
 mod job;

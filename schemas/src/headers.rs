@@ -54,6 +54,8 @@ pub const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 pub const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// The broker stores the message only if this is the sequence of the last one on its subject; 0 for none.
 pub const EXPECTED_LAST: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The broker refuses the message unless this is the name of the stream that takes its subject.
+pub const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 
 /// On the answers to a direct get of several messages: how many more match behind this one.
 pub const PENDING: &str = "Nats-Num-Pending";

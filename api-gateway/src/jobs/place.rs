@@ -1,6 +1,7 @@
 //! Puts a checked job into its queue, and finds the first job where the same one was submitted before.
 //!
-//! For a job whose id was made here this is one message to the broker and its acknowledgement, nothing else. With an id of the caller's
+//! For a job whose id was made here this is one message to the broker and its acknowledgement, nothing else; jobs that come at the same time share a
+//! commit ([`crate::stored::Commits`]). With an id of the caller's
 //! own (or an `Idempotency-Key`) there is a look first, since an earlier job may have ended; the broker's own refusals (the same
 //! `Nats-Msg-Id`, or a message on the same subject) close the gap between the look and the publish.
 
@@ -137,9 +138,9 @@ fn full(order: &Order) -> String {
 async fn store(app: &App, order: &Order, trace: &TraceContext, named: bool) -> Result<Kept, ApiError> {
     let timer = app.desk.store_seconds.start_timer();
     // Signed anew each time: what is sent differs, and so does when.
-    let kept = stored::store(&app.nats, &message(&app.signing, order, trace, named)?).await;
+    let answer = app.commits.store(order.queue.stream(&order.pool), message(&app.signing, order, trace, named)?).await;
     timer.observe_duration();
-    kept.map_err(|error| lost(order, error))
+    stored::kept(answer).map_err(|error| lost(order, error))
 }
 
 /// The job as it is published. `named` puts its id where the broker refuses a second one.
@@ -163,7 +164,7 @@ pub(super) fn message(signing: &Signing, order: &Order, trace: &TraceContext, na
 
 /// The broker gave no answer: the job may be stored or not.
 pub(super) fn lost(order: &Order, error: StoreError) -> ApiError {
-    if matches!(error, StoreError::NotSent) {
+    if matches!(error, StoreError::NotSent | StoreError::Busy) {
         return error.while_doing("take the job: nothing is stored");
     }
     let mut problem = error.while_doing("store the job");

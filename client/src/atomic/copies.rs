@@ -4,33 +4,61 @@
 //! batches: it leaves its flushes to the broker, and a stream cannot have both. So it refuses these copies, and whoever made the batch
 //! publishes the same without those headers, once the batch is stored. No promise rests on events, so nothing is waited for or repeated.
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use async_nats::{Client, HeaderMap, Request};
 use bytes::Bytes;
 use muster_schemas::{
     headers::{EXPECTED_LAST, FRESH, MSG_ID, REPUBLISHED_SUBJECT, SEQUENCE, STORED_AT},
     names::{GroupId, JobId},
     subjects::{About, broker::StreamApi, parse_job},
+    time::Timestamp,
 };
 use serde_json::Value;
 
 use super::{Outgoing, TIMEOUT};
 
-/// The broker's time before the first commit of a call, as it writes it: what comes of a job is dropped from the history when it was stored
-/// before the job was, so this must be the broker's clock and not ours. Asked once. `None` when the broker does not answer.
-pub(super) async fn time_before<'a>(client: &Client, stream: &str, known: &'a mut Option<String>) -> Option<&'a str> {
-    if known.is_none() {
+/// The broker's time: what comes of a job is dropped from the history when it was stored before the job was, so this must be the broker's clock and
+/// not ours. Asked now and then; clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BrokerTime(Arc<Mutex<Option<(Timestamp, Instant)>>>);
+
+/// How long the time goes on by our clock until it is asked for again.
+const TIME_AGE: Duration = Duration::from_secs(10);
+/// By so much two clocks may drift apart meanwhile, and more.
+const DRIFT: Duration = Duration::from_millis(2);
+
+/// The broker gave no answer.
+pub(super) struct Silent;
+
+impl BrokerTime {
+    /// A time shortly before now, by the broker's clock. `None` where it is not needed, since there is no job among the messages.
+    pub(super) async fn before(&self, client: &Client, stream: &str, messages: &[Outgoing]) -> Result<Option<Timestamp>, Silent> {
+        if !messages.iter().any(|message| parse_job(&message.subject).is_some()) {
+            return Ok(None);
+        }
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((time, at)) = known.filter(|(_, at)| at.elapsed() < TIME_AGE) {
+            return Ok(Some(time + at.elapsed() - DRIFT));
+        }
         let request = Request::new().payload(Bytes::new()).timeout(Some(TIMEOUT));
-        let answer = client.send_request(StreamApi::Info.subject(stream), request).await.ok()?;
-        let answer: Value = serde_json::from_slice(&answer.payload).ok()?;
-        *known = Some(answer.get("ts").and_then(Value::as_str).unwrap_or_default().to_owned());
+        let answer = client.send_request(StreamApi::Info.subject(stream), request).await.map_err(|_| Silent)?;
+        let at = Instant::now();
+        let answer: Value = serde_json::from_slice(&answer.payload).map_err(|_| Silent)?;
+        let time: Timestamp = answer.get("ts").and_then(Value::as_str).and_then(|time| time.parse().ok()).ok_or(Silent)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, at));
+        Ok(Some(time - DRIFT))
     }
-    known.as_deref()
 }
 
 /// Publishes the copies of the jobs among these messages, the first of which has the sequence `first`.
-pub(super) async fn publish(client: &Client, messages: &[Outgoing], first: u64, time: &str) {
+pub(super) async fn publish(client: &Client, messages: &[Outgoing], first: u64, time: Option<Timestamp>) {
+    let Some(time) = time.map(|time| time.to_string()) else { return };
     for (message, sequence) in messages.iter().zip(first..) {
-        let Some((subject, headers)) = copy(message, sequence, time) else { continue };
+        let Some((subject, headers)) = copy(message, sequence, &time) else { continue };
         if let Err(error) = client.publish_with_headers(subject, headers, message.payload.clone()).await {
             tracing::debug!(%error, "the history is not told of a job");
         }

@@ -98,7 +98,7 @@ impl Desk {
                     Err(Refusal::Full) => return Ok(Sent::Not("the queue of commands is full; trying again".into())),
                     Err(Refusal::Refused { reason, .. }) => return Ok(Sent::Not(reason)),
                     Err(Refusal::Nowhere) => return Err(BrokerError::Missing(COMMANDS.into())),
-                    Err(error @ (Refusal::NotSent | Refusal::Unknown(_))) => {
+                    Err(error @ (Refusal::NotSent | Refusal::Busy | Refusal::Unknown(_))) => {
                         return Err(BrokerError::Interrupted { what: format!("group {}", record.id), why: error.to_string() });
                     }
                 }

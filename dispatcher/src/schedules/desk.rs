@@ -164,7 +164,7 @@ impl Desk {
                 Ok(_) | Err(Refusal::Taken) => return Ok(None),
                 Err(Refusal::Full) => return Ok(Some(format!("the queue of pool {} is full", job.pool))),
                 Err(Refusal::Refused { reason, .. }) => return Ok(Some(reason)),
-                Err(error @ (Refusal::NotSent | Refusal::Unknown(_))) => {
+                Err(error @ (Refusal::NotSent | Refusal::Busy | Refusal::Unknown(_))) => {
                     return Err(BrokerError::Interrupted { what: format!("job {}", job.id), why: error.to_string() });
                 }
                 Err(Refusal::Nowhere) if declared => return Ok(Some(format!("pool {} has no lane for it", job.pool))),

@@ -1,0 +1,78 @@
+//! Group commit: messages for one stream that come at the same time share a commit of the broker's, and so its flush to disk.
+//!
+//! For processes with the control plane's permissions and for agents, as [`crate::atomic`], which does the storing: each message gets an answer of its
+//! own, as if it had been published alone. A lone message goes at once, so nothing is slower where little happens. What comes while a group
+//! is under way goes with the next one; when to wait for more is decided in `pace`.
+//!
+//! **Bounds.** At most [`WAITING_MAX`] messages and [`WAITING_BYTES`] bytes wait or are under way; more are refused at once
+//! ([`Refusal::Busy`]), which is how a caller sees that the broker does not keep up. A group has at most a thousand messages and 4 MiB. A message that has
+//! waited for [`PATIENCE`] without being sent is not sent any more ([`Refusal::NotSent`]).
+//!
+//! Why it is so: `docs/decisions/0044-group-commit.md`.
+
+mod driver;
+mod pace;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::atomic::{Answer, FEW, Outgoing, Refusal};
+pub use driver::Driver;
+
+/// Messages that may wait or be under way at once: a few commits' worth.
+pub const WAITING_MAX: usize = 8192;
+/// Bytes of bodies that may wait or be under way at once.
+pub const WAITING_BYTES: u32 = 64 << 20;
+/// How long a message may wait to be sent, while the broker is away for example.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a group waits for those who were there before: half of what a commit costs.
+const LINGER: Duration = Duration::from_micros(1500);
+
+/// Stores messages in one stream; clones share its groups.
+#[derive(Debug, Clone)]
+pub struct Commits {
+    queue: mpsc::Sender<Waiting>,
+    bytes: Arc<Semaphore>,
+}
+
+/// A message and who waits for its answer.
+#[derive(Debug)]
+struct Waiting {
+    message: Outgoing,
+    since: Instant,
+    answer: oneshot::Sender<Answer>,
+    /// Given back when the message is answered.
+    _room: OwnedSemaphorePermit,
+}
+
+impl Commits {
+    /// Commits to `stream` over this connection, and what has to run for that: spawn [`Driver::run`], which ends when the last clone is gone.
+    pub fn new(client: Client, stream: impl Into<String>) -> (Self, Driver) {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let bytes = Arc::new(Semaphore::new(WAITING_BYTES as usize));
+        (Self { queue, bytes }, Driver::new(client, stream.into(), waiting))
+    }
+
+    /// Stores a message. It returns once the broker has it on disk, or has said why not. Should its caller go away, the message is stored
+    /// all the same.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn store(&self, message: Outgoing) -> Answer {
+        let bytes = u32::try_from(message.payload.len()).unwrap_or(u32::MAX).clamp(1, WAITING_BYTES);
+        let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| Refusal::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { message, since: Instant::now(), answer, _room: room };
+        self.queue.try_send(waiting).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refusal::Busy,
+            mpsc::error::TrySendError::Closed(_) => Refusal::NotSent,
+        })?;
+        answered.await.unwrap_or_else(|_| Err(Refusal::Unknown("the process ends".into())))
+    }
+}
