@@ -11,6 +11,8 @@
 
 #[path = "service/atomic.rs"]
 mod atomic;
+#[path = "service/commits.rs"]
+mod commits;
 #[path = "service/stage.rs"]
 mod stage;
 

@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 
 use crate::stage::{Cut, Stage, eventually};
 
-const JOBS: &str = "JOBS_p";
+pub(crate) const JOBS: &str = "JOBS_p";
 const JOB: &[u8] = br#"{"type":"probe.ping"}"#;
 
-fn job(id: &str, map: &[(&str, &str)]) -> Outgoing {
+pub(crate) fn job(id: &str, map: &[(&str, &str)]) -> Outgoing {
     let lane = Lane { priority: Priority::Normal, executor: "probe".parse().unwrap() };
     let subject = subjects::job(&"p".parse().unwrap(), &lane, &id.parse().unwrap());
     let mut headers = HeaderMap::new();
@@ -40,16 +40,16 @@ async fn info(nats: &Client, stream: &str) -> Value {
     serde_json::from_slice(&answer.payload).unwrap()
 }
 
-async fn messages(nats: &Client, stream: &str) -> u64 {
+pub(crate) async fn messages(nats: &Client, stream: &str) -> u64 {
     info(nats, stream).await["state"]["messages"].as_u64().unwrap()
 }
 
 /// The last message of a stream on a subject.
-async fn last(nats: &Client, stream: &str, subject: &str) -> async_nats::Message {
+pub(crate) async fn last(nats: &Client, stream: &str, subject: &str) -> async_nats::Message {
     nats.request(js::direct_get(stream, subject), "".into()).await.unwrap()
 }
 
-fn header(message: &async_nats::Message, name: &str) -> Option<String> {
+pub(crate) fn header(message: &async_nats::Message, name: &str) -> Option<String> {
     message.headers.as_ref().unwrap().get(name).map(|value| value.as_str().to_owned())
 }
 
