@@ -2,16 +2,15 @@
 //!
 //! For processes with the control plane's permissions and for agents, as [`crate::atomic`], which does the storing: each message gets an answer of its
 //! own, as if it had been published alone. A lone message goes at once, so nothing is slower where little happens. What comes while a group
-//! is under way goes with the next one; when to wait for more is decided in `pace`.
+//! is under way goes with the next one (`driver`).
 //!
-//! **Bounds.** At most [`WAITING_MAX`] messages and [`WAITING_BYTES`] bytes wait or are under way; more are refused at once
-//! ([`Refusal::Busy`]), which is how a caller sees that the broker does not keep up. A group has at most a thousand messages and 4 MiB. A message that has
+//! **Bounds.** At most [`WAITING_BYTES`] bytes wait or are under way, where a message counts for [`WAITING_MIN`] at least, so at most
+//! [`WAITING_MAX`] messages; more are refused at once ([`Refusal::Busy`]), which is how a caller sees that the broker does not keep up. A group has at most a thousand messages and 4 MiB. A message that has
 //! waited for [`PATIENCE`] without being sent is not sent any more ([`Refusal::NotSent`]).
 //!
 //! Why it is so: `docs/decisions/0044-group-commit.md`.
 
 mod driver;
-mod pace;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +20,17 @@ use tokio::{
     time::Instant,
 };
 
-use crate::atomic::{Answer, FEW, Outgoing, Refusal};
+use crate::atomic::{Answer, Outgoing, Refusal};
 pub use driver::Driver;
 
-/// Messages that may wait or be under way at once: a few commits' worth.
-pub const WAITING_MAX: usize = 8192;
 /// Bytes of bodies that may wait or be under way at once.
-pub const WAITING_BYTES: u32 = 64 << 20;
+pub const WAITING_BYTES: usize = 64 << 20;
+/// For so many bytes each message counts at least.
+pub const WAITING_MIN: usize = 8 << 10;
+/// Messages that may wait or be under way at once: a few commits' worth.
+pub const WAITING_MAX: usize = WAITING_BYTES / WAITING_MIN;
 /// How long a message may wait to be sent, while the broker is away for example.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a group waits for those who were there before: half of what a commit costs.
-const LINGER: Duration = Duration::from_micros(1500);
 
 /// Stores messages in one stream; clones share its groups.
 #[derive(Debug, Clone)]
@@ -55,7 +53,7 @@ impl Commits {
     /// Commits to `stream` over this connection, and what has to run for that: spawn [`Driver::run`], which ends when the last clone is gone.
     pub fn new(client: Client, stream: impl Into<String>) -> (Self, Driver) {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        let bytes = Arc::new(Semaphore::new(WAITING_BYTES as usize));
+        let bytes = Arc::new(Semaphore::new(WAITING_BYTES));
         (Self { queue, bytes }, Driver::new(client, stream.into(), waiting))
     }
 
@@ -65,8 +63,8 @@ impl Commits {
     /// # Errors
     /// See [`Refusal`].
     pub async fn store(&self, message: Outgoing) -> Answer {
-        let bytes = u32::try_from(message.payload.len()).unwrap_or(u32::MAX).clamp(1, WAITING_BYTES);
-        let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| Refusal::Busy)?;
+        let bytes = message.payload.len().clamp(WAITING_MIN, WAITING_BYTES);
+        let room = Arc::clone(&self.bytes).try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).map_err(|_| Refusal::Busy)?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { message, since: Instant::now(), answer, _room: room };
         self.queue.try_send(waiting).map_err(|error| match error {
