@@ -28,7 +28,7 @@ use muster_schemas::{
     headers,
     job::Job,
     names::{GroupId, JobId},
-    queue::Queue,
+    queue::{Place, Queue},
     result::{ErrorInfo, JobResult, Outcome},
     subjects::{self, About},
     time::Timestamp,
@@ -45,7 +45,7 @@ use crate::{
     trust::verify::{Arrival, Word},
 };
 use access::Access;
-use check::{Place, Verdict, check};
+use check::{Verdict, check};
 use count::Past;
 use delivery::Delivery;
 use end::Step;
@@ -58,11 +58,17 @@ pub(crate) struct Arrived {
     pub(crate) message: Message,
     pub(crate) reply: String,
     pub(crate) delivery: Delivery,
+    /// The connection over which it came from a lane, by [`crate::js::Js::connects`]. Absent where that is not certain, and for a command.
+    pub(crate) connection: Option<u64>,
     pub(crate) brake: Arc<Brake>,
 }
 
 /// The look-ups of a delivery that is not plainly new are tried for this long; a broker that restarts is back by then.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The ack of a job waits only if its result is kept for so long: should this agent be killed before it is sent, the job is given out again after its
+/// lease and once an agent is free, and the result must be there to answer it.
+const KEPT_LONG: Duration = Duration::from_secs(3600);
 
 /// Why a job is given back whose times can't be judged.
 const UNSURE: &str = "its agent does not know yet whether its own clock is right";
@@ -173,7 +179,7 @@ async fn decide(core: &Core, arrived: &Arrived, trace: &TraceContext, slot: &Slo
     let mut fresh = false;
     let (id, verdict) = match address.id {
         Ok(id) => {
-            let place = Place { queue: &address.queue, stored_at: arrived.delivery.stored_at };
+            let place = check::Place { queue: &address.queue, stored_at: arrived.delivery.stored_at };
             let verdict = match core.trust.verify(&core.js, arrival).await {
                 Word::Holds { fresh: is_fresh } => {
                     fresh = is_fresh;
@@ -356,5 +362,11 @@ impl run::Context<'_> {
         let reply_to = headers.and_then(|headers| headers.get(headers::REPLY_TO)).map(|value| value.as_str());
         let ending = Ending::new(self.id.clone(), &self.arrived.reply, result, ttl, self.trace.to_header(), reply_to);
         ending.signed(&self.core.signer, &self.core.pool, Timestamp::now())
+    }
+
+    /// Where a job that ran here is in its queue, and on which connection, if its ack may wait there.
+    fn place(&self, job: &Job) -> Option<(Place, u64)> {
+        let may_wait = self.core.acks.may_wait() && job.result_ttl() >= KEPT_LONG;
+        self.arrived.connection.filter(|_| may_wait).map(|connection| (self.arrived.delivery.place(), connection))
     }
 }

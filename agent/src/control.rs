@@ -3,8 +3,9 @@
 //! Its subscriptions live as long as the agent; async-nats makes them anew after a reconnect.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_runtime::{http::Readiness, shutdown::Shutdown};
 use muster_schemas::{
-    control::{DESCRIBE, Order, PING, Pong, RESEAL, What},
+    control::{CALL_UP_MAX_S, DESCRIBE, Order, PING, Pong, RESEAL, What},
     headers,
     records::keys,
     standing::{PULL_PRIORITY_UNKNOWN, Standing},
@@ -62,7 +63,12 @@ pub(crate) async fn run(
             // Orders go before requests: who gets an answer knows that what was ordered before has been done.
             biased;
             () = shutdown.requested() => return Ok(()),
-            Some(order) = orders.next() => { obey(&core, &order); None }
+            Some(order) = orders.next() => {
+                if let Some(event) = obey(&core, &order) {
+                    intake.send(event).await?;
+                }
+                None
+            }
             Some(request) = requests.next() => { answer(&core, request).await; None }
             Some(message) = standings.next() => {
                 let told = read_standing(&core, &readiness, &message);
@@ -123,19 +129,21 @@ impl Told {
     }
 
     async fn pass_on(&self, core: &Core, intake: &mpsc::Sender<Event>) -> anyhow::Result<()> {
-        intake.send(Event::Open(pull::open(core))).await?;
+        intake.send(Event::Gates(pull::gates(core))).await?;
         Ok(intake.send(Event::Standing { accepting: self.accepting, priority: self.priority }).await?)
     }
 }
 
-/// Reads the standing. How many agents accept, what the pool gives its jobs and which executors are allowed is noted at once, and so is whether
-/// this agent has a twin.
+/// Reads the standing. How many agents accept, what the pool gives its jobs and which executors are allowed or stood by for is noted at once, and so
+/// is whether this agent has a twin.
 fn read_standing(core: &Core, readiness: &Readiness, message: &Message) -> Told {
     core.preference.accepting.store(0, Ordering::Relaxed);
     let deleted = message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some());
     if deleted || message.payload.is_empty() {
         core.defaults.told(None);
         core.allowed.told(None);
+        core.acks.told(0);
+        core.standby.told(BTreeSet::new());
         show_twin(readiness, false);
         return Told::unknown();
     }
@@ -146,6 +154,8 @@ fn read_standing(core: &Core, readiness: &Readiness, message: &Message) -> Told 
             core.preference.accepting.store(standing.accepting_agents, Ordering::Relaxed);
             core.defaults.told(standing.defaults);
             core.allowed.told(standing.executors);
+            core.acks.told(standing.ack_delay_ms);
+            core.standby.told(standing.standby);
             show_twin(readiness, standing.twin);
             standing.vault.iter().for_each(|seen| core.vault.must_reach(seen));
             Told { accepting: standing.accepting, priority, at: Some(standing.at) }
@@ -172,14 +182,19 @@ pub(crate) fn show_twin(readiness: &Readiness, twin: bool) {
     }
 }
 
-fn obey(core: &Core, message: &Message) {
+/// Obeys an order. What of it is for the intake comes back.
+fn obey(core: &Core, message: &Message) -> Option<Event> {
     match wire::decode::<Order>(&message.payload) {
         Ok(Order { what: What::Cancel { job_id }, .. }) => {
             let here = core.live.stop(&job_id, Stop::Cancelled);
             tracing::info!(%job_id, here, "told to cancel a job");
             core.live.cancelled(job_id, Instant::now());
         }
-        Ok(Order { what: What::CallUp { .. }, .. }) => {}
+        Ok(Order { what: What::CallUp { executors, for_s }, .. }) => {
+            tracing::debug!(?executors, for_s, "called up");
+            let until = Instant::now() + Duration::from_secs(for_s.min(CALL_UP_MAX_S).into());
+            return Some(pull::call_up(core, &executors, until));
+        }
         Ok(Order { what: What::IdentityEnded { why, reason }, .. }) => {
             core.ended.say(End::Ordered { why, reason });
             // The rest is for the core; but not even so long does anything run.
@@ -187,6 +202,7 @@ fn obey(core: &Core, message: &Message) {
         }
         Err(error) => tracing::warn!(%error, "an order can't be understood"),
     }
+    None
 }
 
 async fn answer(core: &Arc<Core>, message: Message) {

@@ -12,6 +12,7 @@ use muster_schemas::{
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
+    acks::Acks,
     attempt::{allowed::Allowed, defaults::Defaults, live::Live, prefer::Preference},
     clock::Clock,
     connections,
@@ -23,6 +24,7 @@ use crate::{
     link::Link,
     logs::Logs,
     spool::Spool,
+    standby::Standby,
     trust::Trust,
     vault::Vault,
 };
@@ -47,11 +49,13 @@ pub(crate) struct Core {
     pub(crate) js: Js,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) live: Live,
+    pub(crate) acks: Acks,
     pub(crate) preference: Preference,
     /// Whose jobs it runs.
     pub(crate) trust: Trust,
     pub(crate) defaults: Defaults,
     pub(crate) allowed: Allowed,
+    pub(crate) standby: Standby,
     pub(crate) spool: Spool,
     pub(crate) vault: Vault,
     /// Where credentials for this agent are sealed to, as long as its vault is open.

@@ -1,4 +1,5 @@
 //! How a job ends at the broker: dead letter if there is one, then the result, then the ack; each only once the one before is stored.
+//! The ack of a job whose result is stored may wait a moment ([`crate::acks`]), which [`crate::attempt`] decides.
 //!
 //! An [`Ending`] holds all of it, ready to be sent now or, from the spool, later. The result is signed when it is made, so one that waits in the
 //! spool is still this agent's word should it have another key by then. What goes into a result is in [`result`], what an
@@ -9,10 +10,12 @@ pub(crate) mod result;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use muster_client::atomic::Outgoing;
 use muster_schemas::{
     event::{DeadLetter, Event},
     headers,
     names::{JobId, PoolName},
+    queue::Place,
     result::JobResult,
     signature::{Signed, Signer},
     subjects::{self, About},
@@ -53,6 +56,9 @@ pub(crate) struct Ending {
     dead_event: Option<Event>,
     /// The event to send if the result does not count. Absent where that is expected.
     superseded: Option<Event>,
+    /// Where the job is in its queue, if its ack may wait, and the one connection on which that is true. Not known any more in the spool.
+    #[serde(skip)]
+    place: Option<(Place, u64)>,
 }
 
 /// In the broker's refusal of a second message on a subject: "maximum messages per subject exceeded".
@@ -79,7 +85,18 @@ impl Ending {
             headers.push((headers::REPLY_TO.to_owned(), inbox.to_owned()));
         }
         let result = result::encode(result).into();
-        Self { v: V, job_id, pool: None, reply: reply.to_owned(), headers, result, dead: None, dead_event: None, superseded: None }
+        Self {
+            v: V,
+            job_id,
+            pool: None,
+            reply: reply.to_owned(),
+            headers,
+            result,
+            dead: None,
+            dead_event: None,
+            superseded: None,
+            place: None,
+        }
     }
 
     /// Signs the result, as one of this pool.
@@ -108,8 +125,18 @@ impl Ending {
         self
     }
 
-    /// Sends it. On `Err` nothing is lost and nothing was acked: send it again later.
-    pub(crate) async fn send(&self, js: &Js, pool: &PoolName) -> Result<Received, StoreError> {
+    /// Says where the job is in its queue, on this connection, and that its ack may wait there; or that neither is so (any more).
+    pub(crate) fn set_place(&mut self, place: Option<(Place, u64)>) {
+        self.place = place;
+    }
+
+    /// The connection on which its ack may wait once it is stored, if there is one.
+    pub(crate) fn waits_on(&self) -> Option<u64> {
+        self.place.map(|(_, connection)| connection)
+    }
+
+    /// Stores it; the ack is for the caller to send. On `Err` nothing is lost: store it again later.
+    pub(crate) async fn store(&self, js: &Js, pool: &PoolName) -> Result<Received, StoreError> {
         if let Some(dead) = &self.dead {
             match js.store(About::Dead.job(pool, &self.job_id), None, dead.clone()).await {
                 Ok(()) => {}
@@ -126,8 +153,12 @@ impl Ending {
         if let (Received::Superseded, Some(event)) = (received, &self.superseded) {
             events::tell(js, pool, &self.job_id, event).await;
         }
-        js.answer(self.reply.clone(), delivery::ACK).await;
         Ok(received)
+    }
+
+    /// Acks the job.
+    pub(crate) async fn ack(&self, js: &Js) {
+        js.answer(self.reply.clone(), delivery::ACK).await;
     }
 
     async fn store_result(&self, js: &Js, pool: &PoolName) -> Result<Received, StoreError> {
@@ -136,7 +167,11 @@ impl Ending {
         for (name, value) in &self.headers {
             headers.insert(name.as_str(), value.as_str());
         }
-        match js.store(subject.clone(), Some(headers), self.result.clone()).await {
+        if let Some((place, _)) = self.place {
+            headers.insert(headers::QUEUE_PLACE, place.to_string());
+        }
+        let (over, result) = (self.waits_on(), self.result.clone());
+        match js.store_result(Outgoing { subject: subject.clone(), headers, payload: result }, over).await {
             Ok(()) => Ok(Received::Stored),
             Err(refused @ StoreError::Refused(_)) => {
                 // Which one is there: another agent's, or ours from a try whose answer was lost? Or was it another kind of refusal?

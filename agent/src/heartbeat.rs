@@ -17,7 +17,7 @@ use muster_schemas::{
     wire::{self, V},
 };
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use crate::core::Core;
 
@@ -35,11 +35,25 @@ struct Inner {
     seq: AtomicU64,
     draining: AtomicBool,
     now: Notify,
+    /// Whether the goodbye was said. Held while a beat is made and sent: nothing comes behind the goodbye.
+    ended: Mutex<bool>,
 }
 
 impl Pulse {
     pub(crate) fn new(interval: Duration, state_dir: PathBuf) -> Self {
-        Self(Arc::new(Inner { interval, state_dir, seq: AtomicU64::new(0), draining: AtomicBool::new(false), now: Notify::new() }))
+        Self(Arc::new(Inner {
+            interval,
+            state_dir,
+            seq: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            now: Notify::new(),
+            ended: Mutex::new(false),
+        }))
+    }
+
+    /// The time between beats.
+    pub(crate) fn interval(&self) -> Duration {
+        self.0.interval
     }
 
     /// Has a beat go out at once: there is something to tell.
@@ -67,7 +81,8 @@ impl Pulse {
                 () = core.vault.changed() => {}
                 changed = link.changed() => changed?,
             }
-            if link.borrow_and_update().up {
+            let ended = self.0.ended.lock().await;
+            if link.borrow_and_update().up && !*ended {
                 let beat = self.beat(&core, meter.load(), false);
                 core.js.send(subjects::heartbeat(&core.pool, &core.id), wire::encode(&beat).into()).await;
             }
@@ -76,6 +91,8 @@ impl Pulse {
 
     /// Says goodbye, and waits until the broker has it.
     pub(crate) async fn goodbye(&self, core: &Core) {
+        let mut ended = self.0.ended.lock().await;
+        *ended = true;
         let beat = self.beat(core, Load::default(), true);
         let subject = subjects::heartbeat(&core.pool, &core.id);
         match tokio::time::timeout(GOODBYE, core.js.store(subject, None, wire::encode(&beat).into())).await {

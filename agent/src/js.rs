@@ -13,15 +13,19 @@ use std::{
 
 use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
 use bytes::Bytes;
+use muster_client::{
+    atomic::{Outgoing, Refusal},
+    commits::{Commits, Driver},
+};
 use muster_runtime::nats::Broker;
-use muster_schemas::subjects::js;
+use muster_schemas::{subjects::js, topology::RESULTS};
 use serde::Deserialize;
 
 /// How long the broker may take to store or look up a message. It stores in milliseconds; a disk that stalls is worth waiting for.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `JSStreamStoreFailed`: also what a second message on a subject is refused with.
-const STORE_FAILED: u32 = 10077;
+const STORE_FAILED: u64 = 10077;
 
 /// A message that was not stored, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +41,20 @@ pub(crate) enum StoreError {
     Unanswered(String),
 }
 
+impl StoreError {
+    /// What the refusal of a message in a commit means to whoever wants it stored.
+    fn of(refusal: Refusal) -> Self {
+        let why = refusal.to_string();
+        match refusal {
+            Refusal::Taken | Refusal::Full | Refusal::Refused { code: STORE_FAILED, .. } => Self::Refused(why),
+            // It is too large for the stream, or never reached it.
+            Refusal::Refused { code: MESSAGE_TOO_LARGE | 0, .. } => Self::Invalid(why),
+            // For example a stream in the middle of a leader election, or one that is not there (yet).
+            _ => Self::Unanswered(why),
+        }
+    }
+}
+
 /// A look-up without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the broker did not answer a look-up: {0}")]
@@ -46,6 +64,7 @@ pub(crate) struct LookupError(String);
 #[derive(Debug, Clone)]
 pub(crate) struct Js {
     broker: Broker,
+    results: Commits,
     /// How long the broker takes to store a message, in microseconds.
     latency: Arc<AtomicU64>,
 }
@@ -57,14 +76,16 @@ struct PubAck {
 
 #[derive(Deserialize)]
 struct PubAckError {
-    err_code: u32,
+    err_code: u64,
     #[serde(default)]
     description: String,
 }
 
 impl Js {
-    pub(crate) fn new(broker: Broker) -> Self {
-        Self { broker, latency: Arc::default() }
+    /// And what has to run so that results are stored.
+    pub(crate) fn new(broker: Broker) -> (Self, Driver) {
+        let (results, driver) = Commits::new(broker.client().clone(), RESULTS);
+        (Self { broker, results, latency: Arc::default() }, driver)
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -85,6 +106,25 @@ impl Js {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.client().connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// How often the connection came up, known before anything goes over the newest one: as long as it is the same, so is the connection.
+    pub(crate) fn connects(&self) -> u64 {
+        self.client().statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Stores a result, in one commit with others that come at the same time; over this connection or not at all, if one is named.
+    pub(crate) async fn store_result(&self, result: Outgoing, over: Option<u64>) -> Result<(), StoreError> {
+        if !self.is_connected() {
+            return Err(StoreError::Unanswered("no connection".to_owned()));
+        }
+        let begin = Instant::now();
+        let answer = match over {
+            Some(connection) => self.results.store_over(connection, result).await,
+            None => self.results.store(result).await,
+        };
+        self.took(begin.elapsed());
+        answer.map(drop).map_err(StoreError::of)
     }
 
     /// Publishes to a stream's subject and waits for the stream to say that it is stored.
@@ -148,7 +188,7 @@ impl Js {
 }
 
 /// `JSStreamMessageExceedsMaximumErr`: no other try can end otherwise.
-const MESSAGE_TOO_LARGE: u32 = 10054;
+const MESSAGE_TOO_LARGE: u64 = 10054;
 
 #[cfg(test)]
 mod tests {
@@ -162,5 +202,17 @@ mod tests {
         let refusal =
             r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages per subject exceeded"},"stream":"RESULTS","seq":0}"#;
         assert_eq!(read(refusal), Some(STORE_FAILED));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_result_is_no_refusal_of_it() {
+        let refused = |code| StoreError::of(Refusal::Refused { code, reason: "x".to_owned() });
+        assert!([Refusal::Taken, Refusal::Full].map(StoreError::of).iter().all(|error| matches!(error, StoreError::Refused(_))));
+        assert!(matches!(refused(STORE_FAILED), StoreError::Refused(_)));
+        assert!([MESSAGE_TOO_LARGE, 0].map(refused).iter().all(|error| matches!(error, StoreError::Invalid(_))));
+        for refusal in [Refusal::Nowhere, Refusal::NotSent, Refusal::Busy, Refusal::Unknown("x".to_owned())] {
+            assert!(matches!(StoreError::of(refusal), StoreError::Unanswered(_)));
+        }
+        assert!(matches!(refused(10009), StoreError::Unanswered(_)), "no stream, or one without a leader");
     }
 }

@@ -7,8 +7,9 @@
 //! | with one identity: the parts and how they hang together, and end | `turn`, `shutdown`, `upkeep` |
 //! | who the agent is, enrolment, renewal, the end of it | [`identity`] |
 //! | which lanes are pulled, which job starts next | `intake` (pure), `pull` (the shell around it) |
-//! | a delivery from arrival to ack | `attempt`; how it ends at the broker: `finish` |
+//! | a delivery from arrival to ack | `attempt`; how it ends at the broker: `finish`; acks that wait: `acks` |
 //! | results that wait for the broker | `spool` |
+//! | lanes that others pull, until it is called up | `standby` |
 //! | the credentials of connections; who may put some there by hand | `vault`; `admin`, `command` |
 //! | running the work itself | [`executors`] |
 //! | output on its way to the log | `logs` |
@@ -19,6 +20,7 @@
 //!
 //! Deliberately absent: any decision about which agent runs a job (the broker's), and any look into a job outside `attempt` and `executors`.
 
+mod acks;
 mod admin;
 mod attempt;
 mod clock;
@@ -43,6 +45,7 @@ mod pull;
 pub mod service;
 mod shutdown;
 mod spool;
+mod standby;
 pub mod start;
 mod trust;
 mod turn;

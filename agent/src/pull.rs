@@ -7,20 +7,26 @@ mod inbox;
 mod status;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_nats::Message;
 use muster_runtime::shutdown::Shutdown;
-use muster_schemas::{lane::Lane, names::JobId, queue::Queue, standing::PULL_PRIORITY_UNKNOWN, subjects};
+use muster_schemas::{
+    lane::Lane,
+    names::{ExecutorName, JobId},
+    queue::Queue,
+    standing::PULL_PRIORITY_UNKNOWN,
+    subjects,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     attempt::{self, Arrived, delivery::Delivery},
     core::Core,
-    intake::{self, Command, Event, Handle, Intake, Settings, Why},
+    intake::{self, Command, Event, Gate, Handle, Intake, Settings, Why},
     link::Link,
 };
 use inbox::{Inboxes, Incoming};
@@ -60,6 +66,8 @@ pub(crate) struct Puller {
     slots: mpsc::Sender<Event>,
     waiting: HashMap<Handle, Arrived>,
     next: Handle,
+    /// The connection that the open inboxes were made on, but for those that are being drained.
+    connection: u64,
     /// Whether nothing can come any more: no inbox is open, and no job waits here.
     quiet: watch::Sender<bool>,
 }
@@ -71,7 +79,7 @@ impl Puller {
         let tiers = queues.iter().map(tier);
         let intake = Intake::new(Settings::new(core.slots), tiers, PULL_PRIORITY_UNKNOWN);
         let inboxes = Inboxes::new(&core, &queues);
-        Self { core, intake, inboxes, events, slots, waiting: HashMap::new(), next: 0, quiet }
+        Self { core, intake, inboxes, events, slots, waiting: HashMap::new(), next: 0, connection: 0, quiet }
     }
 
     /// Pulls until the shutdown, which is the end of everything: what has to happen before is for events to say.
@@ -132,6 +140,7 @@ impl Puller {
         if now.up && (!last.up || now.connects != last.connects) {
             // async-nats has subscribed to the old inboxes again, and the broker may still serve them: they are closed in good order.
             self.inboxes.drain_all().await;
+            self.connection = self.core.js.connects();
             happened.push(Event::Connected);
         }
     }
@@ -146,7 +155,7 @@ impl Puller {
             // What the agent sends itself to end an inbox.
             Status::Job if draining && message.reply.is_none() => {}
             Status::Job => {
-                if let Some(handle) = self.arrived(message) {
+                if let Some(handle) = self.arrived(message, draining) {
                     happened.push(Event::Arrived { lane, handle });
                 }
             }
@@ -169,7 +178,7 @@ impl Puller {
     }
 
     /// Takes a job in: from now on its lease is kept.
-    fn arrived(&mut self, message: Message) -> Option<Handle> {
+    fn arrived(&mut self, message: Message, draining: bool) -> Option<Handle> {
         let reply = message.reply.as_ref().map(ToString::to_string);
         let Some((reply, delivery)) = reply.and_then(|reply| Delivery::parse(&reply).map(|delivery| (reply, delivery))) else {
             tracing::error!(subject = %message.subject, reply = ?message.reply, "a message that is no delivery; dropped");
@@ -177,9 +186,11 @@ impl Puller {
         };
         let handle = self.next;
         self.next += 1;
-        let id = subjects::parse_job(message.subject.as_str()).and_then(|address| address.id.parse::<JobId>().ok());
+        let address = subjects::parse_job(message.subject.as_str());
+        let connection = address.as_ref().filter(|address| !draining && address.queue.lane().is_some()).map(|_| self.connection);
+        let id = address.and_then(|address| address.id.parse::<JobId>().ok());
         let brake = self.core.live.add(handle, id, reply.as_str().into());
-        self.waiting.insert(handle, Arrived { handle, message, reply, delivery, brake });
+        self.waiting.insert(handle, Arrived { handle, message, reply, delivery, connection, brake });
         Some(handle)
     }
 
@@ -216,9 +227,20 @@ fn queues(core: &Core) -> Vec<Queue> {
     std::iter::once(Queue::Agent(core.id.clone())).chain(lanes.into_iter().map(Queue::Lane)).collect()
 }
 
-/// Which of them may be pulled, in the same order.
-pub(crate) fn open(core: &Core) -> Vec<bool> {
-    queues(core).iter().map(|queue| queue.lane().is_none_or(|lane| core.allowed.allows(&lane.executor))).collect()
+/// How they may be pulled, in the same order. The own queue always: nobody else pulls it.
+pub(crate) fn gates(core: &Core) -> Vec<Gate> {
+    let gate = |lane: &Lane| match core.allowed.allows(&lane.executor) {
+        false => Gate::Closed,
+        true if core.standby.has(&lane.executor) => Gate::Standby,
+        true => Gate::Open,
+    };
+    queues(core).iter().map(|queue| queue.lane().map_or(Gate::Open, gate)).collect()
+}
+
+/// What being called up for these executors means to the intake.
+pub(crate) fn call_up(core: &Core, executors: &BTreeSet<ExecutorName>, until: Instant) -> Event {
+    let lanes = queues(core).iter().map(|queue| queue.lane().is_some_and(|lane| executors.contains(&lane.executor))).collect();
+    Event::CallUp { lanes, until }
 }
 
 fn tier(queue: &Queue) -> u8 {

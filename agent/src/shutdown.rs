@@ -25,6 +25,7 @@ pub(crate) async fn drain(
     grace: Duration,
 ) {
     pulse.draining();
+    core.acks.close(&core.js).await;
     // Nobody listens any more: the puller has failed, which is why we are here.
     let _ = events.send(Event::Shutdown).await;
     if core.js.is_connected() && !matches!(tokio::time::timeout(QUIET, quiet.wait_for(|quiet| *quiet)).await, Ok(Ok(_))) {
@@ -50,6 +51,8 @@ pub(crate) async fn drain(
 
 /// Stops everything at once, reporting nothing: the leases of the jobs run out, and other agents run them.
 pub(crate) async fn cut(core: &Arc<Core>, events: &mpsc::Sender<Event>) {
+    // Their results count, and were stored before.
+    core.acks.close(&core.js).await;
     // Nothing is pulled any more; what waits for a slot is dropped.
     let _ = events.try_send(Event::Shutdown);
     let running = core.live.count();

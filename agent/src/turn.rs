@@ -18,6 +18,7 @@ use muster_schemas::{names::AgentName, time::Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
+    acks::Acks,
     admin::Admin,
     attempt::{allowed::Allowed, defaults::Defaults, live::Live, prefer::Preference},
     clock::Clock,
@@ -44,6 +45,7 @@ use crate::{
     pull::{self, Puller},
     shutdown,
     spool::{Limits, Spool, courier::Courier},
+    standby::{self, Standby},
     trust::{Trust, follow::Follow},
     upkeep,
     vault::Vault,
@@ -51,8 +53,10 @@ use crate::{
 
 /// A task that failed starts again after this.
 const RESTART: OnFailure = OnFailure::Restart { delay: Duration::from_secs(1) };
-/// Results on their way per slot. One keeps a slot busy while the result before it is being stored.
-const FINISHING_PER_SLOT: usize = 1;
+/// Results on their way, beyond those that the slots have at once. Results that come together share a commit at the broker, which costs it as much
+/// as some twelve of them whatever it holds: so one commit of several dozen may be under way while the next one gathers. More would only be
+/// lost with an agent that is killed, and run again.
+const FINISHING: usize = 128;
 
 /// What all turns of a process share.
 pub(crate) struct Agent {
@@ -101,7 +105,7 @@ impl Agent {
         identity.watch(&broker);
         self.admin.has(Some(vault.clone()));
         let (link_now, link) = watch::channel(Link::default());
-        let js = Js::new(broker.clone());
+        let (js, commits) = Js::new(broker.clone());
         let (logs, forwarder) = Logs::new(js.clone(), self.figures.log_dropped.clone(), config.job_log_limit.get());
         let core = Arc::new(Core {
             id: stored.agent_id.clone(),
@@ -117,17 +121,19 @@ impl Agent {
             js: js.clone(),
             link: link.clone(),
             live: Live::default(),
+            acks: Acks::default(),
             preference: Preference::default(),
             trust: self.trust.clone(),
             defaults: Defaults::default(),
             allowed: Allowed::default(),
+            standby: Standby::default(),
             spool: spool.clone(),
             sealing: connections::sealing(&vault, &stored.agent_id, &stored.seed),
             resealing: connections::Desk::default(),
             vault,
             logs,
             figures: self.figures.clone(),
-            finishing: Semaphore::new(config.max_concurrent_jobs as usize * FINISHING_PER_SLOT),
+            finishing: Semaphore::new(FINISHING.max(config.max_concurrent_jobs as usize)),
             group: tasks.group("job"),
             halted: Arc::clone(&self.halted),
             ended: ended.clone(),
@@ -157,6 +163,17 @@ impl Agent {
         // This end is kept, so that the end of the watcher at the shutdown is no failure of those who listen.
         tasks.essential("link", link::watch(broker.clone(), link_now.clone(), inner.clone()));
         tasks.essential("spool", courier.run(inner.clone()));
+        {
+            let inner = inner.clone();
+            tasks.essential("results", async move {
+                tokio::select! {
+                    () = commits.run() => {}
+                    () = inner.requested() => {}
+                }
+                Ok(())
+            });
+        }
+        tasks.essential("acks", core.acks.clone().run(core.js.clone(), inner.clone()));
         tasks.background("logs", forwarder.run(link.clone(), inner.clone()));
         tasks.background("renewal", renewal.run(inner.clone()));
         {
@@ -192,6 +209,11 @@ impl Agent {
         {
             let (core, inner) = (Arc::clone(&core), inner.clone());
             tasks.start("leases", RESTART, move || upkeep::leases(Arc::clone(&core), inner.clone()));
+        }
+        {
+            let (core, events, inner) = (Arc::clone(&core), events.clone(), inner.clone());
+            let interval = pulse.interval();
+            tasks.start("standby", RESTART, move || standby::watch(Arc::clone(&core), events.clone(), interval, inner.clone()));
         }
         tasks.background("gate", upkeep::gate(Arc::clone(&core), events.clone(), (empty, known), inner.clone()));
         tasks.background("readiness", upkeep::show(broker.clone(), link, readiness.clone(), inner.clone()));

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use muster_schemas::{
-    subjects::{self, About, broker},
+    subjects::{self, About, broker, js},
     topology::{self, bucket_stream},
 };
 
@@ -40,6 +40,8 @@ pub fn core_exports() -> Vec<Export> {
         single(broker::direct_gets(&bucket_stream(topology::TRUST))),
         single(broker::direct_gets(&bucket_stream(topology::CONNECTIONS))),
         single(broker::direct_gets(&bucket_stream(topology::MAILBOXES))),
+        // Nothing but whether there is a dispatcher.
+        single(js::direct_get(&bucket_stream(topology::LEASES), &js::key(topology::LEASES, topology::DISPATCHER_LEASE))),
     ];
     exports.extend([About::Result, About::Event, About::Log, About::Dead].map(|about| single(about.all())));
     exports.extend([

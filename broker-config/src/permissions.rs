@@ -106,6 +106,8 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
     let signers = js::key(topology::TRUST, SIGNERS_KEY);
     let mailbox = js::key(topology::MAILBOXES, &connection::keys::mailbox(id));
     let connections = js::key(topology::CONNECTIONS, &connection::keys::records_of(pool));
+    // The same for every agent, and it says nothing but who has it: without one, nobody could call an agent up that stands by.
+    let lease = js::key(topology::LEASES, topology::DISPATCHER_LEASE);
     let mut publish = vec![
         broker::pulls_of(&jobs),
         js::next(topology::COMMANDS, id.as_str()),
@@ -120,6 +122,7 @@ fn agent(pool: &PoolName, id: &AgentId) -> Permissions {
         // Where jobs that name a connection go, and the credentials that were sealed to this agent.
         js::direct_get(&bucket_stream(topology::CONNECTIONS), &connections),
         js::direct_get(&bucket_stream(topology::MAILBOXES), &mailbox),
+        js::direct_get(&bucket_stream(topology::LEASES), &lease),
         // Messages to itself, with which it ends an inbox without losing a job (tests/broker/drain.rs).
         broker::agent_inboxes(id),
         // Answers to what it is asked from the other account.

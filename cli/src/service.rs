@@ -18,8 +18,9 @@ pub(crate) fn run(which: ServiceCommand) -> ExitCode {
     }
 }
 
-/// Becomes a nats-server. What `run_main` arranged holds on: it dies with its parent.
+/// Becomes a nats-server. What `run_main` arranged holds on: it dies with its parent. Each connection of a client is an open file.
 fn become_broker(binary: &Path, config: &Path) -> anyhow::Result<ExitCode> {
+    process::raise_open_files()?;
     let error = std::process::Command::new(binary).arg("--config").arg(config).exec();
     Err(anyhow::Error::from(error).context(format!("can't run {}", binary.display())))
 }

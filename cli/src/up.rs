@@ -6,12 +6,15 @@
 
 mod deployment;
 mod folder;
+mod measured;
 mod ports;
 mod process;
 mod ready;
 mod report;
 mod stack;
 mod stale;
+
+pub(crate) use measured::{Measured, Variant, processes};
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
@@ -57,7 +60,7 @@ pub(crate) async fn run(args: UpArgs, json: bool) -> anyhow::Result<ExitCode> {
     stale::stop_all(&folder).await?;
     let mut supervisor = Supervisor::new(folder.clone());
     let started = tokio::select! {
-        started = stack::start(&args, &folder, &mut supervisor) => Some(started),
+        started = stack::start(&args, &folder, &mut supervisor, None) => Some(started),
         () = shutdown.requested() => None,
     };
     let outcome = match started {

@@ -43,6 +43,8 @@ pub struct Commits {
 #[derive(Debug)]
 struct Waiting {
     message: Outgoing,
+    /// The one connection that it may go over.
+    connection: Option<u64>,
     since: Instant,
     answer: oneshot::Sender<Answer>,
     /// Given back when the message is answered.
@@ -63,10 +65,24 @@ impl Commits {
     /// # Errors
     /// See [`Refusal`].
     pub async fn store(&self, message: Outgoing) -> Answer {
+        self.submit(message, None).await
+    }
+
+    /// As [`Commits::store`], for a message that is true on one connection only, by how often it had come up
+    /// ([`connects`](async_nats::Statistics::connects)): should it have changed before the message is sent, it is not
+    /// ([`Refusal::NotSent`]).
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn store_over(&self, connection: u64, message: Outgoing) -> Answer {
+        self.submit(message, Some(connection)).await
+    }
+
+    async fn submit(&self, message: Outgoing, connection: Option<u64>) -> Answer {
         let bytes = message.payload.len().clamp(WAITING_MIN, WAITING_BYTES);
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).map_err(|_| Refusal::Busy)?;
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { message, since: Instant::now(), answer, _room: room };
+        let waiting = Waiting { message, connection, since: Instant::now(), answer, _room: room };
         self.queue.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Busy,
             mpsc::error::TrySendError::Closed(_) => Refusal::NotSent,

@@ -2,8 +2,13 @@
 //!
 //! It decides nothing and keeps nothing. Streams and consumers are followed in [`crate::intake`]; lanes are made by `broker-config`.
 
+mod info;
 mod place;
+pub(crate) mod queue;
 
+#[cfg(test)]
+pub(crate) use info::ConsumerLimits;
+pub(crate) use info::{ConsumerInfo, StreamInfo};
 pub(crate) use place::place;
 
 use std::{
@@ -78,34 +83,6 @@ pub(crate) enum BrokerError {
         /// Why.
         why: String,
     },
-}
-
-/// A stream, as far as is needed here.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct StreamInfo {
-    /// When it was made: tells a stream from a later one of the same name.
-    pub(crate) created: Timestamp,
-    /// The broker's clock when it answered.
-    pub(crate) ts: Option<Timestamp>,
-    pub(crate) state: StreamState,
-}
-
-/// What a stream holds.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct StreamState {
-    pub(crate) messages: u64,
-    pub(crate) last_seq: u64,
-}
-
-/// A consumer, as far as is needed here.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct ConsumerInfo {
-    /// Not given out yet.
-    pub(crate) num_pending: u64,
-    /// Given out and not acked.
-    pub(crate) num_ack_pending: u64,
-    /// Of those, given out more than once.
-    pub(crate) num_redelivered: u64,
 }
 
 /// Where a consumer begins.

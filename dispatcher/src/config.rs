@@ -52,6 +52,8 @@ pub struct Config {
     pub expire_after: Period,
     /// How long an ephemeral agent may stay away before it is removed.
     pub ephemeral_after: Period,
+    /// How many agents of each executor of a pool pull its jobs; the others stand by.
+    pub active_max: usize,
     /// Time between two looks at all agents.
     pub tick: Period,
     /// How much it logs.
@@ -127,6 +129,7 @@ impl Settings for Config {
         in_range("ledger_after", self.ledger_after, Period::from_secs(1)..=Period::from_secs(24 * 3600))?;
         in_range("expire_after", self.expire_after, Period::from_secs(1)..=Period::from_secs(24 * 3600))?;
         in_range("ephemeral_after", self.ephemeral_after, Period::from_secs(1)..=Period::from_secs(30 * 24 * 3600))?;
+        in_range("active_max", self.active_max, 1..=100_000)?;
         // Also with a deployment: its own key does not fit another certificate.
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             return Err(Problem::new("tls_key", "goes with tls_certificate; give both or neither"));
@@ -151,6 +154,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:9292");
         assert_eq!(config.files().credentials, None);
         assert_eq!(config.ephemeral_after.get(), muster_schemas::topology::EPHEMERAL_AWAY_MAX);
+        assert_eq!(config.active_max, crate::state::standby::ACTIVE_MAX);
     }
 
     #[test]
@@ -163,6 +167,7 @@ mod tests {
             ("history_max_age", "1s"),
             ("expire_after", "0s"),
             ("ephemeral_after", "0s"),
+            ("active_max", "0"),
         ] {
             let flags = Overrides::new().set("--set", key, Some(value));
             let error = load::<Config>(&Sources { flags, ..Sources::default() }).unwrap_err();

@@ -17,6 +17,7 @@ use crate::{
     intake::Input,
     lanes::Lanes,
     lease::keeper::Leadership,
+    lookout::Caller,
     signing,
     state::{Command, Event, Feed, Key, Note, Source, State},
     trail::Trail,
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) inputs: mpsc::Receiver<Input>,
     pub(crate) lanes: Lanes,
     pub(crate) agenda: Agenda,
+    pub(crate) caller: Caller,
     pub(crate) figures: Figures,
     pub(crate) trail: Trail,
     pub(crate) readiness: Readiness,
@@ -66,10 +68,15 @@ pub(crate) struct Mind {
 }
 
 impl Mind {
-    /// Knows nothing yet. Ephemeral agents may stay away for so long.
-    pub(crate) fn new(ephemeral_after: Duration) -> Self {
+    /// Knows nothing yet. Ephemeral agents may stay away for so long, and so many agents of an executor of a pool pull.
+    pub(crate) fn new(ephemeral_after: Duration, active_max: usize) -> Self {
         let now = Instant::now();
-        Self { state: State::new(ephemeral_after), clock: BrokerClock::new(Timestamp::now(), now), lead: false, figures_at: now }
+        Self {
+            state: State::new(ephemeral_after, active_max),
+            clock: BrokerClock::new(Timestamp::now(), now),
+            lead: false,
+            figures_at: now,
+        }
     }
 }
 
@@ -131,6 +138,7 @@ impl Core {
         for command in self.mind.state.apply_all(events, now) {
             self.perform(command);
         }
+        self.caller.stand_by(self.mind.state.standby());
         if records_read {
             self.records_read.send_replace(true);
         }
@@ -144,6 +152,10 @@ impl Core {
             Command::Put(key, standing, revision) => self.write(key, Some(wire::encode(&*standing)), revision),
             Command::Delete(key, revision) => self.write(key, None, revision),
             Command::Lanes(pool, executors) => self.lanes.want(pool, executors),
+            Command::CallUp(agents, executor, for_s) => {
+                self.figures.called(agents.len());
+                self.caller.call_up(agents, executor, for_s);
+            }
             Command::Remove(agent) => self.agenda.put(agent, Task::Remove),
             Command::Expel(agent) => self.agenda.put(agent, Task::Expel),
             Command::Note(note) => self.note(note),

@@ -6,9 +6,10 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use muster_runtime::metrics::{Counter, Counters, Gauge, Gauges, Histograms, JOB_BUCKETS, LATENCY_BUCKETS, Metrics, MetricsError};
+use muster_runtime::metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, JOB_BUCKETS, LATENCY_BUCKETS, Metrics, MetricsError};
 use muster_schemas::{
     names::{AgentId, PoolName},
     signature::Mark,
@@ -101,6 +102,9 @@ pub(crate) struct Figures {
     groups: Gauge,
     waves: Counter,
     expired: Counter,
+    called: Counter,
+    swept: Counter,
+    sweeps: Histogram,
     firings: Counters<1>,
     told: Arc<Mutex<Told>>,
 }
@@ -156,6 +160,9 @@ impl Figures {
             groups: metrics.gauge("muster_groups_open", "Groups whose jobs are being sent, run or cancelled.")?,
             waves: metrics.counter("muster_group_waves_sent_total", "Waves of groups that were sent.")?,
             expired: metrics.counter("muster_jobs_expired_total", "Jobs that expired and that no agent had taken.")?,
+            called: metrics.counter("muster_agents_called_total", "Calls to agents on standby to pull.")?,
+            swept: metrics.counter("muster_jobs_swept_total", "Finished jobs that were removed from their queues together.")?,
+            sweeps: metrics.histogram("muster_sweep_seconds", "How long the broker took to remove finished jobs together.", LATENCY_BUCKETS)?,
             firings: metrics.counters("muster_schedule_firings_total", "Firings of schedules by what became of them.", ["became"])?,
             told: Arc::default(),
         })
@@ -205,6 +212,17 @@ impl Figures {
     /// A job was ended that no agent had taken.
     pub(crate) fn expired(&self) {
         self.expired.inc();
+    }
+
+    /// So many agents were called up.
+    pub(crate) fn called(&self, agents: usize) {
+        self.called.inc_by(u32::try_from(agents).unwrap_or(u32::MAX).into());
+    }
+
+    /// So many finished jobs were removed together, which took so long.
+    pub(crate) fn swept(&self, jobs: u64, took: Duration) {
+        self.swept.inc_by(u32::try_from(jobs).unwrap_or(u32::MAX).into());
+        self.sweeps.observe(took.as_secs_f64());
     }
 
     /// A firing of a schedule was dealt with.

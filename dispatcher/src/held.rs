@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use muster_schemas::{
     headers::{REPUBLISHED_SUBJECT, SEQUENCE, STORED_AT},
     names::PoolName,
+    queue::Place,
     subjects::js,
     time::Timestamp,
     topology::{bucket_stream, jobs_stream},
@@ -62,6 +63,24 @@ pub(crate) async fn last_queued(client: &Client, pool: &PoolName, stream: &str, 
     match last(client, stream, subject).await {
         Err(BrokerError::Missing(_)) if stream == jobs_stream(pool) && !broker::pool_exists(client, pool).await? => Ok(None),
         other => other,
+    }
+}
+
+/// The first message of a pool's queue from a sequence on: where it is. A missing stream is an error.
+pub(crate) async fn next_queued(client: &Client, pool: &PoolName, from: u64) -> Result<Option<Place>, BrokerError> {
+    let stream = jobs_stream(pool);
+    let body = json!({"next_by_subj": ">", "seq": from}).to_string();
+    let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
+    let answer = client.send_request(js::direct_get_by_request(&stream), request).await;
+    let message = answer.map_err(|source| broker::unanswered(&stream, source))?;
+    match message.status {
+        None => {
+            let place = Held::read(message).and_then(|held| Some(Place { sequence: held.sequence, stored_at: held.stored_at()? }));
+            let problem = "it does not say where it is".to_owned();
+            place.map(Some).ok_or(BrokerError::Malformed { what: stream, problem })
+        }
+        Some(StatusCode::NOT_FOUND) => Ok(None),
+        Some(status) => Err(refused(&stream, status, &message)),
     }
 }
 

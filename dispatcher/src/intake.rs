@@ -29,6 +29,7 @@ use crate::{
     keyring::{Keyring, forged},
     lease::keeper::Leadership,
     state::Event,
+    sweeper,
 };
 use decode::{Pools, agents, heartbeats, pools, standings};
 use follow::{Follower, Range, Source};
@@ -93,6 +94,8 @@ pub(crate) fn start(
         keyring: keyring.clone(),
         forged: forged::start(tasks, source.trail.clone()),
         live: false,
+        broom: sweeper::start(tasks, source, leadership),
+        reading: results::Reading::default(),
     };
     let shutdown = tasks.shutdown().clone();
     tasks.essential("results", async move {

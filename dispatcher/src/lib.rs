@@ -18,7 +18,9 @@
 //! | ending jobs without their agents: cancelled, expired | `cancel`, `expiry` |
 //! | which dispatcher is the active one | [`lease`] |
 //! | handing credentials on to agents that join | `credentials` |
+//! | jobs that nobody asks for in pools where agents stand by | `lookout` |
 //! | limits on running jobs that hold for whole pools | `shares` |
+//! | finished jobs out of their queues, many at a time | `sweeper` |
 //! | whose results are whose, and which count | `keyring` |
 //! | what it signs jobs and results with | `signing` |
 //! | having revoked keys refused, removing agents | `warden` |
@@ -41,6 +43,7 @@ mod intake;
 mod keyring;
 mod lanes;
 pub mod lease;
+mod lookout;
 pub mod ranking;
 mod sampler;
 pub mod schedules;
@@ -49,6 +52,7 @@ mod service;
 mod shares;
 mod signing;
 pub mod state;
+mod sweeper;
 mod trail;
 mod warden;
 pub mod window;

@@ -32,6 +32,7 @@ use crate::{
     keyring,
     lanes::{Lanes, Reconciler},
     lease::keeper::Keeper,
+    lookout::Lookout,
     sampler::Sampler,
     schedules,
     shares::Shares,
@@ -199,12 +200,28 @@ async fn work(
     tasks.essential("lanes", reconciler.run(shutdown.clone()));
     let shares = Shares { broker: broker.clone(), leadership: leadership.clone(), pools: pools.clone() };
     tasks.essential("shares", shares.run(shutdown.clone()));
+    let (lookout, caller) = Lookout::new(broker.clone(), leadership.clone(), sender);
+    tasks.essential("lookout", lookout.run(shutdown.clone()));
     let sampler = Sampler { broker: broker.clone(), leadership: leadership.clone(), pools, figures: figures.clone() };
     tasks.essential("sampler", sampler.run(shutdown.clone()));
 
-    let (tick, mind, writes) = (config.tick.get(), Mind::new(config.ephemeral_after.get()), FuturesUnordered::new());
-    let core =
-        Core { broker, leadership, inputs, lanes, agenda, figures, trail: trail.clone(), readiness, records_read, tick, mind, writes };
+    let mind = Mind::new(config.ephemeral_after.get(), config.active_max);
+    let (tick, writes) = (config.tick.get(), FuturesUnordered::new());
+    let core = Core {
+        broker,
+        leadership,
+        inputs,
+        lanes,
+        agenda,
+        caller,
+        figures,
+        trail: trail.clone(),
+        readiness,
+        records_read,
+        tick,
+        mind,
+        writes,
+    };
     let worked = core.run(shutdown.clone()).await;
     shutdown.trigger("the dispatcher has ended");
     wardens.join(WARDEN_GRACE).await;

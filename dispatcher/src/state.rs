@@ -10,14 +10,19 @@
 //! | the bucket of standings, and what must be written | [`board`] |
 //! | what pools give to jobs that say nothing themselves | [`defaults`] |
 //! | how far an agent's vault has come | `floor` |
+//! | judging a pool: places, and what must be written | `judge` |
+//! | who pulls, who stands by, who is called up | [`standby`], `calls` |
 //! | where events come from | [`crate::intake`] |
 //! | who carries out commands | [`crate::writer`], [`crate::lanes`] |
 
 pub mod board;
+mod calls;
 mod command;
 pub mod defaults;
 mod floor;
+mod judge;
 pub mod roster;
+pub mod standby;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,19 +33,18 @@ use muster_schemas::{
     describe::is_digest,
     heartbeat::{Heartbeat, VaultMark},
     names::{AgentId, ExecutorName, PoolName},
-    records::{AgentRecord, AgentState, PoolDefaults},
+    records::{AgentRecord, AgentState},
     result::Outcome,
-    standing::{ACCEPTING_MAX, Standing},
+    standing::Standing,
     time::Timestamp,
     topology::EPHEMERAL_AWAY_MAX,
-    wire::V,
 };
 
-use crate::ranking;
 use board::Board;
+use calls::Calls;
 pub use command::{Command, Note};
-use defaults::Defaults;
-use roster::{Judged, Roster};
+use defaults::{Defaults, Terms};
+use roster::Roster;
 
 /// An agent in a pool: the subject of its heartbeats and the key of its standing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +70,8 @@ pub struct Beat {
     pub description: Option<String>,
     /// The state of its vault.
     pub vault: Option<VaultMark>,
+    /// How many jobs it runs at once.
+    pub slots: u32,
     /// Whether it takes nothing new.
     pub draining: bool,
     /// Whether it is the last one of its run.
@@ -74,9 +80,9 @@ pub struct Beat {
 
 impl From<Heartbeat> for Beat {
     fn from(beat: Heartbeat) -> Self {
-        let Heartbeat { instance, seq, interval_s, fault, description, vault, draining, goodbye, .. } = beat;
+        let Heartbeat { instance, seq, interval_s, fault, description, vault, slots, draining, goodbye, .. } = beat;
         let description = description.filter(|digest| is_digest(digest));
-        Self { instance, seq, interval_s, fault, description, vault, draining, goodbye }
+        Self { instance, seq, interval_s, fault, description, vault, slots: slots.total, draining, goodbye }
     }
 }
 
@@ -160,13 +166,15 @@ pub enum Event {
     /// The bucket of standings. What can't be read is `None`, and is replaced.
     Standings(Feed<Key, Option<Standing>>),
     /// The bucket of pools, as far as it is used here.
-    Pools(Feed<PoolName, PoolDefaults>),
+    Pools(Feed<PoolName, Terms>),
     /// All that this source had is known.
     CaughtUp(Source),
     /// A [`Command::Put`] or [`Command::Delete`] was carried out, with the new revision; `None` when it was refused or lost.
     Written(Key, Option<u64>),
     /// This process leads from now on, or does not.
     Lead(bool),
+    /// So many jobs of an executor wait in a pool, and nobody asks for them.
+    Waiting(PoolName, ExecutorName, u64),
     /// Time has passed.
     Tick,
 }
@@ -187,12 +195,15 @@ pub struct State {
     lanes: BTreeMap<PoolName, BTreeSet<ExecutorName>>,
     /// How long an ephemeral agent may stay away, if not for [`EPHEMERAL_AWAY_MAX`].
     ephemeral_after: Option<Duration>,
+    /// How many agents of an executor of a pool pull, if not [`standby::ACTIVE_MAX`].
+    active_max: Option<usize>,
+    calls: Calls,
 }
 
 impl State {
-    /// One that has ephemeral agents removed that have been away for so long.
-    pub fn new(ephemeral_after: Duration) -> Self {
-        Self { ephemeral_after: Some(ephemeral_after), ..Self::default() }
+    /// One that has ephemeral agents removed that have been away for so long, and lets so many agents of an executor of a pool pull.
+    pub fn new(ephemeral_after: Duration, active_max: usize) -> Self {
+        Self { ephemeral_after: Some(ephemeral_after), active_max: Some(active_max), ..Self::default() }
     }
 
     /// Takes in one event and says what is to be done.
@@ -213,6 +224,7 @@ impl State {
         let mut pools = std::mem::take(&mut self.urgent);
         if all {
             self.board.sweep(now);
+            self.calls.sweep(now);
             pools.extend(self.roster.pools().cloned());
         }
         for pool in &pools {
@@ -300,6 +312,7 @@ impl State {
                     pools.iter().for_each(|pool| self.ask_for_lanes(pool, commands));
                 }
             }
+            Event::Waiting(pool, executor, jobs) => self.call_up(&pool, &executor, jobs, now, commands),
             Event::Tick => {}
         }
     }
@@ -330,58 +343,6 @@ impl State {
             asked.extend(wanted.iter().cloned());
             commands.push(Command::Lanes(pool.clone(), wanted));
         }
-    }
-
-    /// Judges the agents of a pool, and says what of it must be written.
-    fn judge(&mut self, pool: &PoolName, now: Timestamp, commands: &mut Vec<Command>) {
-        let board = &self.board;
-        let judged: Vec<(AgentId, Judged)> =
-            self.roster.members(pool).map(|(id, agent)| (id.clone(), self.roster.judge(agent, board.standing(pool, id), now))).collect();
-        let scores: Vec<u16> =
-            judged.iter().filter(|(_, judged)| judged.accepting).map(|(_, judged)| ranking::tenths(judged.health.score())).collect();
-        let mut places = ranking::places(&scores).into_iter();
-        let behind_all = ranking::Place { rank: u32::try_from(scores.len()).unwrap_or(u32::MAX), pull_priority: ranking::PRIORITY_LAST };
-        let accepting_agents = u32::try_from(scores.len()).unwrap_or(u32::MAX).min(ACCEPTING_MAX);
-        let commanding = self.commanding();
-        for (agent, judged) in judged {
-            let place = if judged.accepting { places.next() } else { None }.unwrap_or(behind_all);
-            let Judged { health, accepting, reason, executors, twin, description, vault } = judged;
-            let standing = Standing {
-                v: V,
-                score: health.score(),
-                heartbeat_part: health.heartbeat_part,
-                success_part: health.success_part,
-                status: health.status,
-                rank: place.rank,
-                pull_priority: place.pull_priority,
-                accepting_agents,
-                accepting,
-                reason,
-                executors,
-                standby: BTreeSet::new(),
-                ack_delay_ms: 0,
-                twin,
-                defaults: self.defaults.of(pool),
-                vault,
-                description,
-                at: now,
-            };
-            let key = Key { pool: pool.clone(), agent };
-            if commanding && let Some(revision) = self.board.wants(&key, &standing) {
-                commands.push(Command::Put(key.clone(), Box::new(standing.clone()), revision));
-            }
-            let before = self.roster.judged(&key.agent, standing.clone());
-            if before.is_some_and(|before| before != standing.status) {
-                commands.push(Command::Note(Note::Status(key, standing.status, standing.reason)));
-            }
-        }
-    }
-
-    /// Deletes standings whose agent is no more, or is in another pool now.
-    fn tidy(&mut self, commands: &mut Vec<Command>) {
-        let roster = &self.roster;
-        let orphans = self.board.orphans(|key| roster.is_member(&key.pool, &key.agent));
-        commands.extend(orphans.into_iter().map(|(key, revision)| Command::Delete(key, revision)));
     }
 }
 

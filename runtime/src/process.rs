@@ -9,7 +9,11 @@ use std::{
     process::ExitCode,
 };
 
-use nix::sys::{prctl, signal::Signal};
+use nix::sys::{
+    prctl,
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
 
 use crate::{
     config::{ConfigArgs, ConfigError, EXIT_CONFIG, Overrides, Settings},
@@ -81,6 +85,18 @@ where
     let outcome = runtime.block_on(body(shutdown));
     runtime.shutdown_background();
     outcome
+}
+
+/// Lets this process, and what it starts, have as many files open as the machine allows it; says how many.
+///
+/// # Errors
+/// When the kernel does not say, or refuses.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
 }
 
 /// Prints the error as one line and returns its exit code; what [`run_main`] does.

@@ -44,13 +44,15 @@ pub struct StackOptions {
     pub dispatchers: usize,
     /// Environment of every agent beside the usual.
     pub agent_env: Vec<(&'static str, String)>,
+    /// Settings of every dispatcher beside the usual.
+    pub dispatcher_settings: Vec<(&'static str, String)>,
     /// Whether TLS is on, with certificates of gateway and agents that live this long; the broker then listens for WebSocket as well.
     pub tls: Option<Duration>,
 }
 
 impl Default for StackOptions {
     fn default() -> Self {
-        Self { agents: 2, slots: 5, gateways: 1, dispatchers: 1, agent_env: Vec::new(), tls: None }
+        Self { agents: 2, slots: 5, gateways: 1, dispatchers: 1, agent_env: Vec::new(), dispatcher_settings: Vec::new(), tls: None }
     }
 }
 
@@ -178,6 +180,9 @@ impl Stack {
             .env("MUSTER_NATS_URL", self.broker.url())
             .env("MUSTER_DEPLOYMENT", self.deployment.layout.root())
             .env("MUSTER_DISPATCHER_DATA_DIR", self.folder.path().join(format!("dispatcher-{number}")));
+        for (key, value) in &self.options.dispatcher_settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
         self.process(&format!("dispatcher-{number}"), &mut command)
     }
 

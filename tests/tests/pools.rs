@@ -151,3 +151,34 @@ async fn the_pools_defaults_reach_jobs_of_every_origin() {
     let result = stack.rest.finished(&hangs, 60).await["result"].clone();
     assert_eq!((&result["outcome"], &result["attempt"]), (&json!("timed_out"), &json!(2)), "{result}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_finds_all_who_pull_full_is_taken_by_an_agent_that_stood_by_also_after_the_dispatcher_has_died() {
+    let dispatcher_settings = vec![("active_max", "1".to_owned())];
+    let mut stack = Stack::start(StackOptions { agents: 3, slots: 1, dispatcher_settings, ..StackOptions::default() }).await;
+    let standing_by = || async {
+        let agents = stack.rest.get("/agents").await;
+        let agents = agents.data().as_array().unwrap().clone();
+        let standby = agents.into_iter().filter(|agent| agent["standing"]["standby"].as_array().is_some_and(|standby| !standby.is_empty()));
+        let ids: Vec<_> = standby.map(|agent| agent["id"].as_str().unwrap().to_owned()).collect();
+        (ids.len() == 2).then_some(ids)
+    };
+    let standing_by = eventually("all but one stand by", SOON, standing_by).await;
+    let running = async |id: &str| {
+        let started = || async { (stack.rest.get(&format!("/jobs/{id}")).await.text("/data/state") == "running").then_some(()) };
+        eventually("it runs", SOON, started).await;
+    };
+    let long = stack.rest.submit("probe.sleep", json!({"seconds": 300})).await;
+    running(&long).await;
+    let short = stack.rest.submit("probe.ping", json!({})).await;
+    let result = stack.rest.finished(&short, 60).await["result"].clone();
+    assert!(standing_by.iter().any(|id| result["agent_id"] == **id), "{result} {standing_by:?}");
+
+    // The second one is busy as well, and nobody is left who could call the third one up.
+    let other = stack.rest.submit("probe.sleep", json!({"seconds": 300})).await;
+    running(&other).await;
+    stack.dispatchers[0].kill9();
+    let alone = stack.rest.submit("probe.ping", json!({})).await;
+    // Two looks at the lease: within two intervals between heartbeats the first, and one later at most the second.
+    assert_eq!(stack.rest.finished(&alone, 150).await["result"]["outcome"], "succeeded");
+}

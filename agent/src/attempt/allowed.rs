@@ -1,5 +1,5 @@
 //! Which executors an operator lets this agent run jobs of, as its standing told it last. Lanes of others are not pulled
-//! ([`crate::pull::open`]); what comes to this agent alone is rejected here.
+//! ([`crate::pull::gates`]); what comes to this agent alone is rejected here.
 
 use std::{
     collections::BTreeSet,

@@ -3,7 +3,7 @@
 //! Formats: ADR-15 of NATS. Short `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`; long with
 //! domain and account hash before the stream, and a random token at the end.
 
-use muster_schemas::{subjects::broker, time::Timestamp};
+use muster_schemas::{queue::Place, subjects::broker, time::Timestamp};
 
 /// Done: forget the job.
 pub(crate) const ACK: &[u8] = b"+ACK";
@@ -34,6 +34,11 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    /// Where the job is in its queue.
+    pub(crate) fn place(&self) -> Place {
+        Place { sequence: self.sequence, stored_at: self.stored_at }
+    }
+
     /// Parses a reply subject. `None` when it is no delivery of JetStream.
     pub(crate) fn parse(reply: &str) -> Option<Self> {
         let rest = reply.strip_prefix(broker::ACKS.trim_end_matches('>'))?;

@@ -1,6 +1,9 @@
 //! The last step of a delivery: a result stored, a job given back, or nothing at all.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use muster_executor::Afterwards;
 use muster_schemas::{event::Event, names::JobId};
@@ -46,7 +49,7 @@ pub(super) async fn perform(core: &Core, arrived: &Arrived, step: Step) {
     let answer = |word: Vec<u8>| core.js.answer(arrived.reply.clone(), word);
     match step {
         Step::Store(ending, afterwards) => {
-            if store(core, *ending).await
+            if store(core, arrived, *ending, afterwards.is_some()).await
                 && let Some(afterwards) = afterwards
             {
                 afterwards.run().await;
@@ -84,10 +87,24 @@ async fn recorded(core: &Core, id: &JobId, event: &Event) -> bool {
 }
 
 /// Stores the result at the broker, or in the spool. The lease is kept until one of them has it. Says whether the result counts, as far as is known.
-async fn store(core: &Core, ending: Ending) -> bool {
-    match ending.send(&core.js, &core.pool).await {
-        Ok(Received::Stored) => return true,
+/// `at_once`: the ack is not to wait.
+async fn store(core: &Core, arrived: &Arrived, mut ending: Ending, at_once: bool) -> bool {
+    // Where it is in its queue is true on the connection over which it came.
+    if at_once || ending.waits_on() != Some(core.js.connects()) {
+        ending.set_place(None);
+    }
+    match ending.store(&core.js, &core.pool).await {
+        Ok(Received::Stored) => {
+            // The ack of a lone job goes at once, as its result did: there is nothing to save, and little else for the broker to do.
+            let alone = core.live.count() <= 1;
+            let keep = |connection| core.acks.keep(&arrived.reply, connection, Instant::now());
+            if alone || !ending.waits_on().is_some_and(keep) {
+                ending.ack(&core.js).await;
+            }
+            return true;
+        }
         Ok(Received::Superseded) => {
+            ending.ack(&core.js).await;
             core.figures.superseded.inc();
             tracing::warn!("another result of this job was stored first; this one does not count");
             return false;
@@ -97,12 +114,16 @@ async fn store(core: &Core, ending: Ending) -> bool {
             tracing::warn!(%error, "the broker did not take a result; it goes to the spool");
         }
     }
+    ending.set_place(None);
     while let Err(error) = core.spool.put(ending.clone()).await {
         core.figures.error(format!("a result was not kept: {error}"));
         tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't keep a result in the spool; trying both again");
         tokio::time::sleep(FULL_WAIT).await;
-        match ending.send(&core.js, &core.pool).await {
-            Ok(received) => return received == Received::Stored,
+        match ending.store(&core.js, &core.pool).await {
+            Ok(received) => {
+                ending.ack(&core.js).await;
+                return received == Received::Stored;
+            }
             Err(StoreError::Invalid(_)) => return false,
             Err(_) => {}
         }

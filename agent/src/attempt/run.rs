@@ -156,7 +156,7 @@ impl Context<'_> {
         let cancelled = stopped == Some(Stop::Cancelled);
         let attempt = ran.attempt;
         let ending = self.ending(&ran.ended(execution), Some(job));
-        let ending = match letter {
+        let mut ending = match letter {
             Some((letter, event)) => ending.with_dead_letter(&letter, event),
             None => ending,
         };
@@ -164,6 +164,8 @@ impl Context<'_> {
         if cancelled {
             return Step::Store(Box::new(ending), None);
         }
+        // An end that others store too, as those above, is acked at once: who stored it takes the job out of its queue.
+        ending.set_place(self.place(job));
         let superseded = event(EventKind::Superseded, &core.id, Some(job.job_type.clone()), attempt, self.past);
         Step::Store(Box::new(ending.or_superseded(superseded)), afterwards)
     }

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::{OWN, Settings};
+use super::{Gate, OWN, Settings};
 
 /// How much later than its own expiry a pull that the broker never ended is given up.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// So many credits of an older priority go uncounted; more come only from priorities that change all the time.
 const SPARE_MAX: u32 = 16;
+
+/// What is left of a call must be worth a pull: several round trips.
+const CALL_LEFT: Duration = Duration::from_millis(200);
 
 /// The first wait after a refusal, doubled with each further one up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -54,8 +57,11 @@ pub(super) struct Lane {
     /// Credits of an older, worse priority. The broker serves them last; they are not counted, and expire.
     spare: u32,
     pub(super) hot: bool,
-    /// May not be pulled.
-    pub(super) closed: bool,
+    pub(super) gate: Gate,
+    /// Until when it is pulled although it is on standby.
+    called_until: Option<Instant>,
+    /// Whether nobody could call it up.
+    pub(super) unled: bool,
     refusals: u32,
     retry_at: Option<Instant>,
 }
@@ -73,7 +79,9 @@ impl Lane {
             asked_at: None,
             spare: 0,
             hot: false,
-            closed: false,
+            gate: Gate::Open,
+            called_until: None,
+            unled: false,
             refusals: 0,
             retry_at: None,
         }
@@ -97,13 +105,27 @@ impl Lane {
 
     /// Whether it can be pulled now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        !self.draining && !self.closed && self.retry_at.is_none_or(|at| at <= now)
+        !self.draining && self.is_wanted(now) && self.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// Says whether it may be pulled.
-    pub(super) fn set_open(&mut self, open: bool) {
-        self.closed = !open;
-        self.hot &= open;
+    /// Whether this agent is to pull it, if it can be.
+    fn is_wanted(&self, now: Instant) -> bool {
+        match self.gate {
+            Gate::Open => true,
+            Gate::Standby => self.unled || self.called_until.is_some_and(|until| until >= now + CALL_LEFT),
+            Gate::Closed => false,
+        }
+    }
+
+    /// It is pulled until then, should it be on standby.
+    pub(super) fn call(&mut self, until: Instant) {
+        self.called_until = self.called_until.max(Some(until));
+    }
+
+    /// How long a pull may wait at the broker: no longer than the call that it is for.
+    pub(super) fn expires(&self, wanted: Duration, now: Instant) -> Duration {
+        let call = self.called_until.filter(|_| self.gate == Gate::Standby && !self.unled);
+        call.map_or(wanted, |until| wanted.min(until.saturating_duration_since(now)))
     }
 
     /// Whether it has given nothing for so long.
@@ -113,7 +135,7 @@ impl Lane {
 
     /// A job came. It may be one of an inbox that is being drained, or that was forgotten.
     pub(super) fn gave(&mut self, settings: &Settings, now: Instant) {
-        self.hot = !self.closed;
+        self.hot = self.is_wanted(now);
         self.refusals = 0;
         self.retry_at = None;
         self.gave_at = Some(now);
@@ -197,6 +219,8 @@ impl Lane {
         if self.pulls.first().is_some_and(|oldest| oldest.asked + settings.patience <= now) {
             self.hot = false;
         }
+        // One that is not asked any more would keep lower ones from being asked.
+        self.hot &= self.is_wanted(now);
         self.pulls.retain(|pull| pull.until > now);
         self.tidy();
         if self.retry_at.is_some_and(|at| at <= now) {

@@ -64,7 +64,7 @@ impl Intake {
                 self.turn = (index + 1) % count;
             }
             let idle = self.arrived_at.is_none_or(|at| at + IDLE <= now);
-            let expires = if idle && batch == 1 { self.settings.expires } else { self.settings.lapse };
+            let expires = lane.expires(if idle && batch == 1 { self.settings.expires } else { self.settings.lapse }, now);
             lane.pulled(batch, expires, now);
             commands.push(Command::Pull { lane: index, epoch: lane.epoch, batch, priority, expires });
         }

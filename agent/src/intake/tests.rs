@@ -3,6 +3,7 @@
 mod open;
 mod own;
 mod properties;
+mod standby;
 
 use super::*;
 

@@ -71,8 +71,9 @@ impl Courier {
                 self.remove(place, &ending).await;
                 continue;
             }
-            match ending.send(&self.js, &self.pool).await {
+            match ending.store(&self.js, &self.pool).await {
                 Ok(received) => {
+                    ending.ack(&self.js).await;
                     tracing::info!(job_id = %ending.job_id, superseded = received == Received::Superseded, "delivered a result from the spool");
                     if received == Received::Superseded {
                         self.figures.superseded.inc();

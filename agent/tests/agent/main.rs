@@ -1,6 +1,7 @@
 //! An agent against a real nats-server: each test starts its own broker, in a deployment of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
+mod acks;
 mod admin;
 mod bench;
 mod clock;
@@ -26,5 +27,6 @@ mod settings;
 mod shutdown;
 mod signatures;
 mod spool;
+mod standby;
 mod trust;
 mod vault;

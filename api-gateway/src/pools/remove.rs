@@ -2,22 +2,22 @@
 //!
 //! First its record goes, so that gateways take no more submits for it; then its lanes are closed, so that the broker takes none either,
 //! whoever publishes; only then it counts whether the queue is empty, and the stream goes. When jobs turn up after all, everything is put
-//! back. With `force` they are cancelled instead: each gets its result. So are groups that run, which would send into a pool that is gone. Commands to the pool's agents wait in a stream of all pools, which stays: they
+//! back. Jobs that have ended and are still in their queue, since their acks wait or never came, keep nothing and are taken out. With `force` the others are cancelled instead: each gets its result. So are groups that run, which would send into a pool that is gone. Commands to the pool's agents wait in a stream of all pools, which stays: they
 //! are counted and cancelled as the jobs are, but one that is sent in the same moment may be left, and expires.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::kv;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use muster_broker_config::provision;
 use muster_schemas::{
     api::QueueView,
     code::Code,
-    names::{AgentId, ExecutorName, GroupId, PoolName},
+    names::{AgentId, ExecutorName, GroupId, JobId, PoolName},
     records::{AgentState, PoolRecord},
     standing::Status,
-    subjects::{self, broker::StreamApi},
-    topology::{self, COMMANDS},
+    subjects::{self, About, broker::StreamApi},
+    topology::{self, COMMANDS, RESULTS},
 };
 use tokio::time::Instant;
 
@@ -36,6 +36,8 @@ const DOING: &str = "remove the pool";
 const CANCEL_FOR: Duration = Duration::from_secs(30);
 /// Jobs that are read, and cancelled side by side, at a time.
 const AT_ONCE: usize = 128;
+/// The oldest jobs of a queue that are looked at for whether they have ended. More wait for their acks only after agents were killed.
+const ENDED_MAX: usize = 1024;
 
 /// Removes a pool. With `force`, jobs in its queue are cancelled, and agents that are offline are no obstacle.
 ///
@@ -129,10 +131,33 @@ fn not_empty(pool: &PoolName, has: &Has, force: bool) -> ApiError {
     ApiError::new(Code::PoolNotEmpty, detail)
 }
 
-/// Jobs in the pool's queue. `None` when there is no queue.
+/// Jobs in the pool's queue that have not ended. `None` when there is no queue.
 async fn jobs(app: &App, pool: &PoolName) -> Result<Option<u64>, ApiError> {
-    let state = queue::state(app, pool).await.map_err(|error| error.while_doing(DOING))?;
+    let failed = |error: StoreError| error.while_doing(DOING);
+    let mut state = queue::state(app, pool).await.map_err(failed)?;
+    if state.as_ref().is_some_and(|state| state.messages > 0) && clear_ended(app, pool).await.map_err(failed)? {
+        state = queue::state(app, pool).await.map_err(failed)?;
+    }
     Ok(state.map(|state| state.messages))
+}
+
+/// Takes jobs that have a result out of the queue. Says whether there were any.
+async fn clear_ended(app: &App, pool: &PoolName) -> Result<bool, StoreError> {
+    let name = &topology::jobs_stream(pool);
+    let oldest = match stored::from(&app.nats, name, &subjects::jobs_of(pool), 1, ENDED_MAX).await {
+        Err(StoreError::NoStream(_)) => return Ok(false),
+        oldest => oldest?,
+    };
+    let cleared = stream::iter(oldest).map(|message| async move {
+        let Some(id) = subjects::parse_job(&message.subject).and_then(|address| address.id.parse::<JobId>().ok()) else { return Ok(false) };
+        let result = stored::last(&app.nats, RESULTS, &About::Result.job(pool, &id)).await?;
+        // One from before it was queued is of an earlier job of the same id.
+        if result.is_none_or(|result| result.at < message.at) {
+            return Ok(false);
+        }
+        walk::delete(&app.nats, name, &message).await.map(|()| true)
+    });
+    cleared.buffer_unordered(AT_ONCE).try_fold(false, |any, cleared| async move { Ok(any || cleared) }).await
 }
 
 /// Commands to the pool's agents that have not ended.

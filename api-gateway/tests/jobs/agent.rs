@@ -121,15 +121,20 @@ impl Agent {
 
     /// Stores the result, then acks; answers whether the result was stored.
     pub(crate) async fn finish(&self, taken: &Taken, stdout: &str) -> bool {
+        let stored = self.end(taken, stdout).await;
+        self.ack(taken).await;
+        stored
+    }
+
+    /// Stores the result, and leaves the ack for later; answers whether it was stored.
+    pub(crate) async fn end(&self, taken: &Taken, stdout: &str) -> bool {
         let mut headers = HeaderMap::new();
         if let Some(reply_to) = taken.header(REPLY_TO) {
             headers.insert(REPLY_TO, reply_to);
         }
         let body = wire::encode(&self.result(taken, stdout));
         headers.insert(SIGNATURE, self.signs(&taken.id, &body));
-        let stored = self.store(&self.pool, &taken.id, body, headers).await;
-        self.ack(taken).await;
-        stored
+        self.store(&self.pool, &taken.id, body, headers).await
     }
 
     pub(crate) async fn tell(&self, id: &JobId, kind: EventKind, attempt: u32) {

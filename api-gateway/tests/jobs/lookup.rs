@@ -1,7 +1,8 @@
 //! Where a job is, as any gateway sees it.
 
 use async_nats::HeaderMap;
-use muster_schemas::{event::EventKind, names::JobId, wire};
+use muster_schemas::{control::QueryAnswer, event::EventKind, names::JobId, result::Outcome, subjects::Query, wire};
+use reqwest::Method;
 use serde_json::json;
 
 use crate::world::{World, eventually, pool};
@@ -49,6 +50,34 @@ async fn a_wait_for_a_running_job_ends_with_its_result() {
     assert_eq!(answer.data(200)["state"], "succeeded");
     let id = world.rest().submit(json!({})).await.data(202)["id"].as_str().unwrap().to_owned();
     assert_eq!(world.rest().get(&format!("/jobs/{id}?wait=20ms")).await.data(200)["state"], "pending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_has_ended_has_ended_for_everybody_though_it_is_still_in_its_queue() {
+    let world = World::start().await;
+    let (rest, agent, service) = (world.rest(), world.agent("other").await, world.service(&["other"]).await);
+    rest.submit(json!({"id": "a", "pool": "other"})).await.data(202);
+    let taken = agent.take().await;
+    assert!(agent.end(&taken, "out").await);
+    let queue = async || rest.get("/pools/other").await.data(200)["queue"].clone();
+    assert_eq!((&queue().await["pending"], &queue().await["running"]), (&json!(0), &json!(1)), "its ack waits");
+    for path in ["/jobs/a", "/jobs/a?pool=other", "/jobs/a?wait=20s"] {
+        assert_eq!(rest.get(path).await.data(200)["state"], "succeeded", "{path}");
+    }
+    assert_eq!(rest.get("/jobs/a/why").await.data(200)["reason"], "finished");
+    assert_eq!(rest.cancel("a").await.code(409), "job_finished");
+    let again = rest.submit(json!({"id": "a", "pool": "other"})).await;
+    assert_eq!(again.data(200)["result"]["stdout"], "out", "a repeated submit");
+    let asked = service.request(Query::Result.subject(&pool("other"), &taken.id), "".into()).await.unwrap();
+    let asked: QueryAnswer = wire::decode(&asked.payload).unwrap();
+    assert_eq!((asked.result.unwrap().outcome, asked.queued), (Outcome::Succeeded, false));
+    let retried = rest.send(Method::POST, "/jobs/a/retry?pool=other", &[], None).await.data(202);
+    assert_eq!(retried["parent"], "a");
+    // It keeps nobody from removing its pool; one that has not ended does.
+    assert_eq!(rest.delete("/pools/other").await.code(409), "pool_not_empty");
+    let next = agent.take().await;
+    assert!(agent.end(&next, "out").await);
+    assert_eq!(rest.delete("/pools/other").await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread")]

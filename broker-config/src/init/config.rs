@@ -29,6 +29,9 @@ pub struct Broker {
     ///
     /// The caps of `EVENTS` and `LOGS` are set aside of it at once, and the server refuses to make them when it is less.
     pub max_file_store: Option<u64>,
+    /// Whether what the server has acknowledged is on disk. `false` loses the last two minutes with the power: only for measuring what this
+    /// costs. No init keeps it from the last one.
+    pub durable: bool,
     /// `Some` turns TLS on, with these names of broker and gateway beside [`TlsName::defaults`] (none: those of the last time). TLS that is on
     /// stays on: `None` changes nothing then.
     pub tls: Option<Vec<TlsName>>,
@@ -61,6 +64,7 @@ impl Broker {
             monitoring: None,
             store_dir: store_dir.into(),
             max_file_store: None,
+            durable: true,
             tls: None,
         }
     }
@@ -142,8 +146,12 @@ pub(crate) fn render(
     }
     // The server makes a directory `jetstream` in it.
     line(format_args!("\njetstream {{\n  store_dir: {}", store(broker.store_dir.clone())));
-    line(format_args!("  # An acknowledged job or result is on disk. The default is one flush in two minutes."));
-    line(format_args!("  sync_interval: always"));
+    if broker.durable {
+        line(format_args!("  # An acknowledged job or result is on disk. The default is one flush in two minutes."));
+        line(format_args!("  sync_interval: always"));
+    } else {
+        line(format_args!("  # FOR MEASURING ONLY: what was acknowledged in the last two minutes is lost with the power."));
+    }
     if let Some(most) = broker.max_file_store {
         line(format_args!("  max_file_store: {most}"));
     }
@@ -179,5 +187,11 @@ mod tests {
         assert!(text.contains(r#"store_dir: "/tmp/a \"b\" \\c""#), "{text}");
         assert!(text.contains("port: -1\n") && text.contains("sync_interval: always"), "{text}");
         assert!(!text.contains("http:") && !text.contains("websocket"), "{text}");
+    }
+
+    #[test]
+    fn only_a_config_for_measuring_leaves_the_flush_to_the_server_and_says_so() {
+        let text = render(&Broker { durable: false, ..Broker::local(None, "/s") }, None, "jwt", "ASYS", &[]);
+        assert!(!text.contains("sync_interval") && text.contains("FOR MEASURING ONLY"), "{text}");
     }
 }

@@ -14,7 +14,8 @@ use crate::{files, layout::Layout};
 impl Broker {
     /// The settings of the deployment in `dir` as they were at its last init; `None` where there has been none.
     ///
-    /// TLS is not among them: once on, it stays on by itself. A store in the deployment's folder moves with that.
+    /// TLS is not among them: once on, it stays on by itself. Nor is a lack of durability: the next init ends it. A store in the deployment's
+    /// folder moves with that.
     ///
     /// # Errors
     /// [`InitError::Damaged`] when the config says no settings, or it cannot be read.
@@ -106,6 +107,13 @@ mod tests {
                 assert_eq!(parse(&render(&broker, tls, "jwt", "ASYS", &[])).unwrap(), broker);
             }
         }
+    }
+
+    #[test]
+    fn a_server_that_was_not_durable_is_so_after_the_next_init() {
+        let plain = Broker::local(None, "/s");
+        let text = render(&Broker { durable: false, ..plain.clone() }, None, "jwt", "ASYS", &[]);
+        assert_eq!(parse(&text).unwrap(), plain);
     }
 
     #[test]

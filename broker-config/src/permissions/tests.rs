@@ -55,9 +55,11 @@ proptest! {
 fn check(pool: &PoolName, id: &AgentId) -> Result<(), TestCaseError> {
     let agent = Role::Agent { pool: pool.clone(), id: id.clone() }.permissions();
     let own = [pool.to_string(), id.to_string(), jobs_stream(pool)];
+    // Whose jobs are run, and whether there is a dispatcher.
+    let of_all = [js::key(topology::TRUST, SIGNERS_KEY), js::key(topology::LEASES, topology::DISPATCHER_LEASE)];
     for subject in agent.publish.iter().chain(&agent.subscribe) {
         prop_assert!(tail_only(subject), "{}", subject);
-        if subject == broker::MAPPED_REPLIES || subject.ends_with(&js::key(topology::TRUST, SIGNERS_KEY)) {
+        if subject == broker::MAPPED_REPLIES || of_all.iter().any(|key| subject.ends_with(key)) {
             continue;
         }
         prop_assert!(subject.split('.').any(|token| own.iter().any(|o| o == token)), "{} names neither agent nor pool", subject);

@@ -92,7 +92,7 @@ fn subjects_to_try(agents: [&AgentId; 2]) -> (Vec<String>, Vec<String>) {
         }
         all.extend(["NAMES", "LIST"].map(|verb| format!("$JS.API.CONSUMER.{verb}.{stream}")));
         all.extend([format!("$JS.API.CONSUMER.CREATE.{stream}"), format!("$JS.API.DIRECT.GET.{stream}")]);
-        for subject in ["results.p.j1", "results.q.j1", "events.p.j1", "$KV.trust.signers", "$KV.api_keys.x"] {
+        for subject in ["results.p.j1", "results.q.j1", "events.p.j1", "$KV.trust.signers", "$KV.api_keys.x", "$KV.leases.dispatcher"] {
             all.insert(format!("$JS.API.DIRECT.GET.{stream}.{subject}"));
         }
     }

@@ -63,6 +63,7 @@ async fn an_agent_may_use_its_own_subjects_and_no_others() {
         js::direct_get("RESULTS", "results.p.j1"),
         js::direct_get("EVENTS", "events.p.j1"),
         js::direct_get("KV_standings", &js::key("standings", &format!("p.{id}"))),
+        js::direct_get("KV_leases", &js::key("leases", "dispatcher")),
         agent.inbox("barrier"),
         "$JS.ACK.JOBS_p.normal_shell.1.1.1.1.0".into(),
         "$JS.ACK._.ACCOUNT.JOBS_p.normal_shell.1.1.1.1.0".into(),
@@ -105,6 +106,8 @@ async fn an_agent_may_use_its_own_subjects_and_no_others() {
         js::direct_get_by_request("RESULTS"),
         js::direct_get("KV_standings", &js::key("standings", &format!("p.{other}"))),
         js::direct_get("KV_api_keys", &js::key("api_keys", "x")),
+        js::direct_get("KV_leases", &js::key("leases", "other")),
+        js::key("leases", "dispatcher"),
         "$JS.ACK.JOBS_q.normal_shell.1.1.1.1.0".into(),
         // Forged: the short form of another pool's, with this pool's name where the long form has the stream.
         "$JS.ACK.JOBS_q.normal_shell.JOBS_p.1.1.1.0".into(),

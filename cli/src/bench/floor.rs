@@ -4,6 +4,7 @@
 //! scoring. A result is seen as ours is, once the broker has stored it.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,10 +34,21 @@ use super::pullers;
 /// The size of a job's body and of a result's, in bytes.
 const BODY: usize = 200;
 
+/// What a floor is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Bare {
+    /// Where its files go.
+    pub(super) folder: PathBuf,
+    /// Whether what it has acknowledged is on disk.
+    pub(super) durable: bool,
+    /// The program to start, which may wrap a broker; by default one is looked for.
+    pub(super) nats_server: Option<PathBuf>,
+}
+
 /// The bare broker and its connections.
 pub(super) struct Floor {
     server: Server,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     core: Client,
     /// The agents' tasks. They pull until the floor is stopped: a job under way to an agent that has just ended would wait for its lease.
     agents: Group,
@@ -49,16 +61,20 @@ impl Floor {
     ///
     /// # Errors
     /// When there is no `nats-server` to be had, or it does not start.
-    pub(super) async fn start(agents: usize, slots: usize) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("muster-floor-{}", std::process::id()));
+    pub(super) async fn start(bare: Bare, agents: usize, slots: usize) -> Result<Self> {
+        let Bare { folder, durable, nats_server } = bare;
         let pool: PoolName = "floor".parse()?;
         let lane = Lane { priority: Priority::Normal, executor: "probe".parse()? };
-        let options = InitOptions { broker: Broker::local(None, folder.join("data")), pool: pool.clone() };
+        let broker = Broker { durable, ..Broker::local(None, folder.join("data")) };
+        let options = InitOptions { broker, pool: pool.clone() };
         let deployment = {
             let folder = folder.clone();
             tokio::task::spawn_blocking(move || init::init(&folder, &options)).await??
         };
-        let binary = find_binary(&Places::from_env()).await?;
+        let binary = match nats_server {
+            Some(wrapped) => wrapped,
+            None => find_binary(&Places::from_env()).await?,
+        };
         let server = Server::start(Start::new(binary, deployment.layout.server_config(), folder.join("run"))).await?;
         let login = ConnectOptions::with_credentials_file(deployment.layout.gateway_creds()).await?;
         let core = login.custom_inbox_prefix(muster_schemas::subjects::broker::gateway_inbox("floor")).connect(server.url()).await?;

@@ -4,7 +4,11 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::stage::Flush;
 use crate::output;
+
+/// Bytes of a MiB.
+pub(super) const MIB: f64 = 1_048_576.0;
 
 /// One figure, with the floor's beside it where there is one.
 #[derive(Debug, Clone)]
@@ -37,14 +41,14 @@ impl Report {
     ///
     /// # Errors
     /// When standard output is closed.
-    pub(super) fn print(&self, as_json: bool) -> Result<()> {
+    pub(super) fn print(&self, flush: Flush, as_json: bool) -> Result<()> {
         if as_json {
             let rows: Vec<Value> = self
                 .rows
                 .iter()
                 .map(|row| json!({"what": row.what, "unit": row.unit, "ours": row.ours, "floor": row.floor, "ratio": row.ratio(), "bar": row.bar}))
                 .collect();
-            return output::json(&json!({"bench": self.name, "setting": self.setting, "rows": rows}));
+            return output::json(&json!({"bench": self.name, "fsync": flush.name(), "setting": self.setting, "rows": rows}));
         }
         let optional = |value: Option<f64>| value.map(figure).unwrap_or_default();
         let cells = |row: &Row| {
@@ -59,7 +63,7 @@ impl Report {
         };
         let rows = self.rows.iter().map(cells).collect();
         let table = output::table([self.name, "unit", "muster", "bare broker", "ratio", "bar"], rows, "nothing was measured");
-        Ok(output::line(&format!("{}\n{table}", self.setting))?)
+        Ok(output::line(&format!("fsync {}, {}\n{table}", flush.name(), self.setting))?)
     }
 }
 
@@ -87,6 +91,11 @@ impl Row {
             })
             .collect()
     }
+}
+
+/// Tells whoever waits what is going on, on standard error.
+pub(super) fn progress(text: &str) {
+    output::warn(&format!("bench: {text}"));
 }
 
 /// A histogram of microseconds up to two minutes, to three digits.

@@ -7,17 +7,22 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use futures_util::future::try_join_all;
 use muster_schemas::api::BATCH_MAX;
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     floor::Floor,
-    report::{Report, Row, median},
+    processes,
+    report::{Report, Row, median, progress},
     rig::{Pool, Rig},
+    throughput,
 };
+
+const HELP: &str = "The floor are as many publishers on the bare broker, each of which waits for its acknowledgement. No agent takes the jobs. The last row is
+what the bench itself spends on a submit, on cores that it shares with the stack: the part of the figures that is not the stack's.";
 
 /// What to measure.
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Options {
     /// Connections, each with one request at a time
     #[arg(long, default_value_t = 32)]
@@ -38,53 +43,54 @@ pub(crate) struct Options {
 /// # Errors
 /// When a part cannot be started or a submit is refused.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
-    let floor = Floor::start(0, 0).await?;
+    let floor = Floor::start(rig.bare(), 0, 0).await?;
     let pool = rig.pool(0, 0).await?;
     let (mut ours, mut bare, mut batched) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
+    let (mut our_work, mut bare_work) = (Vec::new(), Vec::new());
+    for number in 1..=options.rounds {
+        progress(&format!("round {number} of {}", options.rounds));
+        let begin = processes::own_seconds()?;
         bare.push(floor.publish(options.jobs, options.connections).await?);
+        let middle = processes::own_seconds()?;
         ours.push(round(rig, &pool, options).await?);
+        let end = processes::own_seconds()?;
+        bare_work.push((middle - begin) / options.jobs as f64 * 1e6);
+        our_work.push((end - middle) / options.jobs as f64 * 1e6);
         batched.push(batches(rig, &pool, options.batches).await?);
     }
     floor.stop().await;
+    progress("removing the jobs");
     pool.close().await?;
     let (ours, bare) = (median(ours), median(bare));
-    let what = format!("jobs of POST /jobs/batch, {BATCH_MAX} each over one connection, against POST /jobs");
+    let row = |what: String, unit, ours, floor, bar| Row { what, unit, ours, floor: Some(floor), bar };
+    let of_batches = format!("jobs of POST /jobs/batch, {BATCH_MAX} each over one connection, against POST /jobs");
     Ok(Report {
         name: "submit",
         setting: json!({"jobs": options.jobs, "connections": options.connections, "batches": options.batches, "rounds": options.rounds}),
         rows: vec![
-            Row { what: "POST /jobs".into(), unit: "/s", ours, floor: Some(bare), bar: Some("≥ 0.5") },
-            Row { what, unit: "/s", ours: median(batched), floor: Some(ours), bar: Some("≥ 3") },
+            row("POST /jobs".into(), "/s", ours, bare, rig.flush.bar("≥ 1.5", None)),
+            row(of_batches, "/s", median(batched), ours, None),
+            row("the bench's own processor time for each submit".into(), "µs", median(our_work), median(bare_work), None),
         ],
     })
 }
 
-fn job(pool: &Pool) -> Value {
-    json!({"pool": pool.name, "type": "probe.ping", "labels": {"pad": "x".repeat(150)}})
-}
-
 async fn batches(rig: &Rig, pool: &Pool, count: usize) -> Result<f64> {
-    let body = json!({"jobs": vec![job(pool); BATCH_MAX]});
     let start = Instant::now();
     for _ in 0..count {
-        let answer = rig.call(Method::POST, "/jobs/batch", &body).await?;
-        let accepted = answer
-            .get("data")
-            .and_then(Value::as_array)
-            .map_or(0, |entries| entries.iter().filter(|entry| entry.get("job").is_some()).count());
-        ensure!(accepted == BATCH_MAX, "the gateway accepted {accepted} jobs of {BATCH_MAX}");
+        throughput::batch(rig, pool, BATCH_MAX).await?;
     }
     Ok((count * BATCH_MAX) as f64 / start.elapsed().as_secs_f64())
 }
 
 async fn round(rig: &Rig, pool: &Pool, options: &Options) -> Result<f64> {
-    let job = job(pool);
+    let job = throughput::body(pool);
+    let lines = try_join_all((0..options.connections).map(|_| rig.line("/jobs", &job))).await?;
     let each = options.jobs / options.connections.max(1);
     let start = Instant::now();
-    try_join_all((0..options.connections).map(async |_| {
+    try_join_all(lines.into_iter().map(async |mut line| {
         for _ in 0..each {
-            let status = rig.post("/jobs", &job).await?;
+            let status = line.post().await?;
             ensure!(status == 202, "the gateway answered {status}");
         }
         anyhow::Ok(())

@@ -2,26 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use muster_client::NewJob;
-use muster_schemas::subjects::About;
-use serde_json::json;
+use muster_schemas::{api::BATCH_MAX, subjects::About};
+use serde_json::{Value, json};
 
 use super::{
     floor::Floor,
-    report::{Report, Row, median},
-    rig::Rig,
+    report::{Report, Row, median, progress},
+    rig::{Pool, Rig},
 };
 
 /// Submits that wait for the broker's acknowledgement at once.
-const IN_FLIGHT: usize = 1000;
+pub(super) const IN_FLIGHT: usize = 1000;
+/// Batches that wait for the gateway's answer at once.
+const BATCHES: usize = 4;
 /// A round that takes longer than this has failed.
-const ROUND_MAX: Duration = Duration::from_secs(300);
+pub(super) const ROUND_MAX: Duration = Duration::from_secs(300);
+
+const HELP: &str =
+    "Two rows beside the same floor, in which a service publishes one by one and agents store each result and ack it by itself: jobs that a
+service publishes over NATS, up to 1 000 at once, and jobs that a caller puts in with POST /jobs/batch, 1 000 in each, four at a time. The
+clock runs from the first submit to the last stored result.";
 
 /// What to measure.
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Options {
     /// Jobs in each round
     #[arg(long, default_value_t = 10_000)]
@@ -42,45 +50,95 @@ pub(crate) struct Options {
 /// # Errors
 /// When a part cannot be started or a round does not end.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
-    let floor = Floor::start(options.agents, options.slots).await?;
+    let floor = Floor::start(rig.bare(), options.agents, options.slots).await?;
     let pool = rig.pool(options.agents, options.slots).await?;
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
+    let (mut ours, mut batched, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 1..=options.rounds {
+        progress(&format!("round {number} of {}: {} jobs on three ways", options.rounds, options.jobs));
         bare.push(floor.throughput(options.jobs, IN_FLIGHT, ROUND_MAX).await?);
         ours.push(round(&pool, options.jobs).await?);
+        batched.push(rate(&pool, options.jobs, batches(rig, &pool, options.jobs, |_| ())).await?);
     }
     floor.stop().await;
     pool.close().await?;
+    let (bar, bare) = (rig.flush.bar("≥ 2.0", Some("≥ 0.85")), Some(median(bare)));
     Ok(Report {
         name: "throughput",
         setting: json!({"jobs": options.jobs, "agents": options.agents, "slots": options.slots, "rounds": options.rounds, "type": "probe.ping"}),
-        rows: vec![Row { what: "jobs".into(), unit: "/s", ours: median(ours), floor: Some(median(bare)), bar: Some("≥ 0.80") }],
+        rows: vec![
+            Row { what: "jobs put in over NATS, one by one".into(), unit: "/s", ours: median(ours), floor: bare, bar },
+            Row { what: format!("jobs put in with POST /jobs/batch of {BATCH_MAX}"), unit: "/s", ours: median(batched), floor: bare, bar },
+        ],
     })
 }
 
-/// One round: the jobs' stored results are counted as the broker republishes them.
-async fn round(pool: &super::rig::Pool, jobs: usize) -> Result<f64> {
+/// One round with jobs that a service publishes.
+pub(super) async fn round(pool: &Pool, jobs: usize) -> Result<f64> {
+    rate(pool, jobs, publish(pool, jobs)).await
+}
+
+/// Jobs per second while `submits` puts them in: their stored results are counted as the broker republishes them.
+async fn rate(pool: &Pool, jobs: usize, submits: impl Future<Output = Result<()>>) -> Result<f64> {
     let mut stored = pool.client.nats().subscribe(About::Done.pool(&pool.name)).await?;
     pool.client.nats().flush().await?;
     let start = Instant::now();
-    let submits = async {
-        let mut submits = stream::iter(0..jobs).map(|_| pool.client.submit(&pool.name, ping())).buffer_unordered(IN_FLIGHT);
-        while let Some(submitted) = submits.next().await {
-            submitted?;
-        }
-        anyhow::Ok(())
-    };
     let results = async {
         for _ in 0..jobs {
             ensure!(stored.next().await.is_some(), "the connection ended");
         }
-        anyhow::Ok(())
+        Ok(())
     };
-    tokio::time::timeout(ROUND_MAX, async { tokio::try_join!(submits, results) }).await??;
+    tokio::time::timeout(ROUND_MAX, async { tokio::try_join!(submits, results) }).await.context("the round did not end")??;
     Ok(jobs as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Publishes jobs as a service does.
+///
+/// # Errors
+/// When one is not taken.
+pub(super) async fn publish(pool: &Pool, jobs: usize) -> Result<()> {
+    let mut submits = stream::iter(0..jobs).map(|_| pool.client.submit(&pool.name, ping())).buffer_unordered(IN_FLIGHT);
+    while let Some(submitted) = submits.next().await {
+        submitted?;
+    }
+    Ok(())
+}
+
+/// Puts jobs in by batches. `done` is told how many are in.
+///
+/// # Errors
+/// When one is not taken.
+pub(super) async fn batches(rig: &Rig, pool: &Pool, jobs: usize, mut done: impl FnMut(usize)) -> Result<()> {
+    let mut batches = stream::iter((0..jobs).step_by(BATCH_MAX))
+        .map(async |first| batch(rig, pool, BATCH_MAX.min(jobs - first)).await)
+        .buffer_unordered(BATCHES);
+    let mut taken = 0;
+    while let Some(more) = batches.try_next().await? {
+        taken += more;
+        done(taken);
+    }
+    Ok(())
+}
+
+/// Puts one batch in.
+///
+/// # Errors
+/// When one of its jobs is not taken.
+pub(super) async fn batch(rig: &Rig, pool: &Pool, jobs: usize) -> Result<usize> {
+    let body = json!({"jobs": vec![body(pool); jobs]});
+    let answer = rig.call(reqwest::Method::POST, "/jobs/batch", &body).await?;
+    let entries = answer.get("data").and_then(Value::as_array).context("no entries in the answer")?;
+    let taken = entries.iter().filter(|entry| entry.get("job").is_some()).count();
+    ensure!(taken == jobs, "the gateway took {taken} jobs of {jobs}");
+    Ok(taken)
 }
 
 /// A job whose body has about 200 bytes.
 pub(super) fn ping() -> NewJob {
     NewJob::new("probe.ping", json!({})).label("pad", "x".repeat(150))
+}
+
+/// The same over REST.
+pub(super) fn body(pool: &Pool) -> Value {
+    json!({"pool": pool.name, "type": "probe.ping", "labels": {"pad": "x".repeat(150)}})
 }

@@ -95,6 +95,16 @@ pub(super) fn status(status: AgentStatus) -> &'static str {
     }
 }
 
+/// The status, and what it stands by for: all that it has, or some of it.
+fn status_with_standby(agent: &AgentView) -> String {
+    let status = status(agent.status);
+    match agent.standing.as_ref().map(|standing| &standing.standby).filter(|standby| !standby.is_empty()) {
+        None => status.to_owned(),
+        Some(standby) if agent.capabilities.iter().all(|executor| standby.contains(executor)) => format!("{status}, standby"),
+        Some(standby) => format!("{status}, standby for {}", joined(standby)),
+    }
+}
+
 fn score(standing: Option<&Standing>) -> Option<String> {
     standing.map(|standing| format!("{:.1}", standing.score))
 }
@@ -108,7 +118,7 @@ fn table(agents: &[AgentView]) -> String {
         [
             agent.name.to_string(),
             agent.pool.to_string(),
-            status(agent.status).to_owned(),
+            status_with_standby(agent),
             score(agent.standing.as_ref()).unwrap_or_default(),
             joined(&agent.capabilities),
             agent.version.clone(),
@@ -152,6 +162,7 @@ fn show(agent: &AgentView, now: Timestamp) -> String {
         ("twin", standing.filter(|standing| standing.twin).map(|_| "two processes run with its identity".to_owned())),
         ("score", score(standing)),
         ("accepting", standing.map(|standing| if standing.accepting { "yes" } else { "no" }.to_owned())),
+        ("standby", standing.and_then(standby)),
         ("description", agent.description.clone()),
         ("tags", Some(joined(&agent.tags))),
         ("labels", Some(text::labels(&agent.labels))),
@@ -167,6 +178,12 @@ fn show(agent: &AgentView, now: Timestamp) -> String {
         ("registered", agent.registered_at.map(|at| format!("{at} ({})", text::ago(at, now)))),
         ("key replaced", agent.key_rotated_at.map(|at| format!("{at} ({})", text::ago(at, now)))),
     ])
+}
+
+/// What an agent does not pull although it could.
+fn standby(standing: &Standing) -> Option<String> {
+    let executors = joined(&standing.standby);
+    (!executors.is_empty()).then(|| format!("for {executors}: enough better agents pull; it is called up when they are full"))
 }
 
 fn revocation(revoked: &Revoked, now: Timestamp) -> String {
@@ -185,6 +202,7 @@ fn show_health(health: &AgentHealth, now: Timestamp) -> String {
         ("reason", standing.and_then(|standing| standing.reason.clone())),
         ("score", parts),
         ("rank", standing.map(|standing| standing.rank.to_string())),
+        ("standby", standing.and_then(standby)),
         ("heartbeat", health.heartbeat_at.map(|at| text::ago(at, now))),
         ("up", health.started_at.map(|at| text::duration(now.since(at)))),
         ("slots", Some(format!("{} of {} in use", slots.running, slots.total))),
@@ -225,6 +243,26 @@ mod tests {
         assert_eq!(text.lines().count(), 2);
         assert!(table(&[]).contains("join-token create"));
         assert!(show(&agent, at()).contains("h (linux x86_64)"));
+    }
+
+    #[test]
+    fn an_agent_that_stands_by_is_shown_as_such() {
+        let agent = |standby: serde_json::Value| -> AgentView {
+            let mut standing = serde_json::to_value(standing()).unwrap();
+            standing.as_object_mut().unwrap().insert("standby".into(), standby);
+            serde_json::from_value(serde_json::json!({
+                "id": AgentId::generate(), "name": "agent-1", "pool": "p", "status": "online", "capabilities": ["probe", "shell"], "version": "0.1.0",
+                "os": "linux", "arch": "x86_64", "hostname": "h", "created_at": at(), "standing": standing,
+            }))
+            .unwrap()
+        };
+        let (all, some, none) = (agent(["probe", "shell"].into()), agent(["shell"].into()), agent(serde_json::json!([])));
+        for (agent, shown) in [(&all, "online, standby "), (&some, "online, standby for shell ")] {
+            let text = table(std::slice::from_ref(agent));
+            assert!(text.contains(shown), "{text}");
+        }
+        assert!(show(&all, at()).contains("for probe shell: enough better agents pull"));
+        assert!(!table(std::slice::from_ref(&none)).contains("standby") && !show(&none, at()).contains("standby"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use muster_schemas::{
     topology::{EVENT_BYTES, LOG_BYTES},
 };
 
-use super::{folder::Folder, ports::Ports};
+use super::{Variant, folder::Folder, ports::Ports};
 use crate::{
     commands::{May, issue},
     failure::Failure,
@@ -30,10 +30,14 @@ pub(super) struct Made {
 }
 
 /// Makes everything, or finds it as it was made before.
-pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName, tls: bool) -> anyhow::Result<Made> {
-    let nats_server = find_binary(&Places::from_env()).await?;
+pub(super) async fn make(folder: &Folder, ports: Ports, pool: &PoolName, tls: bool, variant: Option<&Variant>) -> anyhow::Result<Made> {
+    let nats_server = match variant.and_then(|variant| variant.nats_server.clone()) {
+        Some(wrapped) => wrapped,
+        None => find_binary(&Places::from_env()).await?,
+    };
     let broker = Broker {
         max_file_store: max_file_store(&folder.store()),
+        durable: variant.is_none_or(|variant| variant.durable),
         tls: tls.then(Vec::new),
         ..Broker::local(Some(ports.nats), folder.store())
     };

@@ -16,6 +16,7 @@ use muster_schemas::{
 use reqwest::Method;
 
 use super::{
+    Variant,
     deployment::{self, Made},
     folder::Folder,
     ports::Ports,
@@ -49,10 +50,10 @@ pub(super) struct Stack {
     pub(super) agents: u16,
 }
 
-/// Starts everything, and returns when jobs run.
-pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Supervisor) -> anyhow::Result<Stack> {
+/// Starts everything, and returns when jobs run. A `variant` is no stack to be used: no profile leads to it.
+pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Supervisor, variant: Option<&Variant>) -> anyhow::Result<Stack> {
     let ports = Ports::choose(args.http_port, args.nats_port, &folder.ports())?;
-    let made = deployment::make(folder, ports, &args.pool, args.tls).await?;
+    let made = deployment::make(folder, ports, &args.pool, args.tls, variant).await?;
     let (url, nats_url) = ports.urls(made.deployment.tls);
     let ca = made.deployment.tls.then(|| made.deployment.layout.ca());
     let ready = Ready::new(folder.clone());
@@ -63,7 +64,7 @@ pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Super
     let api = Api::new(Target { url: url.clone(), api_key: Some(made.admin_key.clone()), ca: ca.clone() })?;
     ready.gateway(&api, supervisor).await?;
     // By now the gateway has made the streams, so the two do not make them side by side.
-    supervisor.start(dispatcher(folder, &made, &nats_url));
+    supervisor.start(dispatcher(folder, &made, &nats_url, variant));
     ensure_pool(&api, &args.pool).await.map_err(|error| key_refused(error, &made))?;
     // Each time: it costs nothing where it is known.
     register(&api, args.pool.as_str(), key_of(&made.service_creds)?, std::slice::from_ref(&args.pool)).await?;
@@ -76,7 +77,9 @@ pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Super
         ready.agents(&api, &args.pool, names, supervisor).await?;
         ready.job(&api, &args.pool, supervisor).await?;
     }
-    if let Err(error) = remember(&url, ca, &made.admin_key, folder) {
+    if variant.is_none()
+        && let Err(error) = remember(&url, ca, &made.admin_key, folder)
+    {
         output::warn(&format!("the command line will not find this stack by itself: {error:#}"));
     }
     Ok(Stack {
@@ -114,14 +117,15 @@ fn gateway(made: &Made, ports: Ports, nats_url: &str) -> Program {
     Program { name: "gateway".into(), place: 1, args: service("gateway", settings), secrets: Vec::new() }
 }
 
-fn dispatcher(folder: &Folder, made: &Made, nats_url: &str) -> Program {
-    let settings = [
+fn dispatcher(folder: &Folder, made: &Made, nats_url: &str, variant: Option<&Variant>) -> Program {
+    let mut settings = vec![
         ("nats_urls", nats_url.to_owned()),
         // All that it reads there is in a folder of its own.
         ("deployment", made.deployment.layout.root().display().to_string()),
         ("data_dir", folder.dispatcher().display().to_string()),
         ("listen", "127.0.0.1:0".to_owned()),
     ];
+    settings.extend(variant.and_then(|variant| variant.history_max_jobs).map(|most| ("history_max_jobs", most.to_string())));
     Program { name: "dispatcher".into(), place: 2, args: service("dispatcher", settings), secrets: Vec::new() }
 }
 

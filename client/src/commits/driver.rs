@@ -1,6 +1,6 @@
 //! What carries messages from the queue to the broker, and answers to who waits for them.
 
-use std::{collections::VecDeque, pin::pin};
+use std::{collections::VecDeque, pin::pin, sync::atomic::Ordering};
 
 use async_nats::{Client, connection::State};
 use futures_util::{
@@ -72,6 +72,7 @@ impl Driver {
     /// Sends what is to be sent now, and says when to look again should nothing happen before.
     fn send(&mut self) -> Option<Instant> {
         self.forget_overdue();
+        self.forget_stale();
         if self.waiting.is_empty() {
             return None;
         }
@@ -114,6 +115,17 @@ impl Driver {
             }
         };
         self.group = Some(stored.boxed());
+    }
+
+    /// Answers what was to go over another connection.
+    fn forget_stale(&mut self) {
+        let now = self.client.statistics().connects.load(Ordering::Relaxed);
+        let stale = |next: &mut Waiting| next.connection.is_some_and(|connection| connection != now);
+        while let Some(at) = self.waiting.iter_mut().position(stale) {
+            if let Some(next) = self.waiting.remove(at) {
+                let _ = next.answer.send(Err(Refusal::NotSent));
+            }
+        }
     }
 
     /// Answers what has waited too long. The oldest come first.

@@ -105,6 +105,26 @@ async fn what_is_stored_in_a_commit_is_told_no_later_than_it_was() {
 }
 
 #[tokio::test]
+async fn what_is_for_one_connection_is_not_sent_over_the_next_one() {
+    let stage = Stage::set(5_000).await;
+    let direct = stage.gateway().await;
+    let cut = Cut::before(&stage.broker).await;
+    let nats = stage.gateway_by(&cut.url).await;
+    let commits = begin(&nats, JOBS);
+    let connects = || nats.statistics().connects.load(Ordering::Relaxed);
+    let first = connects();
+    assert!(commits.store_over(first, fresh("j1")).await.is_ok());
+    cut.cut();
+    eventually("the connection is lost", async || nats.connection_state() != async_nats::connection::State::Connected).await;
+    let waiting = (commits.store_over(first, fresh("j2")), commits.store(fresh("j3")), async { cut.mend() });
+    let (over, any, ()) = tokio::join!(waiting.0, waiting.1, waiting.2);
+    assert_eq!((over, any.is_ok()), (Err(Refusal::NotSent), true));
+    assert_eq!(commits.store_over(first, fresh("j4")).await, Err(Refusal::NotSent));
+    assert!(connects() > first && commits.store_over(connects(), fresh("j5")).await.is_ok());
+    assert_eq!(messages(&direct, JOBS).await, 3);
+}
+
+#[tokio::test]
 async fn too_many_at_once_are_refused_at_once() {
     let stage = Stage::set(20_000).await;
     let nats = stage.gateway().await;

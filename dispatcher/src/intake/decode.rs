@@ -121,7 +121,7 @@ pub(crate) fn pools(mut pools: Pools, figures: Figures) -> impl Decode {
         });
         let defaults = match feed.as_ref()? {
             Feed::Begin => Feed::Begin,
-            Feed::Put(name, record, revision) => Feed::Put(name.clone(), record.defaults.clone(), *revision),
+            Feed::Put(name, record, revision) => Feed::Put(name.clone(), record.into(), *revision),
             Feed::Gone(name, revision) => Feed::Gone(name.clone(), *revision),
             Feed::End => Feed::End,
         };

@@ -90,6 +90,8 @@ pub(crate) struct Message {
 
 /// Where followed messages go.
 pub(crate) trait Listener: Send {
+    /// Is told on which connection to the broker, by its number, it will be told what is read from now on.
+    fn connected(&mut self, _connection: u64) {}
     /// Takes in what was heard. Waits while the receiver is busy.
     fn hear(&mut self, heard: Heard<'_>) -> impl Future<Output = ()> + Send;
     /// Is told what the broker's clock shows.
@@ -161,6 +163,7 @@ impl Follower {
     pub(crate) async fn run(mut self, mut listener: impl Listener) {
         loop {
             let connection = self.source.broker.wait_for(|status| status.connected).await.connects;
+            listener.connected(connection);
             let broker = self.source.broker.clone();
             let error = tokio::select! {
                 error = self.read(&mut listener) => error,

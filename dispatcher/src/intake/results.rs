@@ -2,7 +2,9 @@
 //! one that signed it.
 
 use muster_schemas::{
+    headers::QUEUE_PLACE,
     names::AgentId,
+    queue::Place,
     result::{self, AttemptRecord, Outcome},
     signature::Mark,
     subjects::About,
@@ -22,6 +24,7 @@ use crate::{
     keyring::{self, Keyring, forged::Forged},
     lease::keeper::Leadership,
     state::{Event, Source},
+    sweeper::{Broom, Finished},
 };
 
 /// What is needed of a result. The output, which is most of it, is skipped unread.
@@ -71,9 +74,26 @@ pub(crate) struct Results {
     pub(crate) forged: mpsc::Sender<Forged>,
     /// What was there before is counted for scores, not for metrics: a restart must not count it a second time.
     pub(crate) live: bool,
+    pub(crate) broom: Broom,
+    pub(crate) reading: Reading,
+}
+
+/// On which connection results are read, and whether they were stored while it was there.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    connection: u64,
+    /// What was there when reading began has been heard.
+    caught_up: bool,
 }
 
 impl Results {
+    /// Where the job of a result was in its queue, if that may be believed: an agent of its pool says so, and the result was stored on this
+    /// connection. The order in which the broker stored results tells that, and no clock.
+    fn place(&self, message: &Message, mark: Mark) -> Option<(Place, u64)> {
+        let place = message.headers.get(QUEUE_PLACE).filter(|_| self.reading.caught_up && mark == Mark::Valid)?;
+        Some((place.as_str().parse().ok()?, self.reading.connection))
+    }
+
     async fn event(&self, message: &Message) -> Option<Event> {
         let ignored = || self.figures.ignored(Ignored::Result);
         let Some((pool, job)) = About::Result.parse(&message.subject) else {
@@ -99,6 +119,9 @@ impl Results {
                 // One that finds no room is counted all the same.
                 let _ = self.forged.try_send(forged);
             }
+            if let Some((place, connection)) = self.place(message, mark) {
+                self.broom.finished(Finished { pool: pool.clone(), place, connection });
+            }
         }
         let outcome = ended.outcome;
         Some(Event::Finished(pool, ended.counts_for(mark), outcome, message.stored))
@@ -106,11 +129,18 @@ impl Results {
 }
 
 impl Listener for Results {
+    fn connected(&mut self, connection: u64) {
+        self.reading = Reading { connection, caught_up: false };
+    }
+
     async fn hear(&mut self, heard: Heard<'_>) {
         let event = match heard {
-            Heard::Begin(_) => None,
+            Heard::Begin(_) => {
+                self.reading.caught_up = false;
+                None
+            }
             Heard::CaughtUp => {
-                self.live = true;
+                (self.live, self.reading.caught_up) = (true, true);
                 Some(Event::CaughtUp(Source::Results))
             }
             Heard::Message(message) => self.event(message).await,

@@ -37,11 +37,14 @@ pub(crate) struct Leadership {
 impl Leadership {
     /// Whether it is now: the lease is young enough, and was written on the connection there is.
     pub(crate) fn is_mine(&self) -> bool {
-        let held = *self.held.borrow();
-        held.is_some_and(|(until, connection)| {
-            let status = self.broker.status();
-            Instant::now() < until && status.connected && status.connects == connection
-        })
+        self.connection().is_some()
+    }
+
+    /// The number of the connection on which it is.
+    pub(crate) fn connection(&self) -> Option<u64> {
+        let (until, connection) = (*self.held.borrow())?;
+        let status = self.broker.status();
+        (Instant::now() < until && status.connected && status.connects == connection).then_some(connection)
     }
 
     /// Waits until the lease was taken, renewed or lost. Safe to cancel.

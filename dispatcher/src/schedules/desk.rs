@@ -94,10 +94,10 @@ impl Desk {
 
     /// Whether a job is queued or running.
     async fn is_alive(&self, job: &FiredJob) -> Result<bool, BrokerError> {
-        Ok(!self.has_result(job).await? && {
-            let queued = subjects::job_in_any_lane(&job.pool, &job.id);
-            held::last_queued(self.broker.client(), &job.pool, &jobs_stream(&job.pool), &queued).await?.is_some()
-        })
+        let queued = subjects::job_in_any_lane(&job.pool, &job.id);
+        let queued = held::last_queued(self.broker.client(), &job.pool, &jobs_stream(&job.pool), &queued).await?;
+        // In this order: a job that has ended stays in its queue for a moment, so the result has the last word.
+        Ok(queued.is_some() && !self.has_result(job).await?)
     }
 
     async fn has_result(&self, job: &FiredJob) -> Result<bool, BrokerError> {

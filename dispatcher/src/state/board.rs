@@ -29,7 +29,8 @@ const LARGE_PER_SECOND: u8 = 5;
 /// What the bucket holds.
 #[derive(Debug, Default)]
 pub struct Board {
-    entries: BTreeMap<Key, Entry>,
+    /// By pool and agent, so that one is looked up by what is at hand: in a large fleet all of them are, each second.
+    entries: BTreeMap<PoolName, BTreeMap<AgentId, Entry>>,
     in_flight: usize,
     /// Whether a write had to wait for others.
     crowded: bool,
@@ -66,7 +67,7 @@ enum Difference {
 impl Board {
     /// The standing of an agent as written.
     pub fn standing(&self, pool: &PoolName, agent: &AgentId) -> Option<&Standing> {
-        self.entries.get(&Key { pool: pool.clone(), agent: agent.clone() })?.standing.as_ref()
+        self.entries.get(pool)?.get(agent)?.standing.as_ref()
     }
 
     /// Takes in what the bucket says.
@@ -77,7 +78,7 @@ impl Board {
             Feed::Gone(key, revision) => self.set(key, None, false, revision),
             Feed::End => {
                 let reading = self.reading;
-                for entry in self.entries.values_mut().filter(|entry| entry.reading != reading) {
+                for entry in self.entries.values_mut().flat_map(BTreeMap::values_mut).filter(|entry| entry.reading != reading) {
                     (entry.standing, entry.exists, entry.revision) = (None, false, 0);
                 }
                 self.forget();
@@ -92,7 +93,7 @@ impl Board {
             self.crowded = true;
             return None;
         }
-        let entry = self.entries.entry(key.clone()).or_default();
+        let entry = entry(&mut self.entries, key);
         let difference = entry.standing.as_ref().map_or(Difference::Large, |written| difference(written, standing));
         let last = entry.standing.as_ref().map(|written| written.at);
         let wanted = entry.flight.is_none()
@@ -110,10 +111,12 @@ impl Board {
 
     /// Standings that exist without their agent, with the revision that a deletion must name. The deletions count as under way from then
     /// on.
-    pub fn orphans(&mut self, is_member: impl Fn(&Key) -> bool) -> Vec<(Key, u64)> {
+    pub fn orphans(&mut self, is_member: impl Fn(&PoolName, &AgentId) -> bool) -> Vec<(Key, u64)> {
         let mut orphans = Vec::new();
-        for (key, entry) in &mut self.entries {
-            if !entry.exists || entry.flight.is_some() || is_member(key) {
+        for (pool, agent, entry) in
+            self.entries.iter_mut().flat_map(|(pool, entries)| entries.iter_mut().map(move |(agent, entry)| (pool, agent, entry)))
+        {
+            if !entry.exists || entry.flight.is_some() || is_member(pool, agent) {
                 continue;
             }
             if self.in_flight >= IN_FLIGHT_MAX {
@@ -122,14 +125,14 @@ impl Board {
             }
             entry.flight = Some(Flight(None));
             self.in_flight += 1;
-            orphans.push((key.clone(), entry.revision));
+            orphans.push((Key { pool: pool.clone(), agent: agent.clone() }, entry.revision));
         }
         orphans
     }
 
     /// Forgets deleted entries of which not even the marker is left. One that vanished before it is forgotten costs a refused write.
     pub fn sweep(&mut self, now: Timestamp) {
-        self.entries.retain(|_, entry| {
+        self.retain(|entry| {
             if entry.exists || entry.flight.is_some() {
                 entry.gone = None;
                 return true;
@@ -141,7 +144,7 @@ impl Board {
     /// A write ended, with its new revision; `None` when it was refused or lost. Then the bucket itself will tell, at the latest after the
     /// next reconnect.
     pub fn written(&mut self, key: &Key, revision: Option<u64>) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(entry) = self.entries.get_mut(&key.pool).and_then(|entries| entries.get_mut(&key.agent)) else { return };
         let Some(Flight(standing)) = entry.flight.take() else { return };
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(revision) = revision.filter(|revision| *revision > entry.revision) {
@@ -159,7 +162,7 @@ impl Board {
 
     fn set(&mut self, key: Key, standing: Option<Standing>, exists: bool, revision: u64) {
         let reading = self.reading;
-        let entry = self.entries.entry(key).or_default();
+        let entry = entry(&mut self.entries, &key);
         // Within one reading revisions only grow. A new reading may come from a bucket that was made anew.
         if revision > entry.revision || entry.reading != reading {
             (entry.standing, entry.exists, entry.revision) = (standing, exists, revision);
@@ -169,7 +172,14 @@ impl Board {
 
     /// Drops what is neither there nor being written. A deleted key with a revision is kept for now: a new standing must name it.
     fn forget(&mut self) {
-        self.entries.retain(|_, entry| entry.revision > 0 || entry.flight.is_some());
+        self.retain(|entry| entry.revision > 0 || entry.flight.is_some());
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
+        self.entries.retain(|_, entries| {
+            entries.retain(|_, entry| keep(entry));
+            !entries.is_empty()
+        });
     }
 }
 
@@ -182,17 +192,27 @@ impl Entry {
     }
 }
 
+fn entry<'a>(entries: &'a mut BTreeMap<PoolName, BTreeMap<AgentId, Entry>>, key: &Key) -> &'a mut Entry {
+    entries.entry(key.pool.clone()).or_default().entry(key.agent.clone()).or_default()
+}
+
 fn difference(written: &Standing, now: &Standing) -> Difference {
     let acts = |of: &Standing| (of.status, of.accepting, of.pull_priority);
-    if acts(written) != acts(now) || (&written.executors, written.twin) != (&now.executors, now.twin) || written.defaults != now.defaults {
+    let lanes = (&written.executors, &written.standby) != (&now.executors, &now.standby);
+    if acts(written) != acts(now)
+        || lanes
+        || written.twin != now.twin
+        || written.defaults != now.defaults
+        || written.ack_delay_ms != now.ack_delay_ms
+    {
         return Difference::Large;
     }
     let parts = |of: &Standing| [of.score, of.heartbeat_part, of.success_part];
     let moved = parts(written).into_iter().zip(parts(now)).any(|(a, b)| (a - b).abs() >= SCORE_STEP);
-    // The rank of an agent that may not pull only says how many others there are, and so does their number.
+    // The rank of an agent that may not pull, or stands by, only says how many others there are, and so does their number.
     let among = |of: &Standing| (of.rank, of.accepting_agents);
     let moved = moved
         || (&written.reason, &written.description, &written.vault) != (&now.reason, &now.description, &now.vault)
-        || (now.accepting && among(written) != among(now));
+        || (now.accepting && now.standby.is_empty() && among(written) != among(now));
     if moved { Difference::Small } else { Difference::None }
 }

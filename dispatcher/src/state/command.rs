@@ -20,6 +20,8 @@ pub enum Command {
     Remove(AgentId),
     /// Have an ephemeral agent removed that has been away for too long. Told at each tick as long as it holds.
     Expel(AgentId),
+    /// Have these agents pull the lanes of an executor for so many seconds, although they stand by.
+    CallUp(Vec<AgentId>, ExecutorName, u32),
     /// Make sure that a pool has the lanes of these executors.
     Lanes(PoolName, BTreeSet<ExecutorName>),
     /// Tell people.

@@ -61,6 +61,7 @@ struct Last {
     interval: Duration,
     fault: Option<String>,
     description: Option<String>,
+    slots: u32,
     draining: bool,
     goodbye: bool,
 }
@@ -106,6 +107,11 @@ impl Agent {
     /// Its executors.
     pub fn capabilities(&self) -> &BTreeSet<ExecutorName> {
         &self.record.capabilities
+    }
+
+    /// How many jobs it runs at once, as it says; at least one.
+    pub fn slots(&self) -> u32 {
+        self.last.as_ref().map_or(1, |last| last.slots.max(1))
     }
 
     /// How it was last judged.
@@ -210,6 +216,7 @@ impl Roster {
             interval,
             fault: beat.fault.map(|fault| fault.chars().filter(|c| !c.is_control()).take(FAULT_CHARS).collect()),
             description: beat.description,
+            slots: beat.slots,
             draining: beat.draining,
             goodbye: beat.goodbye,
         };

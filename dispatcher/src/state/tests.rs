@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use muster_schemas::standing::Status;
+use muster_schemas::{records::PoolDefaults, standing::Status};
 
 use super::*;
 use board::IN_FLIGHT_MAX;
+
+mod standby;
 
 fn noon() -> Timestamp {
     Timestamp::from_secs(1_800_000_000)
@@ -34,7 +36,17 @@ fn ids() -> &'static [AgentId] {
 }
 
 fn beat(seq: u64) -> Beat {
-    Beat { instance: "one".into(), seq, interval_s: 30, fault: None, description: None, vault: None, draining: false, goodbye: false }
+    Beat {
+        instance: "one".into(),
+        seq,
+        interval_s: 30,
+        fault: None,
+        description: None,
+        vault: None,
+        slots: 1,
+        draining: false,
+        goodbye: false,
+    }
 }
 
 fn enlisted(pool: &str) -> Enlisted {
@@ -54,6 +66,8 @@ struct Desk {
     lanes: Vec<(PoolName, BTreeSet<ExecutorName>)>,
     /// What has to be done about agents.
     leaving: Vec<Command>,
+    /// Agents that were called up, for which executor and how many seconds.
+    called: Vec<(Vec<AgentId>, ExecutorName, u32)>,
 }
 
 impl Desk {
@@ -73,6 +87,7 @@ impl Desk {
             notes: vec![],
             lanes: vec![],
             leaving: vec![],
+            called: vec![],
         }
     }
 
@@ -114,6 +129,7 @@ impl Desk {
                         done.push(Event::Written(key, Some(self.revision)));
                     }
                     Command::Lanes(pool, executors) => self.lanes.push((pool, executors)),
+                    Command::CallUp(agents, executor, for_s) => self.called.push((agents, executor, for_s)),
                     leaving @ (Command::Remove(_) | Command::Expel(_)) => self.leaving.push(leaving),
                     Command::Note(note) => self.notes.push(note),
                 }
@@ -446,10 +462,21 @@ fn an_agent_that_flaps_costs_a_bounded_number_of_writes() {
     assert!(desk.writes.len() <= 7, "{} writes in a second", desk.writes.len());
 }
 
+fn terms(timeout_s: Option<i64>) -> Terms {
+    Terms { defaults: PoolDefaults { timeout_s, retry: None }, prompt: false }
+}
+
+#[test]
+fn how_long_acks_may_wait_is_in_the_standings_of_a_pools_agents() {
+    let mut desk = Desk::new().ready(&[(0, enlisted("p")), (1, enlisted("q"))], &[], noon());
+    desk.send([Event::Pools(Feed::Put("p".parse().unwrap(), Terms { prompt: true, ..Terms::default() }, 1))], noon());
+    assert_eq!((desk.standing("p", 0).ack_delay_ms, desk.standing("q", 1).ack_delay_ms), (0, 400));
+}
+
 #[test]
 fn what_a_pool_gives_its_jobs_is_in_the_standings_of_its_agents_at_once() {
     let mut desk = Desk::new().ready(&[(0, enlisted("p")), (1, enlisted("q"))], &[], noon());
-    let put = |timeout_s| Event::Pools(Feed::Put("p".parse().unwrap(), PoolDefaults { timeout_s, retry: None }, 1));
+    let put = |timeout_s| Event::Pools(Feed::Put("p".parse().unwrap(), terms(timeout_s), 1));
     desk.writes.clear();
     desk.send([put(Some(7))], noon());
     let written: Vec<_> = desk.writes.iter().map(|(key, standing)| (key.pool.as_str(), standing.defaults.clone())).collect();
@@ -465,7 +492,7 @@ fn nothing_is_written_before_the_pools_are_known() {
     let sources = [Source::Standings, Source::Heartbeats, Source::Results].map(Event::CaughtUp);
     desk.send(agents.into_iter().chain(sources).chain([Event::Lead(true)]), noon());
     assert_eq!(desk.writes, []);
-    let put = Event::Pools(Feed::Put("p".parse().unwrap(), PoolDefaults { timeout_s: Some(7), retry: None }, 1));
+    let put = Event::Pools(Feed::Put("p".parse().unwrap(), terms(Some(7)), 1));
     desk.send([Event::Pools(Feed::Begin), put, Event::Pools(Feed::End)], noon());
     assert_eq!(desk.standing("p", 0).defaults.as_ref().and_then(|defaults| defaults.timeout_s), Some(7));
 }

@@ -18,6 +18,10 @@ enum Op {
     Pass(u64),
     Standing(bool, u8),
     Block(bool),
+    Gates(Vec<Gate>),
+    /// Being called up for some lanes, for so many milliseconds.
+    CallUp(Vec<bool>, u64),
+    Unled(bool),
     StepBack,
     Reconnect,
     Disconnect,
@@ -34,11 +38,18 @@ fn op() -> impl Strategy<Value = Op> {
         6 => prop_oneof![Just(1u64), Just(10), Just(200), 0..100_000u64].prop_map(Op::Pass),
         1 => (any::<bool>(), 0..10u8).prop_map(|(accepting, priority)| Op::Standing(accepting, priority)),
         1 => any::<bool>().prop_map(Op::Block),
+        1 => prop::collection::vec(gate(), LANES).prop_map(Op::Gates),
+        2 => (prop::collection::vec(any::<bool>(), LANES), 0..20_000u64).prop_map(|(lanes, ms)| Op::CallUp(lanes, ms)),
+        1 => any::<bool>().prop_map(Op::Unled),
         1 => Just(Op::StepBack),
         1 => Just(Op::Reconnect),
         1 => Just(Op::Disconnect),
         1 => prop::bool::weighted(0.1).prop_map(|shutdown| if shutdown { Op::Shutdown } else { Op::Free }),
     ]
+}
+
+fn gate() -> impl Strategy<Value = Gate> {
+    prop_oneof![Just(Gate::Open), Just(Gate::Standby), Just(Gate::Closed)]
 }
 
 /// The own queue, and two lanes of each priority.
@@ -61,6 +72,9 @@ struct World {
     connected: bool,
     stopping: bool,
     refused_until: BTreeMap<LaneIndex, Instant>,
+    gates: Vec<Gate>,
+    called_until: BTreeMap<LaneIndex, Instant>,
+    unled: bool,
 }
 
 impl World {
@@ -70,6 +84,9 @@ impl World {
             match command {
                 Command::Pull { lane, epoch, batch, expires, .. } => {
                     assert!(may_pull(self), "pulled although it may not");
+                    assert!(self.is_wanted(lane), "pulled lane {lane}, which is {:?}", self.gates[lane]);
+                    let call_ends = self.called_until.get(&lane).filter(|_| self.gates[lane] == Gate::Standby && !self.unled);
+                    assert!(call_ends.is_none_or(|until| self.now + expires <= *until), "a pull outlives the call");
                     assert!(!self.draining.contains(&(lane, epoch)), "pulled an inbox that is being drained");
                     self.owed.entry((lane, epoch)).or_default().push((self.now + expires, batch));
                     let owed: u32 = self.owed[&(lane, epoch)].iter().map(|(_, n)| n).sum();
@@ -82,14 +99,19 @@ impl World {
                 }
                 Command::Start(handle) => {
                     let (lane, _) = self.held.remove(&handle).expect("started what was not held");
-                    assert!(self.held.values().all(|(other, _)| TIERS[lane] <= TIERS[*other]), "a less urgent job was started first");
+                    assert_ne!(self.gates[lane], Gate::Closed, "started a job that may not run here");
+                    let first = |other: LaneIndex| TIERS[lane] <= TIERS[other] || self.gates[other] == Gate::Closed;
+                    assert!(self.held.values().all(|(other, _)| first(*other)), "a less urgent job was started first");
                     self.running.push(handle);
                 }
                 Command::Release(handle, why) => {
-                    let (_, since) = self.held.remove(&handle).expect("released what was not held");
+                    let (lane, since) = self.held.remove(&handle).expect("released what was not held");
                     match why {
                         Why::Full => assert!(self.now - since >= Duration::from_millis(200), "released too early"),
-                        Why::Closed => assert!(!self.accepting || self.blocked || self.stopping, "released for no reason"),
+                        Why::Closed => {
+                            let closed = self.gates[lane] == Gate::Closed;
+                            assert!(closed || !self.accepting || self.blocked || self.stopping, "released for no reason");
+                        }
                     }
                 }
             }
@@ -106,17 +128,27 @@ impl World {
         assert!(self.intake.wake_at().is_none_or(|at| at > self.now), "wants to be woken at once, for ever");
     }
 
+    /// On standby with a call that is worth a pull, or with nobody who could call.
+    fn is_wanted(&self, lane: LaneIndex) -> bool {
+        let called = || self.called_until.get(&lane).is_some_and(|until| *until >= self.now + Duration::from_millis(200));
+        match self.gates[lane] {
+            Gate::Open => true,
+            Gate::Standby => self.unled || called(),
+            Gate::Closed => false,
+        }
+    }
+
     fn owes(&self, lane: LaneIndex) -> bool {
         self.owed.keys().any(|(l, _)| *l == lane)
     }
 
-    /// A free slot: every lane has a pull, unless it was refused or one of a higher or the same priority is hot.
+    /// A free slot: every lane that is wanted has a pull, unless it was refused or one of a higher or the same priority is hot.
     fn check_pulls(&self) {
         let asked = |lane| self.owes(lane);
         for (lane, tier) in TIERS.iter().enumerate() {
             let refused = self.refused_until.get(&lane).is_some_and(|until| *until > self.now);
             let behind = (0..LANES).any(|other| other != lane && TIERS[other] <= *tier && self.intake.lanes[other].hot && asked(other));
-            assert!(asked(lane) || refused || behind, "a free slot, and lane {lane} is not pulled");
+            assert!(asked(lane) || refused || behind || !self.is_wanted(lane), "a free slot, and lane {lane} is not pulled");
         }
     }
 
@@ -188,6 +220,23 @@ impl World {
                 self.blocked = blocked;
                 self.apply(vec![Event::Blocked(blocked)]);
             }
+            Op::Gates(mut gates) => {
+                gates[0] = Gate::Open;
+                self.gates.clone_from(&gates);
+                self.apply(vec![Event::Gates(gates)]);
+            }
+            Op::CallUp(lanes, ms) => {
+                let until = self.now + Duration::from_millis(ms);
+                for lane in (0..LANES).filter(|lane| lanes[*lane]) {
+                    let ends = self.called_until.entry(lane).or_insert(until);
+                    *ends = until.max(*ends);
+                }
+                self.apply(vec![Event::CallUp { lanes, until }]);
+            }
+            Op::Unled(unled) => {
+                self.unled = unled;
+                self.apply(vec![Event::Unled(unled)]);
+            }
             Op::StepBack => self.apply(vec![Event::StepBack]),
             Op::Shutdown => {
                 self.stopping = true;
@@ -227,6 +276,9 @@ proptest! {
             connected: true,
             stopping: false,
             refused_until: BTreeMap::new(),
+            gates: vec![Gate::Open; LANES],
+            called_until: BTreeMap::new(),
+            unled: false,
         };
         world.apply(vec![Event::Connected]);
         for op in ops {
