@@ -21,8 +21,7 @@ pub(crate) use mirror::Mirror;
 
 use crate::{
     auth::Auth, certificates::Certificates, config::Config, door::Door, identity::Minter, jobs::Desk, problem::ApiError, stored::Commits,
-    types::Types,
-    waiters::Waiters,
+    types::Types, waiters::Waiters,
 };
 
 /// The state behind every handler; clones share it.

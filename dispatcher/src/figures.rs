@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use muster_runtime::metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, JOB_BUCKETS, LATENCY_BUCKETS, Metrics, MetricsError};
+use muster_runtime::metrics::{
+    Counter, Counters, Gauge, Gauges, Histogram, Histograms, JOB_BUCKETS, LATENCY_BUCKETS, Metrics, MetricsError,
+};
 use muster_schemas::{
     names::{AgentId, PoolName},
     signature::Mark,
@@ -162,7 +164,11 @@ impl Figures {
             expired: metrics.counter("muster_jobs_expired_total", "Jobs that expired and that no agent had taken.")?,
             called: metrics.counter("muster_agents_called_total", "Calls to agents on standby to pull.")?,
             swept: metrics.counter("muster_jobs_swept_total", "Finished jobs that were removed from their queues together.")?,
-            sweeps: metrics.histogram("muster_sweep_seconds", "How long the broker took to remove finished jobs together.", LATENCY_BUCKETS)?,
+            sweeps: metrics.histogram(
+                "muster_sweep_seconds",
+                "How long the broker took to remove finished jobs together.",
+                LATENCY_BUCKETS,
+            )?,
             firings: metrics.counters("muster_schedule_firings_total", "Firings of schedules by what became of them.", ["became"])?,
             told: Arc::default(),
         })

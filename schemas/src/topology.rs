@@ -218,6 +218,11 @@ pub fn jobs_stream(pool: &PoolName) -> String {
     format!("JOBS_{pool}")
 }
 
+/// Whether a stream holds the jobs of some pool.
+pub fn is_jobs_stream(name: &str) -> bool {
+    name.starts_with("JOBS_")
+}
+
 fn stream(name: &str, subjects: Vec<String>) -> Stream {
     Stream {
         name: name.into(),

@@ -150,11 +150,12 @@ fn two_do_not_have_it_open_at_the_same_time() {
     let vault = open(&path).unwrap();
     assert!(matches!(open(&path), Err(VaultError::InUse { .. })));
     assert!(matches!(set_aside(&path), Err(VaultError::InUse { .. })));
+    // Who lets go soon is waited for.
     let closing = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(100)); // stuck on purpose
         drop(vault);
     });
-    open(&path).expect("who lets go soon is waited for");
+    open(&path).unwrap();
     closing.join().unwrap();
 }
 

@@ -80,7 +80,10 @@ pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
     }
     let told = &crowd.told;
     let (astray, lost) = (told.served.load(Ordering::Relaxed), told.lost.load(Ordering::Relaxed));
-    crowd.stop().await?;
+    // What was measured counts all the same.
+    if let Err(error) = crowd.stop().await {
+        progress(&format!("a part of the fleet is left behind: {error:#}"));
+    }
     pool.close().await?;
     let mut all = Row::latencies("beside the fleet, against two agents alone:", &beside, Some(&alone), [Some("≤ 2"), Some("≤ 20 ms")]);
     if !called.is_empty() {

@@ -116,7 +116,6 @@ async fn of_more_agents_than_pull_the_others_stand_by_and_a_backlog_calls_them_u
     submit(&stack, 1).await;
     let first = next_called(&mut orders).await;
     let took = submitted.elapsed();
-    eprintln!("called up after {took:?}");
     assert!(took < IN_TIME, "{took:?}");
     let place = fleet.iter().position(|agent| agent.id == first).unwrap();
     assert!(standings[place].standby.contains(&shell()), "it stood by");

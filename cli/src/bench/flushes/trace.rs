@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use muster_schemas::topology;
 
 use crate::failure::Failure;
 
@@ -118,7 +119,7 @@ fn label(path: &str) -> String {
     let Some((_, within)) = path.split_once("/streams/") else { return "other files".into() };
     let mut parts = within.split('/');
     let stream = parts.next().unwrap_or_default();
-    let stream = if stream.starts_with("JOBS_") { "the queue" } else { stream };
+    let stream = if topology::is_jobs_stream(stream) { "the queue" } else { stream };
     match parts.next() {
         Some("msgs") => stream.to_owned(),
         Some("obs") => format!("{stream}: consumers"),

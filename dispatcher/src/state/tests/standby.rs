@@ -154,7 +154,6 @@ fn twenty_thousand_agents_of_which_most_stand_by_cost_a_tick_of_milliseconds() {
     state.apply(Event::Tick, at(1));
     let took = started.elapsed();
     assert_eq!(state.standby().get(&pool).map(BTreeSet::len), Some(3));
-    eprintln!("{took:?}");
     // The bound is that it is not quadratic.
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
