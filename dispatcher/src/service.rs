@@ -200,7 +200,7 @@ async fn work(
     tasks.essential("lanes", reconciler.run(shutdown.clone()));
     let shares = Shares { broker: broker.clone(), leadership: leadership.clone(), pools: pools.clone() };
     tasks.essential("shares", shares.run(shutdown.clone()));
-    let (lookout, caller) = Lookout::new(broker.clone(), leadership.clone(), sender);
+    let (lookout, caller) = Lookout::new(broker.clone(), leadership.clone(), sender.clone());
     tasks.essential("lookout", lookout.run(shutdown.clone()));
     let sampler = Sampler { broker: broker.clone(), leadership: leadership.clone(), pools, figures: figures.clone() };
     tasks.essential("sampler", sampler.run(shutdown.clone()));
@@ -224,6 +224,8 @@ async fn work(
     };
     let worked = core.run(shutdown.clone()).await;
     shutdown.trigger("the dispatcher has ended");
+    // Kept until here: an end of all that comes in would be a failure.
+    drop(sender);
     wardens.join(WARDEN_GRACE).await;
     trail.end(TRAIL_GRACE).await;
     keep.trigger("nothing is written any more");

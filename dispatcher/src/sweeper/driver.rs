@@ -43,6 +43,8 @@ impl Driver {
             let wake = self.sweeper.next();
             let mut event = None;
             tokio::select! {
+                // First: with the shutdown those end too who tell of results.
+                biased;
                 () = shutdown.requested() => return Ok(()),
                 () = self.leadership.changed() => {}
                 Some(answered) = self.asked.next() => event = Some(answered),
