@@ -34,7 +34,10 @@ use crate::{
     config::{self, Config},
     executors::{self, Registry},
     figures::Figures,
-    identity::{self, Identity, Stored, certificate::Certificates, end::End, enrol::Gateway, registration::Registration, renew},
+    identity::{
+        self, Identity, Stored, certificate::Certificates, credentials::Credentials, end::End, enrol::Gateway, registration::Registration,
+        renew,
+    },
     start::{Start, StartError},
     trust::{Trust, follow},
     turn::{self, Agent, Over},
@@ -209,9 +212,10 @@ impl Agent {
         let mut wait = COME_BACK.0;
         let mut last = String::new();
         if !end.may_come_back_at_once() {
-            self.start().wait(wait).await;
+            self.start().wait(wait, &Credentials::readable(&self.config)).await;
         }
         loop {
+            let tried = Credentials::readable(&self.config);
             match self.start().identity(true).await {
                 Ok(stored) => {
                     tracing::info!("this agent has an identity again");
@@ -227,7 +231,7 @@ impl Agent {
                     }
                 }
             }
-            self.start().wait(wait).await;
+            self.start().wait(wait, &tried).await;
             wait = (wait * 2).min(COME_BACK.1);
         }
     }

@@ -107,7 +107,7 @@ impl Start<'_> {
             match self.each(gateway, &mut ways, stored.as_ref()).await {
                 Err(StartError::Enrol(EnrolError::Later { url, problem })) => {
                     tracing::warn!(url, problem, retry_in = ?wait, "can't register now; trying again");
-                    self.wait(wait).await;
+                    self.wait(wait, &given).await;
                     wait = (wait * 2).min(RETRY.1);
                     let now = Credentials::readable(self.config);
                     // Only then, since a way that was tried keeps its private key: its answer may have been lost.
@@ -122,14 +122,14 @@ impl Start<'_> {
         }
     }
 
-    /// Waits so long, or until a file holds another key or token.
-    pub(crate) async fn wait(&self, time: Duration) {
-        let before = Credentials::readable(self.config);
+    /// Waits so long, or until a file holds another key or token than those that were tried.
+    pub(crate) async fn wait(&self, time: Duration, tried: &Credentials) {
         let mut look = tokio::time::interval(LOOK);
         let changed = async {
             loop {
                 look.tick().await;
-                if Credentials::readable(self.config) != before {
+                let now = Credentials::readable(self.config);
+                if now != *tried && now != Credentials::default() {
                     return;
                 }
             }

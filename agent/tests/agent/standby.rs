@@ -99,7 +99,7 @@ async fn an_agent_on_standby_pulls_nothing_but_its_own_queue_until_it_is_called_
     let first = bench.submit(json!({"type": "probe.ping"})).await;
     call_up(&bench, &agent.id, 8).await;
     assert_eq!(bench.result(&first).await.agent_id.as_ref(), Some(&agent.id));
-    eventually("it asks for more", async || waiting(&bench).await == 1).await;
+    eventually("it asks for more", async || waiting(&bench).await > 0).await;
     eventually("the call ends", async || waiting(&bench).await == 0).await;
     let asked = agent.figure("muster_agent_pulls_total").await;
 
