@@ -348,7 +348,13 @@ impl Agent {
     /// Waits until it can take jobs.
     pub(crate) async fn ready(&self) {
         eventually("the agent is ready", async || self.get("/readyz").await.starts_with("HTTP/1.1 200")).await;
-        eventually("the agent pulls", async || self.figure("muster_agent_pulls_total").await > 0.0).await;
+        // It asks one lane after the other: settled once two looks see the same.
+        let mut before = 0.0;
+        let pulls = async || {
+            let now = self.figure("muster_agent_pulls_total").await;
+            now > 0.0 && std::mem::replace(&mut before, now) == now
+        };
+        eventually("the agent pulls", pulls).await;
     }
 
     /// One of its figures.

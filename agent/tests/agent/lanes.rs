@@ -16,6 +16,8 @@ use crate::bench::{Agent, Bench, eventually, next_message};
 async fn a_job_that_finds_no_slot_is_released_and_runs_elsewhere_as_its_first_attempt() {
     let bench = Bench::start().await;
     let first = bench.agent(1).await;
+    // Its own queue, and three priorities of three executors.
+    eventually("it pulls every lane", async || first.figure("muster_agent_pulls_total").await >= 10.0).await;
     let long = bench.submit(json!({"type": "probe.sleep", "params": {"seconds": 600}})).await;
     // At once, before the agent has withdrawn the pulls of its other lanes.
     let short = bench.id();
