@@ -4,6 +4,8 @@
 //! byte. Nobody ever encodes a body anew to check a signature. Keys are nkeys of users (`U…`, Ed25519). Pure: who may sign what is
 //! decided by whoever holds the [`Signers`].
 
+mod keys;
+
 use std::collections::BTreeSet;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -103,7 +105,7 @@ impl Signature {
     /// # Errors
     /// [`SignatureError::Wrong`].
     pub fn verify(&self, signed: Signed, subject: &str, body: &[u8]) -> Result<(), SignatureError> {
-        let key = KeyPair::from_public_key(&self.key).map_err(|_| SignatureError::Malformed)?;
+        let key = keys::read(&self.key).ok_or(SignatureError::Malformed)?;
         key.verify(&signed.text(subject, self.at, body), &self.bytes).map_err(|_| SignatureError::Wrong)
     }
 }
