@@ -11,17 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
+use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use muster_client::{
     atomic::{Outgoing, Refusal},
     commits::{Commits, Driver},
+    last,
 };
 use muster_runtime::nats::Broker;
-use muster_schemas::{subjects::js, topology::RESULTS};
+use muster_schemas::topology::RESULTS;
 use serde::Deserialize;
 
-/// How long the broker may take to store or look up a message. It stores in milliseconds; a disk that stalls is worth waiting for.
+/// How long the broker may take to store a message. It stores in milliseconds; a disk that stalls is worth waiting for.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `JSStreamStoreFailed`: also what a second message on a subject is refused with.
@@ -57,7 +58,7 @@ impl StoreError {
 
 /// A look-up without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the broker did not answer a look-up: {0}")]
+#[error("a look-up failed: {0}")]
 pub(crate) struct LookupError(String);
 
 /// The agent's side of JetStream; cheap to clone.
@@ -160,14 +161,7 @@ impl Js {
         if !self.is_connected() {
             return Err(LookupError("no connection".to_owned()));
         }
-        let request = Request::new().timeout(Some(TIMEOUT));
-        let answer = self.client().send_request(js::direct_get(stream, subject), request).await;
-        let message = answer.map_err(|error| LookupError(error.to_string()))?;
-        match message.status {
-            None => Ok(Some(message)),
-            Some(StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(LookupError(format!("status {status} {}", message.description.unwrap_or_default()))),
-        }
+        last::on(self.client(), stream, subject).await.map_err(|error| LookupError(error.to_string()))
     }
 
     /// Sends something that nobody waits for. Lost when there is no connection.

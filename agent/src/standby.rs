@@ -6,9 +6,11 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use async_nats::{Request, RequestErrorKind, StatusCode};
+use async_nats::RequestErrorKind;
+use muster_client::last::{self, Unread};
 use muster_runtime::shutdown::Shutdown;
 use muster_schemas::{
+    headers::KV_OPERATION,
     names::ExecutorName,
     subjects::js,
     topology::{DISPATCHER_LEASE, LEASES, bucket_stream},
@@ -18,10 +20,8 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{control::OPERATION, core::Core, intake::Event, js::Js};
+use crate::{core::Core, intake::Event, js::Js};
 
-/// How long the broker may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// A lease that is not there must be missing for so long: another dispatcher takes over within a second, and after a restart of the broker the first
 /// one may take a little longer to come back.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -113,15 +113,13 @@ async fn look(js: &Js) -> Lease {
     if !js.is_connected() {
         return Lease::Unknown;
     }
-    let subject = js::direct_get(&bucket_stream(LEASES), &js::key(LEASES, DISPATCHER_LEASE));
-    match js.client().send_request(subject, Request::new().timeout(Some(PATIENCE))).await {
-        Ok(message) if message.status == Some(StatusCode::NOT_FOUND) => Lease::Vacant,
-        Ok(message) if message.status.is_some() => Lease::Unknown,
+    match last::on(js.client(), &bucket_stream(LEASES), &js::key(LEASES, DISPATCHER_LEASE)).await {
+        Ok(None) => Lease::Vacant,
         // One that was given back.
-        Ok(message) if message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some()) => Lease::Vacant,
-        Ok(_) => Lease::Held,
+        Ok(Some(message)) if message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some()) => Lease::Vacant,
+        Ok(Some(_)) => Lease::Held,
         // A broker that was restarted has forgotten the bucket, and no dispatcher has made it anew.
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => Lease::Vacant,
+        Err(Unread::Unanswered(error)) if error.kind() == RequestErrorKind::NoResponders => Lease::Vacant,
         Err(_) => Lease::Unknown,
     }
 }

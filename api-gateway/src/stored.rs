@@ -12,7 +12,10 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use muster_client::atomic::{self, Outgoing, Refusal};
+use muster_client::{
+    atomic::{self, Outgoing, Refusal},
+    last::{self, Unread},
+};
 use muster_runtime::nats::Broker;
 use muster_schemas::{headers, subjects::js, time::Timestamp};
 use serde::Serialize;
@@ -93,11 +96,9 @@ pub(crate) async fn reachable(broker: &Broker) -> Result<(), StoreError> {
     tokio::time::timeout(PATIENCE, broker.connected()).await.map_err(|_| StoreError::Disconnected)
 }
 
-/// What a direct get asks for. The fields are the broker's.
+/// What a direct get of several messages asks for. The fields are the broker's.
 #[derive(Serialize, Default)]
 struct Get<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_by_subj: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     multi_last: Option<[&'a str; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,17 +120,15 @@ impl Get<'_> {
 /// The newest message of `stream` on `subject`, which may hold wildcards: with 200 000 subjects a look-up by the last token alone took the
 /// broker 0.3 ms, as long as one by the exact subject.
 pub(crate) async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<Stored>, StoreError> {
-    let get = Get { last_by_subj: Some(subject), ..Get::default() };
-    let message = request(client, js::direct_get_by_request(stream), None, get.body()).await.map_err(|error| match error {
-        RequestErrorKind::NoResponders => StoreError::NoStream(stream.into()),
-        RequestErrorKind::TimedOut => StoreError::Timeout,
-        other => StoreError::Send(other.to_string()),
+    let found = last::matching(client, stream, subject).await.map_err(|error| match error {
+        Unread::Refused(why) => StoreError::Answer(why),
+        Unread::Unanswered(error) => match error.kind() {
+            RequestErrorKind::NoResponders => StoreError::NoStream(stream.into()),
+            RequestErrorKind::TimedOut => StoreError::Timeout,
+            other => StoreError::Send(other.to_string()),
+        },
     })?;
-    match message.status {
-        None => Ok(Stored::read(message)),
-        Some(StatusCode::NOT_FOUND) => Ok(None),
-        Some(status) => Err(StoreError::Answer(describe(status, &message))),
-    }
+    Ok(found.and_then(Stored::read))
 }
 
 /// The newest message of each subject of `stream` that matches `filter`, in the order in which they were stored.
@@ -202,7 +201,8 @@ pub(crate) fn kept(answer: atomic::Answer) -> Result<Kept, StoreError> {
 /// A request of the broker's own interface. `None` when what it is about does not exist.
 pub(crate) async fn call(client: &Client, subject: String, body: &impl Serialize) -> Result<Option<Value>, StoreError> {
     let body = serde_json::to_vec(body).map_err(|error| StoreError::Send(error.to_string()))?;
-    let message = request(client, subject, None, body.into()).await.map_err(|error| match error {
+    let request = Request::new().payload(body.into()).timeout(Some(TIMEOUT));
+    let message = client.send_request(subject, request).await.map_err(|error| match error.kind() {
         RequestErrorKind::TimedOut => StoreError::Timeout,
         other => StoreError::Send(other.to_string()),
     })?;
@@ -212,12 +212,4 @@ pub(crate) async fn call(client: &Client, subject: String, body: &impl Serialize
         Some(error) if error.get("code") == Some(&json!(404)) => Ok(None),
         Some(error) => Err(StoreError::Answer(error.to_string())),
     }
-}
-
-async fn request(client: &Client, subject: String, headers: Option<HeaderMap>, body: Bytes) -> Result<Message, RequestErrorKind> {
-    let mut request = Request::new().payload(body).timeout(Some(TIMEOUT));
-    if let Some(headers) = headers {
-        request = request.headers(headers);
-    }
-    client.send_request(subject, request).await.map_err(|error| error.kind())
 }

@@ -1,29 +1,30 @@
 //! Many messages stored in one commit: an atomic batch costs the broker one flush to disk, where a message on its own costs one each.
 //!
-//! For processes with the control plane's permissions, not for services: it asks for the stream's settings. Each message gets an
+//! For the control plane and for agents, not for services, which may not look at streams. Each message gets an
 //! answer of its own, as if it had been published alone. A batch is stored as a whole or refused as a whole, so one that is refused is
 //! halved until what spoils it stands alone, and after too many refusals the rest goes one by one. What must never happen is that a
 //! message is stored twice: nothing is sent again unless the broker has said that it was not stored. Without an answer the broker is asked what
 //! became of a message; only while it does not answer that either is a message's fate unknown ([`Refusal::Unknown`]), and what comes behind it is not
 //! sent.
 //!
-//! The commit itself is in `commit`, what the broker answers in `ack`, how it is asked in `fate`, and what a batch keeps from the history in
-//! `copies`. Messages that come one by one share commits by [`crate::commits`].
+//! The commit itself is in `commit`, what the broker answers in `ack`, how it is asked in `fate`, what a batch keeps from the history in
+//! `copies`, and how a request ends with its connection in `link`. Messages that come one by one share commits by [`crate::commits`].
 //! Why it is so: `docs/decisions/0030-batches-in-one-commit.md` and `0044-group-commit.md`.
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use async_nats::{Client, HeaderMap, connection::State};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use muster_schemas::headers::FRESH;
 
 mod ack;
 mod commit;
 mod copies;
 mod fate;
+mod link;
 
 pub(crate) use copies::BrokerTime;
+pub(crate) use link::connection;
 
 use commit::Commit;
 use fate::Fate;
@@ -40,6 +41,9 @@ pub(crate) const FEW: usize = 16;
 /// How many batches may be refused until the rest goes one by one. Halving finds one spoiler among a thousand with six; where there are
 /// many, as in a full queue, it would only take longer.
 const REFUSED_MAX: usize = 8;
+/// For so many a refusal counts that may mean that too many batches are open in the stream, which takes fifty: sending all of it again by halves would only
+/// add to that.
+const INCOMPLETE_COSTS: usize = 3;
 /// How many messages that go one by one are under way at once.
 const AT_ONCE: usize = 64;
 
@@ -102,35 +106,21 @@ pub type Answer = Result<Stored, Refusal>;
 /// # Errors
 /// See [`Refusal`].
 pub async fn publish(client: &Client, message: &Outgoing) -> Answer {
-    let request = Request::new().payload(message.payload.clone()).headers(message.headers.clone()).timeout(Some(TIMEOUT));
-    match client.send_request(message.subject.clone(), request).await {
-        Ok(answer) => ack::read(&answer.payload).map(|ack| ack.stored()),
-        Err(error) => Err(match error.kind() {
-            RequestErrorKind::NoResponders => Refusal::Nowhere,
-            RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-                Refusal::Refused { code: 0, reason: error.to_string() }
-            }
-            RequestErrorKind::TimedOut | RequestErrorKind::Other => Refusal::Unknown(error.to_string()),
-        }),
-    }
+    let answer = link::request(client, message.clone()).await?;
+    ack::read(&answer.payload).map(|ack| ack.stored())
 }
 
 /// As [`publish`], and asks what became of a message that got no answer.
 pub(crate) async fn publish_known(client: &Client, stream: &str, message: &Outgoing) -> Answer {
-    match publish(client, message).await {
-        Err(Refusal::Unknown(reason)) => match fate::ask(client, stream, std::slice::from_ref(message)).await {
-            Fate::Stored(sequence) => Ok(Stored { sequence, duplicate: false }),
-            Fate::Ended => Ok(ended(message)),
-            Fate::NotStored => Err(Refusal::NotSent),
+    let answer = link::request_while_connected(client, message.clone()).await.and_then(|answer| ack::read(&answer.payload));
+    match answer.map(|ack| ack.stored()) {
+        Err(Refusal::Unknown(reason)) => match fate::ask(client, stream, std::slice::from_ref(message), None).await {
+            Fate::Each(answers) => answers.into_iter().next().unwrap_or(Err(Refusal::Unknown(reason))),
+            Fate::Commit(sequence) => Ok(Stored { sequence, duplicate: false }),
             Fate::Unknown => Err(Refusal::Unknown(reason)),
         },
         answer => answer,
     }
-}
-
-/// The answer for a message that was stored and has left its stream. Under an id that was not made for it, another may have been that before.
-fn ended(message: &Outgoing) -> Stored {
-    Stored { sequence: 0, duplicate: message.headers.get(FRESH).is_none() }
 }
 
 /// Stores many messages in `stream`, in this order; one answer for each. Subjects that another stream takes are no error, only slower.
@@ -147,7 +137,11 @@ pub(crate) async fn publish_all_at(client: &Client, stream: &str, messages: &[Ou
     runs.reverse();
     let mut refused = 0;
     let mut silent = false;
+    let connection = link::connection(client);
+    let is_still_there = || client.connection_state() == State::Connected && link::connection(client) == connection;
     while let Some(run) = runs.pop() {
+        // What follows a lost connection is not sent over the next one: whoever asked may have meant this one.
+        silent |= !answers.is_empty() && !is_still_there();
         if silent {
             answers.extend(run.iter().map(|_| Err(Refusal::NotSent)));
             continue;
@@ -168,31 +162,30 @@ pub(crate) async fn publish_all_at(client: &Client, stream: &str, messages: &[Ou
             runs.push(run);
             continue;
         };
-        let commit = match commit::commit(client, run).await {
-            Commit::Unknown(reason) => match fate::ask(client, stream, run).await {
-                Fate::Stored(first) => Commit::Stored(first),
-                Fate::Ended => {
-                    answers.extend(run.iter().map(|message| Ok(ended(message))));
-                    continue;
-                }
-                Fate::NotStored => {
-                    answers.extend(run.iter().map(|_| Err(Refusal::NotSent)));
+        let id = commit::id();
+        let commit = match commit::commit(client, run, &id).await {
+            Commit::Unknown(reason) => match fate::ask(client, stream, run, Some(&id)).await {
+                Fate::Commit(first) => Commit::Stored(first),
+                Fate::Each(each) => {
+                    answers.extend(each);
                     continue;
                 }
                 Fate::Unknown => Commit::Unknown(reason),
             },
             known => known,
         };
+        let mut halve = |weight| {
+            refused += weight;
+            let (first, second) = run.split_at(run.len() / 2);
+            runs.extend([second, first]);
+        };
         match commit {
             Commit::Stored(first) => {
                 copies::publish(client, run, first, before).await;
                 answers.extend((first..).take(run.len()).map(|sequence| Ok(Stored { sequence, duplicate: false })));
             }
-            Commit::Refused => {
-                refused += 1;
-                let (first, second) = run.split_at(run.len() / 2);
-                runs.extend([second, first]);
-            }
+            Commit::Refused => halve(1),
+            Commit::Incomplete => halve(INCOMPLETE_COSTS),
             Commit::Unknown(reason) => {
                 silent = true;
                 answers.extend(run.iter().map(|_| Err(Refusal::Unknown(reason.clone()))));

@@ -35,13 +35,16 @@
 //! | `wait`, `run` | `wait` |
 //! | what a gateway is asked | `query` |
 //! | a job's life as it happens | `watch` |
-//! | many messages in one commit, for the control plane | [`atomic`] |
+//! | many messages in one commit, for the control plane and agents | [`atomic`] |
+//! | messages that come one by one and share commits, for the same | [`commits`] |
+//! | the newest message on a subject, for the control plane and agents | [`last`] |
 
 pub mod atomic;
 pub mod commits;
 mod connection;
 mod error;
 mod job;
+pub mod last;
 mod query;
 mod submit;
 mod wait;

@@ -13,6 +13,8 @@
 mod atomic;
 #[path = "service/commits.rs"]
 mod commits;
+#[path = "service/last.rs"]
+mod last;
 #[path = "service/stage.rs"]
 mod stage;
 

@@ -3,8 +3,9 @@
 use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use muster_client::last::{self, Unread};
 use muster_schemas::{
-    headers::{REPUBLISHED_SUBJECT, SEQUENCE, STORED_AT},
+    headers::{KV_OPERATION, REPUBLISHED_SUBJECT, SEQUENCE, STORED_AT},
     names::PoolName,
     queue::Place,
     subjects::js,
@@ -15,7 +16,7 @@ use muster_schemas::{
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::{self, BrokerError, KV_OPERATION, PATIENCE};
+use crate::broker::{self, BrokerError, PATIENCE};
 
 /// Messages that one request asks for.
 const PAGE: usize = 256;
@@ -47,15 +48,11 @@ impl Held {
 
 /// The newest message of a stream on a subject, which may hold wildcards. A missing stream is an error.
 pub(crate) async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<Held>, BrokerError> {
-    let body = json!({"last_by_subj": subject}).to_string();
-    let request = Request::new().payload(body.into()).timeout(Some(PATIENCE));
-    let answer = client.send_request(js::direct_get_by_request(stream), request).await;
-    let message = answer.map_err(|source| broker::unanswered(stream, source))?;
-    match message.status {
-        None => Ok(Held::read(message)),
-        Some(StatusCode::NOT_FOUND) => Ok(None),
-        Some(status) => Err(refused(subject, status, &message)),
-    }
+    let found = last::matching(client, stream, subject).await.map_err(|error| match error {
+        Unread::Unanswered(source) => broker::unanswered(stream, source),
+        Unread::Refused(why) => BrokerError::Refused { what: subject.to_owned(), why },
+    })?;
+    Ok(found.and_then(Held::read))
 }
 
 /// As [`last`], of a stream in which jobs of a pool wait. The pool's own is gone for good, and holds nothing, when the pool was deleted.

@@ -5,10 +5,10 @@
 //! a refused batch leaves nothing behind, no ids either; one without a commit is forgotten after ten seconds, and at most fifty are open
 //! in a stream. The messages of a commit follow each other in the stream.
 
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use async_nats::{Client, HeaderMap};
 use muster_schemas::headers::{BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE};
 
-use super::{Outgoing, Refusal, TIMEOUT, ack};
+use super::{Outgoing, Refusal, ack, link};
 
 /// What became of a batch.
 pub(super) enum Commit {
@@ -16,39 +16,42 @@ pub(super) enum Commit {
     Stored(u64),
     /// None of it is stored.
     Refused,
+    /// None of it is stored, since a part of it is missing at the broker: it took none of the batch, because too many are open in the stream, or it did not
+    /// take one of the messages.
+    Incomplete,
     /// There was no answer.
     Unknown(String),
 }
 
-/// Stores the messages in one commit. They are sent without waiting for each other.
-pub(super) async fn commit(client: &Client, messages: &[Outgoing]) -> Commit {
-    let id = format!("{:032x}", rand::random::<u128>());
+/// The broker's error code for a commit that misses messages.
+const INCOMPLETE: u64 = 10176;
+
+/// An id that no other commit has.
+pub(super) fn id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Stores the messages in one commit with this id. They are sent without waiting for each other.
+pub(super) async fn commit(client: &Client, messages: &[Outgoing], id: &str) -> Commit {
     let Some((last, others)) = messages.split_last() else { return Commit::Refused };
     for (place, message) in (1_usize..).zip(others) {
-        let headers = headers(message, &id, place);
+        let headers = headers(message, id, place);
         if let Err(error) = client.publish_with_headers(message.subject.clone(), headers, message.payload.clone()).await {
             // Without its commit the broker stores none of the batch.
             tracing::debug!(%error, "a message of a batch cannot be sent");
             return Commit::Refused;
         }
     }
-    let mut headers = headers(last, &id, messages.len());
+    let mut headers = headers(last, id, messages.len());
     headers.insert(BATCH_COMMIT, "1");
-    let request = Request::new().payload(last.payload.clone()).headers(headers).timeout(Some(TIMEOUT));
-    let answer = match client.send_request(last.subject.clone(), request).await {
-        Ok(answer) => ack::read(&answer.payload),
-        Err(error) => match error.kind() {
-            RequestErrorKind::NoResponders | RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-                return Commit::Refused;
-            }
-            RequestErrorKind::TimedOut | RequestErrorKind::Other => return Commit::Unknown(error.to_string()),
-        },
-    };
+    let last = Outgoing { headers, ..last.clone() };
+    let answer = link::request_while_connected(client, last).await.and_then(|answer| ack::read(&answer.payload));
     let count = u64::try_from(messages.len()).unwrap_or(u64::MAX);
     match answer {
         Ok(ack) if ack.count == Some(count) && ack.sequence >= count => Commit::Stored(ack.sequence - count + 1),
         Ok(_) => Commit::Unknown("its acknowledgement is of another batch".into()),
         Err(Refusal::Unknown(reason)) => Commit::Unknown(reason),
+        Err(Refusal::Refused { code: INCOMPLETE, .. }) => Commit::Incomplete,
         Err(refusal) => {
             tracing::debug!(%refusal, messages = messages.len(), "a batch is refused; taking it apart");
             Commit::Refused

@@ -2,22 +2,27 @@
 //!
 //! First a message that the stream must refuse is sent behind them. A stream takes messages one after the other, so its refusal says that
 //! whatever came before it is stored by now or never will be. Then each message is looked for, in its stream and, since a job may have run and
-//! left its queue meanwhile, among the results. Those of one commit are stored all or not at all, so finding one is enough.
+//! left its queue meanwhile, among the results.
+//!
+//! Those of one commit are stored all or not at all, so one of them speaks for the others, but only if it can have come by this commit alone: it is in the stream with
+//! the commit's own id, or it has ended under an id that was made for it. One that was there before, such as a result that comes again from the spool or a
+//! job under an id that its caller chose, speaks for itself.
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Request, StatusCode, connection::State};
+use async_nats::{Client, HeaderMap, Request, connection::State};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use muster_schemas::{
-    headers::{EXPECTED_STREAM, SEQUENCE, SIGNATURE},
+    headers::{BATCH_ID, EXPECTED_STREAM, FRESH, SEQUENCE, SIGNATURE},
     names::JobId,
-    subjects::{About, js, parse_job},
+    subjects::{About, parse_job},
     topology::RESULTS,
 };
 use tokio::time::{Instant, sleep};
 
-use super::{AT_ONCE, Outgoing, Refusal, TIMEOUT, ack};
+use super::{AT_ONCE, Answer, Outgoing, Refusal, Stored, TIMEOUT, ack, link};
+use crate::last;
 
 /// How long the broker is asked. One that is started again is back within seconds; callers wait.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,14 +32,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const NO_STREAM: &str = "-";
 
 /// What became of messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// They are stored; the first one has this sequence.
-    Stored(u64),
-    /// They were stored, and have ended since.
-    Ended,
-    /// None of them is stored, nor will be.
-    NotStored,
+    /// They are stored as one commit; the first one has this sequence.
+    Commit(u64),
+    /// Each by itself. One that is not stored never will be.
+    Each(Vec<Answer>),
     /// The broker does not say.
     Unknown,
 }
@@ -42,13 +45,21 @@ pub(super) enum Fate {
 /// No answer came.
 struct Silent;
 
-/// Asks what became of messages that were to be stored in `stream`: one, or those of one commit.
-pub(super) async fn ask(client: &Client, stream: &str, messages: &[Outgoing]) -> Fate {
+/// Asks what became of messages that were to be stored in `stream`: those of the commit with this id, or one that went alone.
+pub(super) async fn ask(client: &Client, stream: &str, messages: &[Outgoing], commit: Option<&str>) -> Fate {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match look(client, stream, messages).await {
+        let looked = tokio::select! {
+            looked = look(client, stream, messages, commit) => looked,
+            () = link::lost(client) => Err(Silent),
+        };
+        match looked {
             Ok(fate) => {
-                tracing::info!(stream, messages = messages.len(), ?fate, "a publish got no answer; the broker was asked");
+                let stored = match &fate {
+                    Fate::Each(answers) => answers.iter().flatten().count(),
+                    _ => messages.len(),
+                };
+                tracing::info!(stream, messages = messages.len(), stored, "a publish got no answer; the broker was asked");
                 return fate;
             }
             Err(Silent) if Instant::now() >= deadline => return Fate::Unknown,
@@ -57,26 +68,48 @@ pub(super) async fn ask(client: &Client, stream: &str, messages: &[Outgoing]) ->
     }
 }
 
-async fn look(client: &Client, stream: &str, messages: &[Outgoing]) -> Result<Fate, Silent> {
-    let Some(first) = messages.first() else { return Ok(Fate::NotStored) };
+async fn look(client: &Client, stream: &str, messages: &[Outgoing], commit: Option<&str>) -> Result<Fate, Silent> {
+    let Some(first) = messages.first() else { return Ok(Fate::Each(Vec::new())) };
     pass(client, &first.subject).await?;
-    let places = (0_u64..).zip(messages).collect::<Vec<_>>();
-    for some in places.chunks(AT_ONCE) {
-        let found = join_all(some.iter().map(async |(place, message)| Ok((*place, find(client, stream, message).await?)))).await;
-        for found in found {
-            if let (place, Some(sequence)) = found? {
-                return Ok(Fate::Stored(sequence.saturating_sub(place)));
-            }
-        }
-    }
+    let mut answers: Vec<Option<Answer>> = Vec::with_capacity(messages.len());
     for some in messages.chunks(AT_ONCE) {
-        for ended in join_all(some.iter().map(|message| has_ended(client, message))).await {
-            if ended? {
-                return Ok(Fate::Ended);
+        for found in join_all(some.iter().map(|message| find(client, stream, message, commit))).await {
+            let found = found?;
+            if let (Some(stored), Some(_)) = (found.filter(|stored| !stored.duplicate), commit) {
+                let place = u64::try_from(answers.len()).unwrap_or(u64::MAX);
+                return Ok(Fate::Commit(stored.sequence.saturating_sub(place)));
             }
+            answers.push(found.map(Ok));
         }
     }
-    Ok(Fate::NotStored)
+    let missing: Vec<_> = messages.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()).collect();
+    let mut missing = missing.into_iter();
+    loop {
+        let some: Vec<_> = missing.by_ref().take(AT_ONCE).collect();
+        if some.is_empty() {
+            break;
+        }
+        let ended = join_all(some.iter().map(|(message, _)| has_ended(client, message))).await;
+        for ((message, answer), ended) in some.into_iter().zip(ended) {
+            let ended = ended?;
+            if ended && commit.is_some() && is_fresh(message) {
+                // None of them is in its queue any more.
+                return Ok(Fate::Each(messages.iter().map(|message| Ok(ended_as(message))).collect()));
+            }
+            *answer = Some(if ended { Ok(ended_as(message)) } else { Err(Refusal::NotSent) });
+        }
+    }
+    Ok(Fate::Each(answers.into_iter().map(|answer| answer.unwrap_or(Err(Refusal::NotSent))).collect()))
+}
+
+/// Whether its id was made for it, so that nothing else was ever stored under it.
+fn is_fresh(message: &Outgoing) -> bool {
+    message.headers.get(FRESH).is_some()
+}
+
+/// The answer for a message that was stored and has left its stream. Under an id that was not made for it, another may have been that before.
+fn ended_as(message: &Outgoing) -> Stored {
+    Stored { sequence: 0, duplicate: !is_fresh(message) }
 }
 
 /// Waits until the stream has taken or refused what was sent before.
@@ -94,30 +127,22 @@ async fn pass(client: &Client, subject: &str) -> Result<(), Silent> {
     }
 }
 
-/// The sequence of this very message, if its stream has it.
-async fn find(client: &Client, stream: &str, message: &Outgoing) -> Result<Option<u64>, Silent> {
-    let Some(found) = last(client, stream, &message.subject).await? else { return Ok(None) };
+/// This message, if its stream has it: a duplicate where it did not come by the commit that is asked about.
+async fn find(client: &Client, stream: &str, message: &Outgoing, commit: Option<&str>) -> Result<Option<Stored>, Silent> {
+    let Some(found) = last::on(client, stream, &message.subject).await.map_err(|_| Silent)? else { return Ok(None) };
     let Some(headers) = found.headers.filter(|_| found.payload == message.payload) else { return Ok(None) };
     // Of two with the same body the signature tells.
     if headers.get(SIGNATURE).map(|value| value.as_str()) != message.headers.get(SIGNATURE).map(|value| value.as_str()) {
         return Ok(None);
     }
-    Ok(headers.get_last(SEQUENCE).and_then(|value| value.as_str().parse().ok()))
+    let duplicate = commit.is_some() && headers.get(BATCH_ID).map(|value| value.as_str()) != commit;
+    let sequence = headers.get_last(SEQUENCE).and_then(|value| value.as_str().parse().ok());
+    Ok(sequence.map(|sequence| Stored { sequence, duplicate }))
 }
 
 /// Whether it is a job that has a result.
 async fn has_ended(client: &Client, message: &Outgoing) -> Result<bool, Silent> {
     let Some(address) = parse_job(&message.subject) else { return Ok(false) };
     let Ok(id) = address.id.parse::<JobId>() else { return Ok(false) };
-    Ok(last(client, RESULTS, &About::Result.job(&address.pool, &id)).await?.is_some())
-}
-
-async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<async_nats::Message>, Silent> {
-    let request = Request::new().payload(Bytes::new()).timeout(Some(TIMEOUT));
-    let answer = client.send_request(js::direct_get(stream, subject), request).await.map_err(|_| Silent)?;
-    match answer.status {
-        None => Ok(Some(answer)),
-        Some(StatusCode::NOT_FOUND) => Ok(None),
-        Some(_) => Err(Silent),
-    }
+    Ok(last::on(client, RESULTS, &About::Result.job(&address.pool, &id)).await.map_err(|_| Silent)?.is_some())
 }

@@ -6,10 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use async_nats::Client;
+use async_nats::{Client, connection::State};
 use futures_util::future::join_all;
 use muster_client::{
     atomic::{Answer, Outgoing, Refusal, Stored},
@@ -115,7 +115,7 @@ async fn what_is_for_one_connection_is_not_sent_over_the_next_one() {
     let first = connects();
     assert!(commits.store_over(first, fresh("j1")).await.is_ok());
     cut.cut();
-    eventually("the connection is lost", async || nats.connection_state() != async_nats::connection::State::Connected).await;
+    eventually("the connection is lost", async || nats.connection_state() != State::Connected).await;
     let waiting = (commits.store_over(first, fresh("j2")), commits.store(fresh("j3")), async { cut.mend() });
     let (over, any, ()) = tokio::join!(waiting.0, waiting.1, waiting.2);
     assert_eq!((over, any.is_ok()), (Err(Refusal::NotSent), true));
@@ -150,7 +150,7 @@ async fn while_the_broker_is_away_nothing_is_sent_and_who_waits_too_long_is_told
     let commits = begin(&nats, JOBS);
     commits.store(fresh("before")).await.unwrap();
     cut.cut();
-    eventually("the connection is lost", async || nats.connection_state() != async_nats::connection::State::Connected).await;
+    eventually("the connection is lost", async || nats.connection_state() != State::Connected).await;
     let answers = join_all((0..50).map(|number| commits.store(fresh(&format!("j{number}"))))).await;
     assert!(answers.iter().all(|answer| *answer == Err(Refusal::NotSent)), "{answers:?}");
     cut.mend();
@@ -222,7 +222,7 @@ async fn however_often_the_connection_is_lost_every_answer_is_true() {
     for round in 1..=6 {
         load.reached(round * 400).await;
         cut.cut();
-        eventually("the connection is lost", async || nats.connection_state() != async_nats::connection::State::Connected).await;
+        eventually("the connection is lost", async || nats.connection_state() != State::Connected).await;
         cut.mend();
     }
     let answers = load.answers().await;
@@ -255,7 +255,7 @@ async fn a_job_that_has_run_while_its_submit_was_in_doubt_is_not_stored_again() 
     for round in 1..=3 {
         load.reached(round * 90).await;
         cut.cut();
-        eventually("the connection is lost", async || nats.connection_state() != async_nats::connection::State::Connected).await;
+        eventually("the connection is lost", async || nats.connection_state() != State::Connected).await;
         cut.mend();
     }
     let answers = load.answers().await;
@@ -272,5 +272,108 @@ async fn a_job_that_has_run_while_its_submit_was_in_doubt_is_not_stored_again() 
             Err(Refusal::NotSent) => assert_eq!(times, 0, "{id}"),
             other => panic!("{id}: {other:?}"),
         }
+    }
+}
+
+/// Stores all of it again and again while the connection is cut and comes back; answers what was told of each message.
+async fn cut_while_storing(stage: &Stage, round: impl Fn(u64) -> Vec<Outgoing>) -> Vec<(Outgoing, Answer)> {
+    let cut = Cut::before(&stage.broker).await;
+    let nats = stage.gateway_by(&cut.url).await;
+    let commits = begin(&nats, JOBS);
+    let mut told = Vec::new();
+    for number in 0..6 {
+        let connects = nats.statistics().connects.load(Ordering::Relaxed);
+        let all = round(number);
+        let storing = join_all(all.iter().map(|message| commits.store(message.clone())));
+        let cutting = async {
+            // At another moment of the commit each time.
+            tokio::time::sleep(Duration::from_micros(300 * number)).await; // stuck on purpose
+            cut.cut();
+            let is_back = async || nats.statistics().connects.load(Ordering::Relaxed) > connects;
+            eventually("the connection is lost", async || nats.connection_state() != State::Connected || is_back().await).await;
+            cut.mend();
+            eventually("it is back", async || nats.connection_state() == State::Connected && is_back().await).await;
+        };
+        let (answers, ()) = tokio::join!(storing, cutting);
+        told.extend(all.into_iter().zip(answers));
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_had_ended_under_an_id_of_its_callers_does_not_speak_for_its_group() {
+    let stage = Stage::set(50_000).await;
+    let mut agent = stage.play_agent().await;
+    let direct = stage.gateway().await;
+    let own = || job("mine", &[(headers::MSG_ID, "mine")]);
+    begin(&direct, JOBS).store(own()).await.unwrap();
+    let has_run = async || messages(&direct, topology::RESULTS).await == 1 && messages(&direct, JOBS).await == 0;
+    eventually("it has run", has_run).await;
+    let round = |round| (0..200).map(|number| if number == 77 { own() } else { fresh(&format!("r{round}-{number}")) }).collect();
+    let told = cut_while_storing(&stage, round).await;
+    eventually("all have run", async || messages(&direct, JOBS).await == 0).await;
+    let mut ran = BTreeSet::new();
+    while let Ok((id, _)) = agent.jobs.try_recv() {
+        ran.insert(id);
+    }
+    assert!(told.iter().any(|(_, answer)| answer == &Err(Refusal::NotSent)), "no cut came before a commit");
+    for (message, answer) in told.iter().filter(|(message, _)| message.subject != own().subject) {
+        let id = message.subject.rsplit('.').next().unwrap();
+        assert_eq!(answer.is_ok(), ran.contains(id), "{id}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_stored_before_does_not_speak_for_its_group() {
+    let stage = Stage::set(50_000).await;
+    let direct = stage.gateway().await;
+    let again = || job("again", &[(headers::SIGNATURE, "the same, as it comes from the spool")]);
+    begin(&direct, JOBS).store(again()).await.unwrap();
+    let round = |round| (0..200).map(|number| if number == 77 { again() } else { fresh(&format!("r{round}-{number}")) }).collect();
+    let told = cut_while_storing(&stage, round).await;
+    for (message, answer) in told.iter().filter(|(message, _)| message.subject != again().subject) {
+        let is_there = last(&direct, JOBS, &message.subject).await.status.is_none();
+        assert_eq!(answer.is_ok(), is_there, "{}: {answer:?}", message.subject);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_back_at_once_holds_nobody_up() {
+    let stage = Stage::set(50_000).await;
+    let cut = Cut::before(&stage.broker).await;
+    let nats = stage.gateway_by(&cut.url).await;
+    let load = Load::start(&begin(&nats, JOBS), 64, 60);
+    load.reached(800).await;
+    cut.cut();
+    eventually("the connection is lost", async || nats.connection_state() != State::Connected).await;
+    cut.mend();
+    eventually("it is back", async || nats.connection_state() == State::Connected).await;
+    let back = Instant::now();
+    load.reached(load.stored.load(Ordering::Relaxed) + 200).await;
+    // A request waits five seconds for an answer that was lost with its connection.
+    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
+    load.answers().await;
+}
+
+#[tokio::test]
+async fn a_stream_in_which_too_many_batches_are_open_takes_messages_one_by_one() {
+    let stage = Stage::set(50_000).await;
+    let nats = stage.gateway().await;
+    let open = |number: usize| {
+        let mut message = fresh(&format!("open{number}"));
+        message.headers.insert(headers::BATCH_ID, format!("open-{number}"));
+        message.headers.insert(headers::BATCH_SEQUENCE, "1");
+        nats.publish_with_headers(message.subject, message.headers, message.payload)
+    };
+    for number in 0..50 {
+        open(number).await.unwrap();
+    }
+    let commits = begin(&nats, JOBS);
+    let all: Vec<Outgoing> = (0..100).map(|number| fresh(&format!("j{number}"))).collect();
+    let answers = join_all(all.iter().map(|message| commits.store(message.clone()))).await;
+    assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
+    assert_eq!(messages(&nats, JOBS).await, 100);
+    for message in &all {
+        assert_eq!(header(&last(&nats, JOBS, &message.subject).await, headers::BATCH_ID), None, "it went in a batch");
     }
 }
