@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use muster_runtime::shutdown::Shutdown;
 
+mod crew;
 mod deep;
 mod events;
 mod fleet;
@@ -26,6 +27,7 @@ mod soak;
 mod stage;
 mod submit;
 mod throughput;
+mod work;
 
 use report::Report;
 use stage::{Flush, Fsync, Own, Stage};

@@ -5,6 +5,7 @@
 //! ends the parts.
 
 mod deployment;
+mod first;
 mod folder;
 mod measured;
 mod ports;

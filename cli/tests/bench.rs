@@ -117,6 +117,11 @@ fn the_running_stack_is_measured_beside_its_floor_and_is_as_before_afterwards() 
     assert_eq!(report["fsync"], "always");
     assert_ratio(&report, "jobs put in over NATS", Some("≥ 2.0"));
     assert_ratio(&report, "jobs put in with POST /jobs/batch", Some("≥ 2.0"));
+    for part in ["broker", "bench", "all parts"] {
+        assert_ratio(&report, &format!("processor time of a job put in with a batch: {part}"), None);
+    }
+    let part = |part: &str| row(&report, &format!("processor time of a job put in with a batch: {part}"))["ours"].as_f64().unwrap();
+    assert!(part("agents") > 0.0 && part("agents") < part("all parts"), "{report}");
 
     let report = home.one("latency --jobs 20");
     assert_ratio(&report, "over NATS p50", Some("≤ 1.59"));
@@ -155,7 +160,8 @@ fn flushes_are_counted_with_each_message_on_disk_and_without_and_nobody_finds_th
     assert_eq!((flushes(always, "the queue").1, flushes(always, "RESULTS").1), (2.0, 1.0), "{always}");
     let (ours, floor) = flushes(always, "all flushes");
     assert!(ours > 1.0 && floor >= 3.0, "{always}");
-    assert!(both(always, "many at once: all flushes").0 > 0.0);
+    let (ours, floor) = both(always, "many at once: all flushes");
+    assert!(ours > 0.0 && ours < 0.8 * floor, "jobs that come together share flushes: {always}");
     for what in ["the queue", "RESULTS"] {
         let (ours, floor) = flushes(off, what);
         assert!(ours < 0.2 && floor < 0.2, "without fsync nothing waits for the disk: {off}");

@@ -368,6 +368,47 @@ fn a_job_runs_in_its_time_or_not_at_all(home: &Home) {
 }
 
 #[test]
+fn a_stack_comes_up_on_a_pool_that_is_paused_or_has_much_to_do_and_says_so() {
+    let home = Home::new();
+    let up = |home: &Home| {
+        let errors = home.0.path().join("errors");
+        let stderr = fs::File::create(&errors).unwrap();
+        let mut child = home.up_command().args(["--agents", "1"]).stderr(stderr).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let errors = fs::read_to_string(errors).unwrap();
+        let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}, {errors}"));
+        (Up { child, said }, errors)
+    };
+    let (first, errors) = up(&home);
+    assert!(!errors.contains("first job"), "{errors}");
+    assert!(home.run(["pools", "pause", "default", "--note", "the disk is full"]).status.success());
+    for id in ["long-1", "long-2"] {
+        assert!(home.run(["submit", "--detach", "--id", id, "--", "sleep", "600"]).status.success());
+    }
+    drop(first);
+
+    let (paused, errors) = up(&home);
+    assert!(errors.contains("no first job was run") && errors.contains("the disk is full"), "{errors}");
+    let queue = |home: &Home| {
+        let queue = &home.json(["pools", "get", "default", "--json"])["queue"];
+        (queue["pending"].as_u64().unwrap(), queue["running"].as_u64().unwrap())
+    };
+    assert_eq!(queue(&home), (2, 0), "what was tried is gone again");
+    assert!(home.run(["pools", "put", "default", "--max-running", "1"]).status.success());
+    assert!(home.run(["pools", "resume", "default"]).status.success());
+    eventually("a job that runs", || (queue(&home) == (1, 1)).then_some(()));
+    assert!(home.run(["submit", "--detach", "--id", "short-1", "--type", "probe.ping"]).status.success());
+    let reason = || home.json(["job", "why", "short-1", "--json"])["reason"].clone();
+    eventually("that no other job may run", || (reason() == "running_limit").then_some(()));
+    drop(paused);
+
+    let (_busy, errors) = up(&home);
+    assert!(errors.contains("no first job was run") && errors.contains("As many jobs"), "{errors}");
+    assert_eq!(queue(&home), (2, 1));
+}
+
+#[test]
 fn output_comes_while_the_job_runs_and_ctrl_c_leaves_the_job_alone() {
     let home = Home::new();
     let _up = home.up();

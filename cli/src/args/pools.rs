@@ -9,7 +9,8 @@ const PUT_HELP: &str = "Examples:
   muster pools put build --default-timeout 30m --default-retry 3 --default-backoff 5s --default-backoff-max 2m
   muster pools put build --no-defaults
 
-Above --max-queued a submit is refused (429 over REST): a job is in the queue until it has ended, so those that run count.
+Above --max-queued a submit is refused (429 over REST): a job is in the queue until it has ended, so those that run count,
+and those that ended within the last second may.
 Above --max-running a job waits.
 Defaults hold for jobs that say nothing themselves, from the moment an agent starts them.";
 

@@ -12,6 +12,7 @@ use muster_schemas::{api::BATCH_MAX, subjects::About};
 use serde_json::json;
 
 use super::{
+    crew::Crew,
     processes::{self, Usage},
     report::{Report, Row, progress},
     rig::{Pool, Rig},
@@ -41,12 +42,8 @@ pub(crate) struct Options {
     /// Jobs that are put in and given out to measure how fast that goes
     #[arg(long, default_value_t = 20_000)]
     sample: usize,
-    /// Agents, started for the bench
-    #[arg(long, default_value_t = 2)]
-    agents: usize,
-    /// Slots of each agent
-    #[arg(long, default_value_t = 10)]
-    slots: usize,
+    #[command(flatten)]
+    crew: Crew,
 }
 
 /// Jobs per second into a queue and out of it.
@@ -60,6 +57,7 @@ struct Rates {
 /// # Errors
 /// When a part cannot be started, a job is refused, or none is given out any more.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
+    let Crew { agents, slots } = options.crew;
     progress(&format!("{} jobs through an empty queue", options.sample));
     let before = rates(rig, rig.queue("-before", None).await?, options).await?;
     processes::quiet(&rig.data_dir, CATCH_UP).await?;
@@ -89,7 +87,7 @@ pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
     }
     Ok(Report {
         name: "deep",
-        setting: json!({"jobs": options.jobs, "sample": options.sample, "agents": options.agents, "slots": options.slots, "type": "probe.ping"}),
+        setting: json!({"jobs": options.jobs, "sample": options.sample, "agents": agents, "slots": slots, "type": "probe.ping"}),
         rows,
     })
 }
@@ -101,7 +99,7 @@ async fn rates(rig: &Rig, mut pool: Pool, options: &Options) -> Result<Rates> {
     let submit = options.sample as f64 / start.elapsed().as_secs_f64();
     let mut stored = pool.client.nats().subscribe(About::Done.pool(&pool.name)).await?;
     pool.client.nats().flush().await?;
-    pool.join(rig, options.agents, options.slots).await?;
+    pool.join(rig, options.crew.agents, options.crew.slots).await?;
     let run_up = options.sample / RUN_UP;
     let counted = async {
         let mut begin = Instant::now();

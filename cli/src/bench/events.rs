@@ -13,6 +13,7 @@ use muster_schemas::topology::{self, EVENTS, Stream};
 use serde_json::json;
 
 use super::{
+    crew::Crew,
     report::{Report, Row, median, progress},
     rig::{Pool, Rig},
     throughput,
@@ -37,12 +38,8 @@ pub(crate) struct Options {
     /// Jobs in each round
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
-    /// Agents, started for the bench in a pool of its own
-    #[arg(long, default_value_t = 2)]
-    agents: usize,
-    /// Slots of each agent
-    #[arg(long, default_value_t = 10)]
-    slots: usize,
+    #[command(flatten)]
+    crew: Crew,
     /// Rounds with events, in turn with as many without; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -60,9 +57,10 @@ struct Side {
 /// # Errors
 /// When a part cannot be started or a round does not end.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
+    let Crew { agents, slots } = options.crew;
     let core = rig.core().await?;
     let context = jetstream::new(core.clone());
-    let pool = rig.pool(options.agents, options.slots).await?;
+    let pool = rig.pool(agents, slots).await?;
     let with = topology::jobs(&pool.name, [&"probe".parse()?], topology::QUEUED_DEFAULT);
     let without = Stream { republish: None, ..with.clone() };
     throughput::round(&pool, options.jobs.min(WARM_UP)).await?;
@@ -87,7 +85,7 @@ pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
     let each = |side: &Side| side.messages as f64 / (options.jobs * options.rounds.max(1)) as f64;
     Ok(Report {
         name: "events",
-        setting: json!({"jobs": options.jobs, "agents": options.agents, "slots": options.slots, "rounds": options.rounds, "type": "probe.ping"}),
+        setting: json!({"jobs": options.jobs, "agents": agents, "slots": slots, "rounds": options.rounds, "type": "probe.ping"}),
         rows: vec![
             Row {
                 what: "messages in EVENTS for each job, against without".into(),

@@ -100,6 +100,11 @@ impl Floor {
         Ok(Self { server, folder, core, agents: pullers, pool, lane })
     }
 
+    /// The broker's process.
+    pub(super) fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
     /// Stops the broker and removes its files.
     pub(super) async fn stop(mut self) {
         self.agents.abort_all();

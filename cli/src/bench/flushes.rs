@@ -11,6 +11,7 @@ use muster_broker_config::server::{Places, find_binary};
 use serde_json::json;
 
 use super::{
+    crew::Crew,
     floor::{Bare, Floor},
     latency,
     report::{Report, Row, histogram, progress},
@@ -41,12 +42,8 @@ pub(crate) struct Options {
     /// Jobs at once
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
-    /// Agents, started for the bench in a pool of its own
-    #[arg(long, default_value_t = 2)]
-    agents: usize,
-    /// Slots of each agent
-    #[arg(long, default_value_t = 10)]
-    slots: usize,
+    #[command(flatten)]
+    crew: Crew,
 }
 
 /// Runs it, on a stack whose broker is traced.
@@ -54,11 +51,11 @@ pub(crate) struct Options {
 /// # Errors
 /// When a part cannot be started or traced, or a job does not end.
 pub(super) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
-    let rig = &stage.rig;
+    let (rig, Crew { agents, slots }) = (&stage.rig, options.crew);
     let ours = stage.trace.as_ref().context("the stack's broker is not traced")?;
     let bare = trace::wrap(rig.scratch(), "floor", &find_binary(&Places::from_env()).await?)?;
-    let floor = Floor::start(Bare { nats_server: Some(bare.program.clone()), ..rig.bare() }, options.agents, options.slots).await?;
-    let pool = rig.pool(options.agents, options.slots).await?;
+    let floor = Floor::start(Bare { nats_server: Some(bare.program.clone()), ..rig.bare() }, agents, slots).await?;
+    let pool = rig.pool(agents, slots).await?;
     throughput::round(&pool, WARM_UP).await?;
     floor.throughput(WARM_UP, throughput::IN_FLIGHT, throughput::ROUND_MAX).await?;
 
@@ -77,7 +74,7 @@ pub(super) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     pool.leave().await?;
     Ok(Report {
         name: "flushes",
-        setting: json!({"alone": options.alone, "jobs": options.jobs, "agents": options.agents, "slots": options.slots, "type": "probe.ping"}),
+        setting: json!({"alone": options.alone, "jobs": options.jobs, "agents": agents, "slots": slots, "type": "probe.ping"}),
         rows,
     })
 }

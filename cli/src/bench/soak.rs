@@ -24,6 +24,7 @@ use serde_json::json;
 use tokio::{sync::Semaphore, time::MissedTickBehavior};
 
 use super::{
+    crew::Crew,
     report::{Report, Row, progress},
     rig::{Pool, Rig},
     throughput::{self, IN_FLIGHT},
@@ -65,12 +66,8 @@ pub(crate) struct Options {
     /// Jobs of the round that finds the full load
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
-    /// Agents, started for the bench in a pool of its own
-    #[arg(long, default_value_t = 2)]
-    agents: usize,
-    /// Slots of each agent
-    #[arg(long, default_value_t = 10)]
-    slots: usize,
+    #[command(flatten)]
+    crew: Crew,
 }
 
 /// How many jobs there were.
@@ -97,8 +94,9 @@ impl Counts {
 /// When a part cannot be started, or the connection to the broker ends.
 pub(super) async fn run(rig: &Rig, options: &Options, shutdown: &Shutdown) -> Result<Report> {
     ensure!(options.load > 0.0 && options.load <= 1.0, "--load takes a share above 0 and up to 1");
+    let Crew { agents, slots } = options.crew;
     let core = rig.core().await?;
-    let pool = rig.pool(options.agents, options.slots).await?;
+    let pool = rig.pool(agents, slots).await?;
     progress("looking for the full load");
     let full = throughput::round(&pool, options.jobs).await?;
     let rate = full * options.load;
@@ -147,7 +145,7 @@ pub(super) async fn run(rig: &Rig, options: &Options, shutdown: &Shutdown) -> Re
     rows.extend(readings.rows());
     Ok(Report {
         name: "soak",
-        setting: json!({"seconds": took.as_secs(), "load": options.load, "full": full.round(), "agents": options.agents, "slots": options.slots}),
+        setting: json!({"seconds": took.as_secs(), "load": options.load, "full": full.round(), "agents": agents, "slots": slots}),
         rows,
     })
 }

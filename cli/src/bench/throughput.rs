@@ -10,9 +10,11 @@ use muster_schemas::{api::BATCH_MAX, subjects::About};
 use serde_json::{Value, json};
 
 use super::{
+    crew::Crew,
     floor::Floor,
     report::{Report, Row, median, progress},
     rig::{Pool, Rig},
+    work::Work,
 };
 
 /// Submits that wait for the broker's acknowledgement at once.
@@ -25,7 +27,8 @@ pub(super) const ROUND_MAX: Duration = Duration::from_secs(300);
 const HELP: &str =
     "Two rows beside the same floor, in which a service publishes one by one and agents store each result and ack it by itself: jobs that a
 service publishes over NATS, up to 1 000 at once, and jobs that a caller puts in with POST /jobs/batch, 1 000 in each, four at a time. The
-clock runs from the first submit to the last stored result.";
+clock runs from the first submit to the last stored result. The other rows are the processor time for each job of the second way; the floor's
+agents are in the bench's own process.";
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -34,12 +37,8 @@ pub(crate) struct Options {
     /// Jobs in each round
     #[arg(long, default_value_t = 10_000)]
     jobs: usize,
-    /// Agents, started for the bench in a pool of its own
-    #[arg(long, default_value_t = 2)]
-    agents: usize,
-    /// Slots of each agent
-    #[arg(long, default_value_t = 10)]
-    slots: usize,
+    #[command(flatten)]
+    crew: Crew,
     /// Rounds, in turn with the floor; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -50,25 +49,34 @@ pub(crate) struct Options {
 /// # Errors
 /// When a part cannot be started or a round does not end.
 pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
-    let floor = Floor::start(rig.bare(), options.agents, options.slots).await?;
-    let pool = rig.pool(options.agents, options.slots).await?;
+    let Crew { agents, slots } = options.crew;
+    let floor = Floor::start(rig.bare(), agents, slots).await?;
+    let pool = rig.pool(agents, slots).await?;
     let (mut ours, mut batched, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut our_work, mut bare_work) = (Work::default(), Work::default());
     for number in 1..=options.rounds {
         progress(&format!("round {number} of {}: {} jobs on three ways", options.rounds, options.jobs));
+        let before = Work::floor(&floor)?;
         bare.push(floor.throughput(options.jobs, IN_FLIGHT, ROUND_MAX).await?);
+        bare_work.add(&before, &Work::floor(&floor)?);
         ours.push(round(&pool, options.jobs).await?);
+        let before = Work::ours(rig, &pool)?;
         batched.push(rate(&pool, options.jobs, batches(rig, &pool, options.jobs, |_| ())).await?);
+        our_work.add(&before, &Work::ours(rig, &pool)?);
     }
     floor.stop().await;
     pool.close().await?;
     let (bar, bare) = (rig.flush.bar("≥ 2.0", Some("≥ 0.85")), Some(median(bare)));
+    let rate = |what: String, rates| Row { what, unit: "/s", ours: median(rates), floor: bare, bar };
+    let mut rows = vec![
+        rate("jobs put in over NATS, one by one".into(), ours),
+        rate(format!("jobs put in with POST /jobs/batch of {BATCH_MAX}"), batched),
+    ];
+    rows.extend(our_work.rows(&bare_work, options.jobs * options.rounds));
     Ok(Report {
         name: "throughput",
-        setting: json!({"jobs": options.jobs, "agents": options.agents, "slots": options.slots, "rounds": options.rounds, "type": "probe.ping"}),
-        rows: vec![
-            Row { what: "jobs put in over NATS, one by one".into(), unit: "/s", ours: median(ours), floor: bare, bar },
-            Row { what: format!("jobs put in with POST /jobs/batch of {BATCH_MAX}"), unit: "/s", ours: median(batched), floor: bare, bar },
-        ],
+        setting: json!({"jobs": options.jobs, "agents": agents, "slots": slots, "rounds": options.rounds, "type": "probe.ping"}),
+        rows,
     })
 }
 

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use muster_schemas::{
-    api::{AgentStatus, AgentView, JobState, JobView, Submit},
+    api::{AgentStatus, AgentView},
     names::PoolName,
 };
-use reqwest::Method;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::Instant};
 
 use super::{
+    first,
     folder::Folder,
     process::{Supervisor, last_lines},
 };
@@ -21,8 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(25);
 /// A part that has died this often in a row will not come up by itself.
 const DEATHS: u32 = 4;
-/// How long the first job has. It is asked for again and again, since agents are only just registering.
-const JOB_WAIT: Duration = Duration::from_secs(10);
 /// Lines of a log that are shown.
 const LINES: usize = 8;
 
@@ -63,21 +61,12 @@ impl Ready {
         .await
     }
 
-    /// Until a job has gone all the way through.
-    pub(super) async fn job(&self, api: &Api, pool: &PoolName, supervisor: &Supervisor) -> anyhow::Result<()> {
-        let ping = Submit { pool: pool.to_string(), job_type: "probe.ping".into(), result_ttl_s: Some(60), ..Submit::default() };
-        let tried = async {
-            loop {
-                match api.send::<JobView>(Method::POST, "/jobs", &ping, JOB_WAIT).await {
-                    Ok(job) if job.state == JobState::Succeeded => return,
-                    _ => tokio::time::sleep(LOOK).await,
-                }
-            }
-        };
+    /// Until a job has gone all the way through, or what others do with the pool keeps it from that, which is what comes back.
+    pub(super) async fn job(&self, api: &Api, pool: &PoolName, supervisor: &Supervisor) -> anyhow::Result<Option<String>> {
         tokio::select! {
-            () = tried => Ok(()),
+            kept = first::run(api, pool) => Ok(kept),
             // Only looks for parts that die, and at the clock.
-            failed = self.until("a first job", supervisor, async || false) => failed,
+            failed = self.until("a first job", supervisor, async || false) => failed.map(|()| None),
         }
     }
 

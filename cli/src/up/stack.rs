@@ -75,7 +75,9 @@ pub(super) async fn start(args: &UpArgs, folder: &Folder, supervisor: &mut Super
         }
         let names = (1..=args.agents).map(|number| agent_name(&args.pool, number)).collect();
         ready.agents(&api, &args.pool, names, supervisor).await?;
-        ready.job(&api, &args.pool, supervisor).await?;
+        if let Some(why) = ready.job(&api, &args.pool, supervisor).await? {
+            output::warn(&format!("no first job was run, which would have shown that all is well: {why}"));
+        }
     }
     if variant.is_none()
         && let Err(error) = remember(&url, ca, &made.admin_key, folder)

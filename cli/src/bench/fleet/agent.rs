@@ -1,5 +1,5 @@
 //! One simulated agent. To the broker it is as a real idle one: its own login and subscriptions, a heartbeat every half minute, a pull of its own
-//! queue, pulls of its lanes as its standing says, and a look at the dispatcher's lease while it stands by.
+//! queue once a minute, pulls of its lanes as its standing says, and a look at the dispatcher's lease while it stands by.
 //!
 //! It runs nothing. A job of the executor that the real agents have should never come to it, and is given back; the other executor
 //! ([`called_only`]) it pulls only when it is called up, as if it had no slot free otherwise, and what comes then it ends at once.
@@ -19,7 +19,7 @@ use muster_schemas::{
     connection,
     control::{Order, What},
     headers::SIGNATURE,
-    heartbeat::{Heartbeat, INTERVAL_DEFAULT, Load, Slots},
+    heartbeat::{Heartbeat, INTERVAL_DEFAULT, Slots},
     lane::Lane,
     names::{AgentId, ExecutorName, JobId, PoolName},
     queue::Queue,
@@ -30,13 +30,16 @@ use muster_schemas::{
     subjects::{self, About, js},
     time::Timestamp,
     topology::{self, PRIORITY_GROUP, bucket_stream},
-    wire::{self, V},
+    wire,
 };
 
 use super::crowd::Told;
 
 /// How long a pull waits at the broker, as of a real agent that is idle.
 const EXPIRES: Duration = Duration::from_secs(60);
+
+/// How long it does not ask its own queue that was not there. It looks at its clock with each heartbeat.
+const REST: Duration = Duration::from_secs(45);
 
 /// The executor that the real agents have.
 pub(super) fn pulled() -> ExecutorName {
@@ -73,6 +76,8 @@ struct Life<'a> {
     inbox: String,
     standing: Option<Standing>,
     called_until: BTreeMap<ExecutorName, Instant>,
+    /// Until when it does not ask its own queue, which was not there, unless it is told to.
+    rests_until: Option<Instant>,
     /// Whether nobody could call it up.
     unled: bool,
     told: &'a Told,
@@ -87,8 +92,16 @@ impl Simulated {
         let mut queues = vec![(Queue::Agent(self.id.clone()), false)];
         queues.extend([pulled(), called_only()].iter().flat_map(Lane::of).map(|lane| (Queue::Lane(lane), false)));
         let own_standing = js::key(topology::STANDINGS, &keys::standing(&self.pool, &self.id));
-        let mut life =
-            Life { agent: self, queues, inbox: self.nats.new_inbox(), standing: None, called_until: BTreeMap::new(), unled: false, told };
+        let mut life = Life {
+            agent: self,
+            queues,
+            inbox: self.nats.new_inbox(),
+            standing: None,
+            called_until: BTreeMap::new(),
+            rests_until: None,
+            unled: false,
+            told,
+        };
         let mut orders = self.nats.subscribe(subjects::control(&self.id)).await?;
         let mut standings = self.nats.subscribe(own_standing.clone()).await?;
         let mut jobs = self.nats.subscribe(format!("{}.*", life.inbox)).await?;
@@ -113,35 +126,18 @@ impl Simulated {
                     if seq % 2 == 0 {
                         life.look().await?;
                     }
+                    life.ask().await?;
                 }
             }
         }
     }
 
     async fn beat(&self, seq: u64) -> Result<()> {
-        let now = Timestamp::now();
         let beat = Heartbeat {
-            v: V,
-            at: now,
-            instance: self.id.to_string(),
             seq,
-            started_at: now,
-            interval_s: u32::try_from(INTERVAL_DEFAULT.as_secs())?,
-            name: "idle".parse()?,
-            version: env!("CARGO_PKG_VERSION").into(),
             executors: vec![pulled(), called_only()],
             slots: Slots { total: 1, running: 0, held: 0 },
-            load: Load::default(),
-            spooled: 0,
-            fault: None,
-            last_error: None,
-            labels: Default::default(),
-            description: None,
-            sealing: None,
-            credentials: Default::default(),
-            vault: None,
-            draining: false,
-            goodbye: false,
+            ..Heartbeat::first("idle".parse()?, self.id.to_string(), Timestamp::now())
         };
         Ok(self.nats.publish(subjects::heartbeat(&self.pool, &self.id), wire::encode(&beat).into()).await?)
     }
@@ -198,7 +194,9 @@ impl Life<'_> {
 
     /// For how long a queue is to be pulled, if it is.
     fn wanted(&self, queue: &Queue, now: Instant) -> Option<Duration> {
-        let Queue::Lane(lane) = queue else { return Some(EXPIRES) };
+        let Queue::Lane(lane) = queue else {
+            return Some(EXPIRES).filter(|_| self.rests_until.is_none_or(|until| until <= now));
+        };
         // Before its past is known it would be as good as the real ones.
         let standing = self.standing.as_ref().filter(|standing| is_ranked(standing))?;
         let stands_by = standing.standby.contains(&lane.executor) || lane.executor == called_only();
@@ -221,12 +219,15 @@ impl Life<'_> {
     }
 
     async fn obey(&mut self, message: &Message) -> Result<()> {
-        if let Ok(Order { what: What::CallUp { executors, for_s }, .. }) = wire::decode::<Order>(&message.payload) {
-            let until = Instant::now() + Duration::from_secs(for_s.into());
-            self.called_until.extend(executors.into_iter().map(|executor| (executor, until)));
-            self.ask().await?;
+        match wire::decode::<Order>(&message.payload).map(|order| order.what) {
+            Ok(What::CallUp { executors, for_s }) => {
+                let until = Instant::now() + Duration::from_secs(for_s.into());
+                self.called_until.extend(executors.into_iter().map(|executor| (executor, until)));
+            }
+            Ok(What::AskQueue) => self.rests_until = None,
+            _ => return Ok(()),
         }
-        Ok(())
+        self.ask().await
     }
 
     async fn take(&mut self, message: Message) -> Result<()> {
@@ -236,8 +237,12 @@ impl Life<'_> {
             Some(lane) => self.queues.iter().position(|(queue, _)| queue.lane() == Some(lane)),
             None => message.subject.rsplit('.').next().and_then(|number| number.parse().ok()),
         };
-        if let Some((_, waits)) = number.and_then(|number| self.queues.get_mut(number)) {
+        if let Some((queue, waits)) = number.and_then(|number| self.queues.get_mut(number)) {
             *waits = false;
+            // Not there, or not any more. A pull that ran out is asked again.
+            if queue.lane().is_none() && message.status.is_some_and(|status| status != StatusCode::TIMEOUT) {
+                self.rests_until = Some(Instant::now() + REST);
+            }
         }
         if let (Some(lane), Some(id), Some(reply), None) = (lane, job.as_ref().map(|job| job.id), &message.reply, message.status) {
             if lane.executor == called_only() {

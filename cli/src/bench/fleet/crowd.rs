@@ -1,4 +1,4 @@
-//! The simulated agents together: their records, credentials and queues, which a gateway would have made, and the end of it all.
+//! The simulated agents together: their records and credentials, which a gateway would have made, and the end of it all.
 
 use std::{
     sync::{
@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use async_nats::{Client, ConnectOptions, jetstream::kv::Store};
+use async_nats::{ConnectOptions, jetstream::kv::Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use muster_broker_config::{creds, layout::Account, provision};
+use muster_broker_config::{creds, layout::Account};
 use muster_runtime::tasks::Group;
 use muster_schemas::{
     names::{AgentId, PoolName},
@@ -54,7 +54,6 @@ pub(super) struct Told {
 pub(super) struct Crowd {
     /// What they tell.
     pub(super) told: Arc<Told>,
-    core: Client,
     records: Store,
     ids: Vec<AgentId>,
     group: Group,
@@ -66,11 +65,10 @@ impl Crowd {
     /// # Errors
     /// When one cannot be made, or the dispatcher takes too long.
     pub(super) async fn start(rig: &Rig, pool: &Pool, agents: usize) -> Result<Self> {
-        let core = rig.core().await?;
-        let records = async_nats::jetstream::new(core.clone()).get_key_value(topology::AGENTS).await?;
+        let records = async_nats::jetstream::new(rig.core().await?).get_key_value(topology::AGENTS).await?;
         let seed = std::fs::read_to_string(rig.layout.signing_key(Account::Fleet)).context("the deployment's keys")?;
         let account = std::fs::read_to_string(rig.layout.fleet_account())?;
-        let mut crowd = Self { told: Arc::default(), core, records, ids: Vec::new(), group: Group::new("idle agents") };
+        let mut crowd = Self { told: Arc::default(), records, ids: Vec::new(), group: Group::new("idle agents") };
         {
             let this = &crowd;
             let keys = (seed.trim(), account.trim());
@@ -110,7 +108,6 @@ impl Crowd {
             ..AgentRecord::new(id.clone(), format!("idle-{number}").parse()?, pool.clone(), now)
         };
         self.records.put(keys::agent(&id), wire::encode(&record).into()).await?;
-        provision::ensure_commands(&self.core, pool, &id).await?;
         let jwt = creds::mint_agent_jwt(seed, account, pool, &id, &user.public_key(), creds::AGENT_JWT_LIFETIME)?;
         let user = Arc::new(user);
         let login = ConnectOptions::with_jwt(jwt, move |nonce| {
@@ -153,10 +150,7 @@ impl Crowd {
         self.group.abort_all();
         let remove = |id: &AgentId| {
             let (id, this) = (id.clone(), &self);
-            async move {
-                this.records.delete(keys::agent(&id)).await?;
-                anyhow::Ok(provision::remove_commands(&this.core, &id).await?)
-            }
+            async move { anyhow::Ok(this.records.delete(keys::agent(&id)).await?) }
         };
         stream::iter(&self.ids).map(remove).buffer_unordered(AT_ONCE).try_collect().await
     }
