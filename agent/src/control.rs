@@ -35,9 +35,6 @@ use crate::{
     pull,
 };
 
-/// The header of a key-value bucket's message that is not a value: the key was deleted.
-pub(crate) const OPERATION: &str = "KV-Operation";
-
 /// The name of the check that fails while another process runs with this agent's identity.
 const TWIN: &str = "twin";
 
@@ -138,7 +135,7 @@ impl Told {
 /// is whether this agent has a twin.
 fn read_standing(core: &Core, readiness: &Readiness, message: &Message) -> Told {
     core.preference.accepting.store(0, Ordering::Relaxed);
-    let deleted = message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some());
+    let deleted = message.headers.as_ref().is_some_and(|found| found.get(headers::KV_OPERATION).is_some());
     if deleted || message.payload.is_empty() {
         core.defaults.told(None);
         core.allowed.told(None);
@@ -195,6 +192,7 @@ fn obey(core: &Core, message: &Message) -> Option<Event> {
             let until = Instant::now() + Duration::from_secs(for_s.min(CALL_UP_MAX_S).into());
             return Some(pull::call_up(core, &executors, until));
         }
+        Ok(Order { what: What::AskQueue, .. }) => return Some(Event::Commands),
         Ok(Order { what: What::IdentityEnded { why, reason }, .. }) => {
             core.ended.say(End::Ordered { why, reason });
             // The rest is for the core; but not even so long does anything run.

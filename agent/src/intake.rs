@@ -23,6 +23,8 @@
 //! - A lane on [`Gate::Standby`] gets none either, but what it gives is run: others pull it, and this agent may. Called up
 //!   ([`Event::CallUp`]) it is pulled for a while, with pulls that end when the call does; so is it for as long as there is nobody
 //!   who could call ([`Event::Unled`]).
+//! - The own queue is there only while the agent had a command lately. Where it is missing, the agent rests: it asks again when it is told
+//!   that a command waits ([`Event::Commands`]), after a connect, and by itself after [`Settings::rest`].
 //! - A better pull priority adds new pulls, which the broker serves before the old ones; not to the own queue, where nobody else asks.
 //! - An agent that gave a job back for others ([`Event::StepBack`]) pulls with the last priority for a moment.
 
@@ -61,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) expires: Duration,
     /// The same for an agent that had work within the last minute, and for more than one job at once.
     pub(crate) lapse: Duration,
+    /// After how long the own queue is asked again that was not there.
+    pub(crate) rest: Duration,
 }
 
 impl Settings {
@@ -77,6 +81,8 @@ impl Settings {
             expires: Duration::from_secs(60),
             // A full agent gets at most one job too many per lane within this time; its pulls cost the broker next to nothing.
             lapse: Duration::from_secs(10),
+            // It costs the broker what a pull does that has run out. The shell has each agent rest for a time of its own.
+            rest: Duration::from_secs(60),
         }
     }
 }
@@ -141,6 +147,8 @@ pub(crate) enum Event {
     CallUp { lanes: Vec<bool>, until: Instant },
     /// Whether there is nobody who could call up.
     Unled(bool),
+    /// A command waits in the own queue, which may not have been there when it was asked last.
+    Commands,
     /// Take nothing new, for good.
     Shutdown,
     /// A job was given back for other agents to take: for [`STEP_BACK`] this agent asks behind all of them.
@@ -264,7 +272,10 @@ impl Intake {
                 self.fill(commands);
             }
             Event::Expired { lane, epoch, pending } => self.in_epoch(lane, epoch, |lane| lane.expired(pending)),
-            Event::Refused { lane, epoch, why } => self.in_epoch(lane, epoch, |lane| lane.refused(why, now)),
+            Event::Refused { lane, epoch, why } => {
+                let rest = self.settings.rest;
+                self.in_epoch(lane, epoch, |lane| lane.refused(why, rest, now));
+            }
             Event::Drained { lane, epoch } => self.in_epoch(lane, epoch, Lane::forget),
             Event::Standing { accepting, priority } => {
                 if priority < self.priority {
@@ -279,6 +290,7 @@ impl Intake {
                 self.lanes.iter_mut().zip(lanes).filter(|(_, called)| *called).for_each(|(lane, _)| lane.call(until));
             }
             Event::Unled(unled) => self.lanes.iter_mut().for_each(|lane| lane.unled = unled),
+            Event::Commands => self.lanes.iter_mut().filter(|lane| lane.tier == OWN).for_each(Lane::told),
             Event::Shutdown => self.stopping = true,
             Event::StepBack => self.back_until = Some(now + STEP_BACK),
             Event::Tick => {}

@@ -77,7 +77,9 @@ impl Puller {
     pub(crate) fn new(core: Arc<Core>, slots: mpsc::Sender<Event>, events: mpsc::Receiver<Event>, quiet: watch::Sender<bool>) -> Self {
         let queues = queues(&core);
         let tiers = queues.iter().map(tier);
-        let intake = Intake::new(Settings::new(core.slots), tiers, PULL_PRIORITY_UNKNOWN);
+        let settings = Settings::new(core.slots);
+        let settings = Settings { rest: rest(settings.rest, rand::random()), ..settings };
+        let intake = Intake::new(settings, tiers, PULL_PRIORITY_UNKNOWN);
         let inboxes = Inboxes::new(&core, &queues);
         Self { core, intake, inboxes, events, slots, waiting: HashMap::new(), next: 0, connection: 0, quiet }
     }
@@ -166,7 +168,11 @@ impl Puller {
                 happened.push(Event::Expired { lane, epoch, pending });
             }
             Status::Refused(why, text) => {
-                tracing::warn!(lane = self.inboxes.name(lane), text, "the broker refused a pull; trying again in a while");
+                if why == intake::Refusal::Missing && !self.inboxes.is_shared(lane) {
+                    tracing::debug!("no command was sent to this agent lately; it asks again when one is");
+                } else {
+                    tracing::warn!(lane = self.inboxes.name(lane), text, "the broker refused a pull; trying again in a while");
+                }
                 if why == intake::Refusal::Missing {
                     // This answer is not counted by the broker as a message of the inbox, so it could not be drained in good order; and nothing is under way.
                     self.inboxes.close(lane, epoch);
@@ -217,6 +223,12 @@ impl Puller {
             }
         }
     }
+}
+
+/// How long this agent's own queue rests, for a random number from 0 to 1: after a restart of the broker a whole fleet asks in the same moment,
+/// and must not do so ever after.
+fn rest(mean: Duration, random: f64) -> Duration {
+    mean.mul_f64(0.5 + random.clamp(0.0, 1.0))
 }
 
 /// Where this agent takes jobs from, the most urgent first: its own queue, then the lanes of its executors.

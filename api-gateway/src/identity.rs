@@ -18,14 +18,14 @@ use muster_schemas::{
     code::Code,
     control::{RenewAnswer, RenewRequest},
     names::{AgentId, PoolName},
-    records::{AgentRecord, AgentState},
+    records::AgentState,
     result::ErrorInfo,
     subjects,
     time::Timestamp,
     wire::{self, V},
 };
 
-use crate::{agents::commands, app::App, config::Files, problem::ApiError};
+use crate::{app::App, config::Files, problem::ApiError};
 
 /// The gateways share the work.
 pub(crate) const QUEUE: &str = "identity";
@@ -87,22 +87,16 @@ pub(crate) async fn run(app: App) -> anyhow::Result<()> {
 async fn answer(app: &App, request: Message) {
     // An answer to any other subject would be sent with the gateway's rights instead of the agent's.
     let Some(reply) = request.reply.clone().filter(|reply| subjects::is_inbox(reply)) else { return };
-    let (agent, answer) = match renew(app, &request).await {
-        Ok((agent, jwt, certificate)) => (Some(agent), answer_with(Some(jwt), None, certificate)),
+    let answer = match renew(app, &request).await {
+        Ok((jwt, certificate)) => answer_with(Some(jwt), None, certificate),
         Err(error) => {
             tracing::warn!(subject = %request.subject, code = %error.code, detail = error.detail, "an agent's identity was not renewed");
             refused(app, &request.subject, &error).await;
-            (None, answer_with(None, Some(ErrorInfo::new(error.code, error.detail)), None))
+            answer_with(None, Some(ErrorInfo::new(error.code, error.detail)), None)
         }
     };
     if let Err(error) = app.nats.publish(reply, wire::encode(&answer).into()).await {
         tracing::warn!(%error, "cannot answer a request for renewal");
-    }
-    // One that was enrolled before there were commands never registers again. Its renewal must not hang on this.
-    if let Some(agent) = agent
-        && let Err(error) = commands::ensure(app, &agent.pool, &agent.id).await
-    {
-        tracing::warn!(agent = %agent.id, code = %error.code, detail = error.detail, "the queue of an agent's commands could not be made");
     }
 }
 
@@ -123,8 +117,8 @@ async fn refused(app: &App, subject: &str, error: &ApiError) {
     app.audit.write_folded(entry).await;
 }
 
-/// The agent that asks, its fresh JWT, and a certificate if it asked for one.
-async fn renew(app: &App, request: &Message) -> Result<(AgentRecord, String, Option<Certificate>), ApiError> {
+/// The fresh JWT of the agent that asks, and a certificate if it asked for one.
+async fn renew(app: &App, request: &Message) -> Result<(String, Option<Certificate>), ApiError> {
     let id = subjects::parse_renew(&request.subject).ok_or_else(|| ApiError::new(Code::NameInvalid, "the subject names no agent"))?;
     let RenewRequest { public_key, csr, .. } = wire::decode(&request.payload)?;
     let held = app.buckets.agent(&id).await?;
@@ -141,5 +135,5 @@ async fn renew(app: &App, request: &Message) -> Result<(AgentRecord, String, Opt
     }
     let certificate = app.certificates.for_agent(csr.as_deref(), &id)?;
     let jwt = app.minter.mint(&record.pool, &id, &public_key)?;
-    Ok((record, jwt, certificate))
+    Ok((jwt, certificate))
 }

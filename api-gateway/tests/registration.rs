@@ -8,7 +8,7 @@ mod stack;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use muster_broker_config::{jwt, provision};
+use muster_broker_config::jwt;
 use muster_schemas::{
     control::{RenewAnswer, RenewRequest},
     heartbeat::{Heartbeat, Load, Slots},
@@ -48,9 +48,8 @@ async fn an_agent_joins_once_and_comes_back_with_its_key() {
         let answer = core.request(api.subject(topology::COMMANDS, id), "".into()).await.unwrap();
         serde_json::from_slice::<Value>(&answer.payload).unwrap()
     };
-    let filter = queue(broker::ConsumerApi::Info).await["config"]["filter_subject"].clone();
-    assert_eq!(filter, subjects::commands_to(&POOL.parse().unwrap(), &id.parse().unwrap()), "the queue of its commands is there");
-    queue(broker::ConsumerApi::Delete).await;
+    let no_queue = async || assert_eq!(queue(broker::ConsumerApi::Info).await["error"]["err_code"], 10014, "without commands no consumer");
+    no_queue().await;
 
     // At the other gateway, with a new key pair and a changed body.
     let user = user();
@@ -60,7 +59,7 @@ async fn an_agent_joins_once_and_comes_back_with_its_key() {
     let back = come_back(&other, key, &again).await;
     let back = back.data(200);
     assert_eq!(back["agent_id"], id);
-    assert_eq!(queue(broker::ConsumerApi::Info).await["name"], id, "and is there again");
+    no_queue().await;
     assert!(back["api_key"].is_null(), "a key is shown once");
     assert_eq!(jwt::decode(back["jwt"].as_str().unwrap()).unwrap().subject, user.public_key());
     let view = stack.admin(&gateway).get(&format!("/api/v1/agents/{id}")).await.data(200).clone();
@@ -223,14 +222,9 @@ async fn a_revoked_agent_is_refused_at_every_door() {
         let answer = client.request(subjects::renew(&id), bytes.into()).await.unwrap();
         assert!(wire::decode::<RenewAnswer>(&answer.payload).unwrap().error.is_some());
     }
-    // One that was enrolled before agents had a queue of commands gets it now.
-    let core = stack.broker().await;
-    provision::remove_commands(&core, &id).await.unwrap();
-    assert!(renew(key).await.jwt.is_some());
-    eventually("it has a queue of commands", Duration::from_secs(10), async || {
-        provision::agents_with_commands(&core).await.unwrap().contains(&id).then_some(())
-    })
-    .await;
+    let commands = stack.broker().await.request(broker::StreamApi::Info.subject(topology::COMMANDS), "".into()).await.unwrap();
+    let commands: Value = serde_json::from_slice(&commands.payload).unwrap();
+    assert_eq!(commands["state"]["consumer_count"], 0, "without commands no consumer");
     // One that takes no jobs keeps its identity; a revoked one does not.
     stack.decide(&id, AgentState::Disabled).await;
     assert!(renew(key).await.jwt.is_some());
@@ -264,27 +258,11 @@ async fn an_agents_health_is_its_standing_and_its_last_heartbeat() {
 
     let at = Timestamp::now();
     let beat = Heartbeat {
-        v: V,
-        at,
-        instance: "i".into(),
-        seq: 1,
-        started_at: at,
-        interval_s: 30,
-        name: "web-1".parse().unwrap(),
-        version: "0.1.0".into(),
-        executors: vec!["shell".parse().unwrap()],
         slots: Slots { total: 5, running: 2, held: 0 },
         load: Load { cpu_pct: 12.5, ..Load::default() },
         spooled: 3,
-        fault: None,
         last_error: Some("a job failed".into()),
-        labels: Default::default(),
-        description: None,
-        sealing: None,
-        credentials: Default::default(),
-        vault: None,
-        draining: false,
-        goodbye: false,
+        ..Heartbeat::first("web-1".parse().unwrap(), "i", at)
     };
     let client = stack.connect(&joined, user).await;
     let pool = POOL.parse().unwrap();

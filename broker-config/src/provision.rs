@@ -1,8 +1,9 @@
 //! Makes the topology of `muster_schemas::topology` on a server: streams, buckets, lanes, and the first records.
 //!
 //! Everything here is idempotent and safe beside another caller doing the same: each step looks at what is there and brings it to what is
-//! wanted. What cannot be brought there is an [`Error::Conflict`] that says which setting differs. It never removes anything, except a
-//! pool on request. Requests go over JetStream's own interface as JSON, since the client library does not know every setting.
+//! wanted. What cannot be brought there is an [`Error::Conflict`] that says which setting differs. It never removes anything, except on
+//! request a pool, or the consumer of an agent's commands. Requests go over JetStream's own interface as JSON, since the client library
+//! does not know every setting.
 
 use async_nats::Client;
 use muster_schemas::{
@@ -21,11 +22,12 @@ mod commands;
 mod divider;
 mod error;
 mod lanes;
+mod pause;
 mod pool;
 mod shares;
 mod stream;
 
-pub use commands::{agents_with_commands, ensure_commands, remove_commands};
+pub use commands::{Retired, agents_with_commands, ensure_commands, leave_behind, remove_commands, retire_commands};
 pub use divider::Divider;
 pub use error::Error;
 pub use pool::{ensure_lanes, ensure_pool, remove_pool};

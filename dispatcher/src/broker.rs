@@ -33,8 +33,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// How long an answer may take, unless said otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// On an entry that stands for a deleted one.
-pub(crate) const KV_OPERATION: &str = "KV-Operation";
 /// The operation that deletes.
 const DELETE: &str = "DEL";
 
@@ -165,6 +163,13 @@ pub(crate) async fn pool_exists(client: &Client, pool: &PoolName) -> Result<bool
 
 /// The subjects of a stream that match a filter. Missing is an error.
 pub(crate) async fn subjects(client: &Client, stream: &str, filter: &str) -> Result<BTreeSet<String>, BrokerError> {
+    let mut all = BTreeSet::new();
+    each_subject(client, stream, filter, |subject| all.extend([subject])).await?;
+    Ok(all)
+}
+
+/// As [`subjects`], where there may be more than are to be held at once.
+pub(crate) async fn each_subject(client: &Client, stream: &str, filter: &str, mut take: impl FnMut(String)) -> Result<(), BrokerError> {
     #[derive(Deserialize)]
     struct Info {
         state: State,
@@ -174,16 +179,16 @@ pub(crate) async fn subjects(client: &Client, stream: &str, filter: &str) -> Res
         #[serde(default)]
         subjects: BTreeMap<String, u64>,
     }
-    let mut all = BTreeSet::new();
+    let mut offset = 0;
     loop {
-        let body = serde_json::json!({ "subjects_filter": filter, "offset": all.len() }).to_string();
+        let body = serde_json::json!({ "subjects_filter": filter, "offset": offset }).to_string();
         let info: Info = api(client, StreamApi::Info.subject(stream), body.into(), stream).await?;
-        let before = all.len();
-        all.extend(info.state.subjects.into_keys());
         // The broker answers so many at a time as it likes.
-        if all.len() == before {
-            return Ok(all);
+        if info.state.subjects.is_empty() {
+            return Ok(());
         }
+        offset += info.state.subjects.len();
+        info.state.subjects.into_keys().for_each(&mut take);
     }
 }
 
@@ -244,7 +249,7 @@ pub(crate) async fn entry(client: &Client, bucket: &str, key: &str, patience: Du
     let revision = header(headers::SEQUENCE)
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| BrokerError::Malformed { what, problem: "it has no sequence".into() })?;
-    let deleted = header(KV_OPERATION).is_some();
+    let deleted = header(headers::KV_OPERATION).is_some();
     Ok(Some(Entry { revision, value: (!deleted).then_some(message.payload) }))
 }
 
@@ -274,7 +279,7 @@ pub(crate) async fn bury(
     patience: Duration,
 ) -> Result<Write, BrokerError> {
     let mut headers = HeaderMap::new();
-    headers.insert(KV_OPERATION, DELETE);
+    headers.insert(headers::KV_OPERATION, DELETE);
     if let Some(age) = age {
         headers.insert(headers::TTL, format!("{}s", age.as_secs()));
     }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     broker::{self, Write},
+    channel,
     clock::BrokerClock,
     figures::{Figures, Ignored},
     intake::Input,
@@ -94,7 +95,7 @@ impl Core {
                 () = self.leadership.changed() => {}
                 _ = ticks.tick() => events.push(Event::Tick),
                 Some(written) = self.writes.next() => events.push(written),
-                count = self.inputs.recv_many(&mut batch, BATCH) => anyhow::ensure!(count > 0, "nothing comes in any more"),
+                taken = channel::take(&mut self.inputs, &mut batch, BATCH, &shutdown) => taken?,
             }
             while let Some(Some(written)) = self.writes.next().now_or_never() {
                 events.push(written);
@@ -147,14 +148,20 @@ impl Core {
         }
     }
 
-    fn perform(&self, command: Command) {
+    fn perform(&mut self, command: Command) {
         match command {
             Command::Put(key, standing, revision) => self.write(key, Some(wire::encode(&*standing)), revision),
             Command::Delete(key, revision) => self.write(key, None, revision),
             Command::Lanes(pool, executors) => self.lanes.want(pool, executors),
             Command::CallUp(agents, executor, for_s) => {
-                self.figures.called(agents.len());
-                self.caller.call_up(agents, executor, for_s);
+                let called = agents.len();
+                match self.caller.call_up(agents, executor, for_s) {
+                    Ok(()) => self.figures.called(called),
+                    Err((agents, executor)) => {
+                        tracing::debug!(agents = agents.len(), %executor, "too many calls at once; the next look makes up for it");
+                        self.mind.state.not_called(&agents, &executor);
+                    }
+                }
             }
             Command::Remove(agent) => self.agenda.put(agent, Task::Remove),
             Command::Expel(agent) => self.agenda.put(agent, Task::Expel),

@@ -136,7 +136,11 @@ impl Figures {
                 ["pool"],
             )?,
             queued: metrics.gauges("muster_jobs_queued", "Jobs that wait.", ["pool"])?,
-            running: metrics.gauges("muster_jobs_running", "Jobs that agents have and have not finished.", ["pool"])?,
+            running: metrics.gauges(
+                "muster_jobs_running",
+                "Jobs that agents have. One that has ended counts for up to a second more.",
+                ["pool"],
+            )?,
             redelivered: metrics.gauges("muster_jobs_redelivered", "Jobs that agents have not for the first time.", ["pool"])?,
             score: metrics.gauges("muster_agent_score", "Score of an agent, 0 to 100.", ["pool", "agent"])?,
             agents: metrics.gauges("muster_pool_agents", "Agents by status.", ["pool", "status"])?,

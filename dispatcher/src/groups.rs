@@ -20,14 +20,22 @@ use std::time::Duration;
 
 use muster_runtime::tasks::Tasks;
 
-use crate::{history::Past, intake::follow::Source, lease::keeper::Leadership, signing::Signing};
+use crate::{history::Past, intake::follow::Source, lease::keeper::Leadership, queues::Hint, signing::Signing};
 use desk::Desk;
 use driver::Driver;
 
-/// Starts the task that drives groups. `expire_after` is how long after its expiry a job is ended that no agent began.
-pub(crate) fn start(tasks: &Tasks, source: &Source, leadership: &Leadership, past: Past, signing: &Signing, expire_after: Duration) {
+/// Starts the task that drives groups. `expire_after` is how long after its expiry a job is ended that no agent began; `hint` goes to whoever sees to
+/// it that members get what was sent.
+pub(crate) fn start(
+    tasks: &Tasks,
+    source: &Source,
+    leadership: &Leadership,
+    past: Past,
+    signing: &Signing,
+    (expire_after, hint): (Duration, Hint),
+) {
     let Source { broker, figures, fixed, .. } = source.clone();
-    let desk = Desk { broker, leadership: leadership.clone(), figures, signing: signing.clone(), expire_after };
+    let desk = Desk { broker, leadership: leadership.clone(), figures, signing: signing.clone(), expire_after, hint };
     let driver = Driver::new(desk, fixed, past);
     tasks.essential("groups", driver.run(tasks.shutdown().clone()));
 }

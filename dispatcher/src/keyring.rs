@@ -18,7 +18,7 @@ use async_nats::{Client, HeaderMap};
 use muster_broker_config::signing::{Judgement, StoredResult};
 use muster_runtime::tasks::Tasks;
 use muster_schemas::{
-    headers::SIGNATURE,
+    headers::{KV_OPERATION, SIGNATURE},
     names::AgentId,
     records::{SigningKeys, keys},
     signature::{Mark, SIGNERS_KEY, Signature, Signed},
@@ -30,7 +30,6 @@ use muster_schemas::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    broker::KV_OPERATION,
     held,
     intake::follow::{Follower, Heard, Listener, Message, Range, Source},
     signing::Signing,

@@ -10,7 +10,7 @@
 //! | the formulas of score and status | [`score`], over the sliding hour of [`window`] |
 //! | who is served first | [`ranking`] |
 //! | what is known and what follows from it | [`state`]; restarts, replays and shared identities in [`instances`] |
-//! | what comes in | `intake` |
+//! | what comes in | `intake`; how it is taken in, `channel` |
 //! | what goes out | `core` (standings), `lanes`, `figures` and `sampler` (metrics) |
 //! | the list of jobs, and alarms of what the broker lost | `history` |
 //! | schedules: timers, firings, missed firings | [`schedules`] |
@@ -19,6 +19,7 @@
 //! | which dispatcher is the active one | [`lease`] |
 //! | handing credentials on to agents that join | `credentials` |
 //! | jobs that nobody asks for in pools where agents stand by | `lookout` |
+//! | consumers of the agents that have commands | `queues` |
 //! | limits on running jobs that hold for whole pools | `shares` |
 //! | finished jobs out of their queues, many at a time | `sweeper` |
 //! | whose results are whose, and which count | `keyring` |
@@ -28,6 +29,7 @@
 
 mod broker;
 mod cancel;
+mod channel;
 pub mod clock;
 mod config;
 mod core;
@@ -44,6 +46,7 @@ mod keyring;
 mod lanes;
 pub mod lease;
 mod lookout;
+mod queues;
 pub mod ranking;
 mod sampler;
 pub mod schedules;

@@ -1,6 +1,6 @@
 //! Looks out for jobs that nobody asks for in pools where agents stand by, and has some called up. Only the active dispatcher does this.
 //!
-//! It looks [`EVERY`] 25 ms, at pools without jobs with one request. A lane without a single waiting pull, in a queue that is not empty, has nobody
+//! It looks every 25 ms ([`EVERY`]); a pool without jobs costs one request. A lane without a single waiting pull, in a queue that is not empty, has nobody
 //! who would take a job that comes, or comes back: it is no matter whether one waits there at this moment. Seen at two looks in a row, somebody is
 //! called up. So a lane that is busy always has a pull that waits, and a backlog calls up as many agents as it needs. Whom: [`crate::state`].
 
@@ -35,7 +35,7 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(25);
 /// While nobody stands by, or another dispatcher leads.
 const IDLE: Duration = Duration::from_millis(250);
-/// Calls that may wait to be sent. One that finds no room is made up for by the next look.
+/// Calls that may wait to be sent. Whoever finds no room is called at the next look.
 const CALLS: usize = 64;
 
 /// For which executors agents of each pool stand by.
@@ -71,10 +71,14 @@ impl Caller {
     }
 
     /// Has agents told to pull the lanes of an executor for so many seconds.
-    pub(crate) fn call_up(&self, agents: Vec<AgentId>, executor: ExecutorName, for_s: u32) {
-        if self.calls.try_send(Call { agents, executor, for_s }).is_err() {
-            tracing::debug!("too many calls at once; the next look makes up for it");
-        }
+    ///
+    /// # Errors
+    /// Whom it is not told: too many calls wait.
+    pub(crate) fn call_up(&self, agents: Vec<AgentId>, executor: ExecutorName, for_s: u32) -> Result<(), (Vec<AgentId>, ExecutorName)> {
+        self.calls.try_send(Call { agents, executor, for_s }).map_err(|full| {
+            let Call { agents, executor, .. } = full.into_inner();
+            (agents, executor)
+        })
     }
 }
 

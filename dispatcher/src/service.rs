@@ -33,6 +33,7 @@ use crate::{
     lanes::{Lanes, Reconciler},
     lease::keeper::Keeper,
     lookout::Lookout,
+    queues::Queues,
     sampler::Sampler,
     schedules,
     shares::Shares,
@@ -185,8 +186,10 @@ async fn work(
     let pools = intake::start(tasks, &source, &leadership, &keyring, &sender, wait);
 
     schedules::start(tasks, &source, &leadership, &signing);
+    let (queues, hint) = Queues::new(broker.clone(), leadership.clone());
+    tasks.essential("queues", queues.run(shutdown.clone()));
     let after = config.expire_after.get();
-    groups::start(tasks, &source, &leadership, past.clone(), &signing, after);
+    groups::start(tasks, &source, &leadership, past.clone(), &signing, (after, hint));
     let expiry = Expiry::new(broker.clone(), leadership.clone(), past, figures.clone(), signing.clone(), after);
     tasks.essential("expiry", expiry.run(shutdown.clone()));
     let agenda = Agenda::default();
@@ -200,7 +203,7 @@ async fn work(
     tasks.essential("lanes", reconciler.run(shutdown.clone()));
     let shares = Shares { broker: broker.clone(), leadership: leadership.clone(), pools: pools.clone() };
     tasks.essential("shares", shares.run(shutdown.clone()));
-    let (lookout, caller) = Lookout::new(broker.clone(), leadership.clone(), sender.clone());
+    let (lookout, caller) = Lookout::new(broker.clone(), leadership.clone(), sender);
     tasks.essential("lookout", lookout.run(shutdown.clone()));
     let sampler = Sampler { broker: broker.clone(), leadership: leadership.clone(), pools, figures: figures.clone() };
     tasks.essential("sampler", sampler.run(shutdown.clone()));
@@ -224,8 +227,6 @@ async fn work(
     };
     let worked = core.run(shutdown.clone()).await;
     shutdown.trigger("the dispatcher has ended");
-    // Kept until here: an end of all that comes in would be a failure.
-    drop(sender);
     wardens.join(WARDEN_GRACE).await;
     trail.end(TRAIL_GRACE).await;
     keep.trigger("nothing is written any more");

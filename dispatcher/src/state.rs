@@ -10,10 +10,10 @@
 //! | the bucket of standings, and what must be written | [`board`] |
 //! | what pools give to jobs that say nothing themselves | [`defaults`] |
 //! | how far an agent's vault has come | `floor` |
-//! | judging a pool: places, and what must be written | `judge` |
+//! | judging a pool: places, and what must be written; how often | `judge`, `pace` |
 //! | who pulls, who stands by, who is called up | [`standby`], `calls` |
-//! | where events come from | [`crate::intake`] |
-//! | who carries out commands | [`crate::writer`], [`crate::lanes`] |
+//! | where events come from | [`crate::intake`], [`crate::lookout`] |
+//! | who carries out commands | [`crate::core`], [`crate::lanes`], [`crate::lookout`], [`crate::warden::agenda`] |
 
 pub mod board;
 mod calls;
@@ -21,6 +21,7 @@ mod command;
 pub mod defaults;
 mod floor;
 mod judge;
+mod pace;
 pub mod roster;
 pub mod standby;
 
@@ -44,6 +45,7 @@ use board::Board;
 use calls::Calls;
 pub use command::{Command, Note};
 use defaults::{Defaults, Terms};
+use pace::Pace;
 use roster::Roster;
 
 /// An agent in a pool: the subject of its heartbeats and the key of its standing.
@@ -189,6 +191,7 @@ pub struct State {
     lead: bool,
     /// Pools where something changed that should not wait for the next tick.
     urgent: BTreeSet<PoolName>,
+    pace: Pace,
     /// Whether an agent may be gone whose standing is still there.
     untidy: bool,
     /// Lanes that were asked for, so that each is asked for once.
@@ -221,13 +224,17 @@ impl State {
             self.take(event, now, &mut commands);
         }
         all |= self.board.has_room_again();
-        let mut pools = std::mem::take(&mut self.urgent);
+        let (pace, roster) = (&mut self.pace, &self.roster);
+        let mut pools: BTreeSet<_> =
+            self.urgent.extract_if(.., |pool| all || pace.allows(pool, roster.members(pool).count(), now)).collect();
         if all {
             self.board.sweep(now);
             self.calls.sweep(now);
-            pools.extend(self.roster.pools().cloned());
+            pace.keep(|pool| roster.pools().any(|known| known == pool));
+            pools.extend(roster.pools().cloned());
         }
         for pool in &pools {
+            self.pace.judged(pool, now);
             self.judge(pool, now, &mut commands);
         }
         if self.commanding() && (all || std::mem::take(&mut self.untidy)) {

@@ -44,6 +44,8 @@ pub enum What {
         /// For how many seconds from now, at most [`CALL_UP_MAX_S`].
         for_s: u32,
     },
+    /// Ask the own queue: a command waits there. An agent to which none was sent for a while has no consumer, and has stopped asking.
+    AskQueue,
     /// This agent's identity has ended: stop pulling and stop what runs, at once. The broker cuts the connection right after, so nothing that
     /// is sent from here on arrives.
     IdentityEnded {
@@ -269,6 +271,9 @@ mod tests {
         let order = Order { v: V, what: What::Cancel { job_id: "j".parse().unwrap() } };
         assert_eq!(wire::decode::<Order>(&wire::encode(&order)).unwrap(), order);
         assert_eq!(serde_json::to_string(&order).unwrap(), r#"{"v":1,"order":"cancel","job_id":"j"}"#);
+        let order = Order { v: V, what: What::AskQueue };
+        assert_eq!(serde_json::to_string(&order).unwrap(), r#"{"v":1,"order":"ask_queue"}"#);
+        assert_eq!(wire::decode::<Order>(&wire::encode(&order)).unwrap(), order);
         let answer = QueryAnswer { v: V, result: None, error: None, queued: true };
         assert_eq!(wire::decode::<QueryAnswer>(&wire::encode(&answer)).unwrap(), answer);
     }

@@ -34,6 +34,8 @@ pub const REPUBLISHED_SUBJECT: &str = "Nats-Subject";
 pub const STORED_AT: &str = "Nats-Time-Stamp";
 /// On a direct get's answer: the message's sequence in its stream.
 pub const SEQUENCE: &str = "Nats-Sequence";
+/// On the message of a key-value bucket that is no value: the key was deleted.
+pub const KV_OPERATION: &str = "KV-Operation";
 
 /// On a schedule message: the pattern by which the broker fires it.
 pub const SCHEDULE: &str = "Nats-Schedule";

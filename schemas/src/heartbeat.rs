@@ -11,8 +11,10 @@ use crate::{
     wire::{Body, V},
 };
 
+/// Seconds between heartbeats unless the agent's settings say otherwise.
+const INTERVAL_DEFAULT_S: u32 = 30;
 /// The interval of heartbeats unless the agent's settings say otherwise.
-pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(INTERVAL_DEFAULT_S as u64);
 
 /// Room for jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -109,6 +111,35 @@ pub struct Heartbeat {
     pub goodbye: bool,
 }
 
+impl Heartbeat {
+    /// The first one of an agent that has just started, `instance` being this run of it: it is well, and has neither executors nor room for jobs.
+    pub fn first(name: AgentName, instance: impl Into<String>, at: Timestamp) -> Self {
+        Self {
+            v: V,
+            at,
+            instance: instance.into(),
+            seq: 0,
+            started_at: at,
+            interval_s: INTERVAL_DEFAULT_S,
+            name,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            executors: Vec::new(),
+            slots: Slots::default(),
+            load: Load::default(),
+            spooled: 0,
+            fault: None,
+            last_error: None,
+            labels: BTreeMap::new(),
+            description: None,
+            sealing: None,
+            credentials: BTreeMap::new(),
+            vault: None,
+            draining: false,
+            goodbye: false,
+        }
+    }
+}
+
 impl Body for Heartbeat {
     const LIMIT: usize = 16 * 1024;
 }
@@ -123,27 +154,13 @@ mod tests {
     fn a_heartbeat_round_trips_and_is_pinned_by_a_golden_file() {
         let at = Timestamp::from_secs(1_800_000_000);
         let beat = Heartbeat {
-            v: V,
-            at,
-            instance: "i1".into(),
             seq: 7,
-            started_at: at,
-            interval_s: 30,
-            name: "web-1".parse().unwrap(),
             version: "0.1.0".into(),
             executors: vec!["shell".parse().unwrap()],
             slots: Slots { total: 5, running: 1, held: 0 },
-            load: Load::default(),
-            spooled: 0,
-            fault: None,
-            last_error: None,
             labels: [("zone".into(), "a".into())].into(),
-            description: None,
-            sealing: None,
-            credentials: BTreeMap::new(),
-            vault: None,
-            draining: false,
             goodbye: true,
+            ..Heartbeat::first("web-1".parse().unwrap(), "i1", at)
         };
         assert_eq!(wire::decode::<Heartbeat>(&wire::encode(&beat)).unwrap(), beat);
         crate::json::golden("heartbeat.json", &(serde_json::to_string_pretty(&beat).unwrap() + "\n"));

@@ -229,6 +229,11 @@ pub mod keys {
         format!("name.{name}")
     }
 
+    /// Where it is said that the consumer of an agent's commands is being removed, beside the dispatcher's lease.
+    pub fn retiring(id: &AgentId) -> String {
+        format!("retiring.{id}")
+    }
+
     /// Where an agent's standing is.
     pub fn standing(pool: &crate::names::PoolName, id: &AgentId) -> String {
         format!("{pool}.{id}")

@@ -89,6 +89,11 @@ pub fn commands_to(pool: &PoolName, agent: &AgentId) -> String {
     format!("commands.{pool}.{agent}.*")
 }
 
+/// All commands to one agent, whatever pool it was in when they were sent.
+pub fn commands_anywhere_to(agent: &AgentId) -> String {
+    format!("commands.*.{agent}.*")
+}
+
 /// A command of a pool, whichever agent it is for.
 pub fn command_to_any_agent(pool: &PoolName, id: &JobId) -> String {
     format!("commands.{pool}.*.{id}")

@@ -155,7 +155,7 @@ pub const CONNECTIONS: &str = "connections";
 pub const MAILBOXES: &str = "mailboxes";
 /// When API keys were last used, by prefix. Apart from the keys, so that a use is no change of a key.
 pub const KEY_USES: &str = "key_uses";
-/// Who is the active dispatcher: key [`DISPATCHER_LEASE`].
+/// Who is the active dispatcher: key [`DISPATCHER_LEASE`]; and what it is removing at this moment, see [`crate::records::keys::retiring`].
 pub const LEASES: &str = "leases";
 /// The key of the active dispatcher in [`LEASES`].
 pub const DISPATCHER_LEASE: &str = "dispatcher";
@@ -175,7 +175,12 @@ pub const BUCKETS: [Bucket; 13] = [
     bucket(MAILBOXES, "credentials sealed to agents"),
     bucket(KEY_USES, "when API keys were last used"),
     // In memory: a lease that is renewed each second must not cost a disk flush each second, and one that is lost is taken anew.
-    Bucket { name: LEASES, description: "who is the active dispatcher", memory: true, max_age: LEASE_AGE },
+    Bucket {
+        name: LEASES,
+        description: "who is the active dispatcher, and which consumers of commands it is removing",
+        memory: true,
+        max_age: LEASE_AGE,
+    },
 ];
 
 const fn bucket(name: &'static str, description: &'static str) -> Bucket {

@@ -8,6 +8,7 @@ use muster_executor::Connection;
 use muster_schemas::{
     code::Code,
     connection::{ConnectionRecord, keys},
+    headers::KV_OPERATION,
     job::Job,
     names::ConnectionName,
     result::ErrorInfo,
@@ -18,7 +19,7 @@ use muster_schemas::{
 };
 
 use super::{LOOKUP_PATIENCE, count::Past};
-use crate::{control::OPERATION, core::Core, executors::Prepared, vault::VaultError};
+use crate::{core::Core, executors::Prepared, vault::VaultError};
 
 /// What comes of looking.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ async fn record(core: &Core, name: &ConnectionName) -> Result<Option<ConnectionR
     loop {
         let error = match core.js.last(&stream, &subject).await {
             Ok(None) => return Ok(None),
-            Ok(Some(message)) if message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some()) => return Ok(None),
+            Ok(Some(message)) if message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some()) => return Ok(None),
             Ok(Some(message)) => match wire::decode::<ConnectionRecord>(&message.payload) {
                 Ok(record) => return Ok(Some(record)),
                 Err(error) => {

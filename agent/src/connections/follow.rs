@@ -16,6 +16,7 @@ use futures_util::StreamExt as _;
 use muster_runtime::shutdown::Shutdown;
 use muster_schemas::{
     connection::{CONNECTIONS_MAX, Mailbox, SealedEntry, keys},
+    headers::KV_OPERATION,
     names::ConnectionName,
     sealed::{OpeningKey, Purpose},
     subjects::js,
@@ -25,7 +26,6 @@ use muster_schemas::{
 
 use super::mailbox::steps;
 use crate::{
-    control::OPERATION,
     core::Core,
     heartbeat::Pulse,
     vault::{Vault, VaultError},
@@ -88,7 +88,7 @@ impl Follow {
         };
         let mut again = None;
         if let Some(message) = &message {
-            let deleted = message.headers.as_ref().is_some_and(|headers| headers.get(OPERATION).is_some());
+            let deleted = message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some());
             match if deleted { Ok(Mailbox::default()) } else { wire::decode(&message.payload) } {
                 Ok(mailbox) => again = self.take(&mailbox).await.then_some(AGAIN_AFTER),
                 Err(error) => self.tell(format!("this agent's mailbox can't be read: {error}")),

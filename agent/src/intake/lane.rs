@@ -64,6 +64,8 @@ pub(super) struct Lane {
     pub(super) unled: bool,
     refusals: u32,
     retry_at: Option<Instant>,
+    /// Told that something waits since it was last asked: a refusal that comes now is of the time before.
+    told: bool,
 }
 
 impl Lane {
@@ -84,6 +86,7 @@ impl Lane {
             unled: false,
             refusals: 0,
             retry_at: None,
+            told: false,
         }
     }
 
@@ -153,6 +156,7 @@ impl Lane {
 
     /// The broker was asked for so many more.
     pub(super) fn pulled(&mut self, batch: u32, expires: Duration, now: Instant) {
+        self.told = false;
         self.pulls.push(Pull { asked: now, until: now + expires + GRACE, left: batch });
         self.asked_at = Some(now);
     }
@@ -171,16 +175,24 @@ impl Lane {
         self.tidy();
     }
 
-    pub(super) fn refused(&mut self, why: Refusal, now: Instant) {
+    /// It is not given, or not any more. An own queue that is missing is asked again after `rest`.
+    pub(super) fn refused(&mut self, why: Refusal, rest: Duration, now: Instant) {
         self.pulls.clear();
         self.tidy();
         let wait = match why {
             Refusal::Invalid => RETRY_MAX,
+            Refusal::Missing if self.tier == OWN => rest,
             Refusal::Missing | Refusal::Busy => (RETRY_FIRST * 2_u32.pow(self.refusals.min(8))).min(RETRY_MAX),
         };
         self.refusals += 1;
-        self.retry_at = Some(now + wait);
+        self.retry_at = (!self.told).then_some(now + wait);
         self.hot = false;
+    }
+
+    /// Something waits in it: it is asked now, or as soon as what it was asked before has been refused.
+    pub(super) fn told(&mut self) {
+        self.told = true;
+        self.retry_at = None;
     }
 
     /// The priority became better: what is owed for the older one is served last, and does not count.
@@ -207,6 +219,7 @@ impl Lane {
         self.tidy();
         self.retry_at = None;
         self.refusals = 0;
+        self.told = false;
     }
 
     /// Time has passed: a hot lane cools down, a pull that the broker forgot is given up.

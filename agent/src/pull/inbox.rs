@@ -110,6 +110,11 @@ impl Inboxes {
         self.sources.get(lane).map_or("", |source| &source.name)
     }
 
+    /// Whether other agents pull it too.
+    pub(super) fn is_shared(&self, lane: LaneIndex) -> bool {
+        self.sources.get(lane).is_some_and(|source| source.shared)
+    }
+
     /// Asks a lane for jobs, to the inbox of this epoch.
     pub(super) async fn pull(&mut self, lane: LaneIndex, epoch: u32, batch: u32, (priority, expires): (u8, Duration)) {
         let Some(source) = self.sources.get(lane) else { return };

@@ -33,7 +33,7 @@ impl Status {
                 // Without the header all of it: at worst a lane is asked once more than it has to.
                 Self::Expired { pending: pending.unwrap_or(u32::MAX) }
             }
-            StatusCode::NO_RESPONDERS => Self::Refused(Refusal::Missing, "no such lane".to_owned()),
+            StatusCode::NO_RESPONDERS => Self::Refused(Refusal::Missing, "no such consumer".to_owned()),
             StatusCode::REQUEST_TERMINATED if text.eq_ignore_ascii_case("Batch Completed") => Self::Nothing,
             StatusCode::REQUEST_TERMINATED if text.eq_ignore_ascii_case("Consumer Deleted") => {
                 Self::Refused(Refusal::Missing, text.to_owned())

@@ -60,11 +60,10 @@ impl Arrival<'_> {
         self.message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str())
     }
 
-    /// The signature, if it holds for this message, this place and this time; not whether its key counts.
+    /// The signature, if it holds for this message, this place and this time; not whether its key counts. What is not signed has to be for this place
+    /// as well: the consumer of an agent that was moved may be of its old pool for a moment.
     fn signature(&self) -> Result<Option<Signature>, ErrorInfo> {
-        let Some(header) = self.header(headers::SIGNATURE) else { return Ok(None) };
         let subject = self.message.subject.as_str();
-        let signature = Signature::parse(header).map_err(|error| invalid(error.to_string()))?;
         let address = subjects::parse_job(subject);
         let here = address.is_some_and(|address| match &address.queue {
             Queue::Lane(_) => address.pool == *self.pool,
@@ -73,6 +72,8 @@ impl Arrival<'_> {
         if !here {
             return Err(invalid(format!("it is for {subject}, and came to agent {} of pool {}", self.agent, self.pool)));
         }
+        let Some(header) = self.header(headers::SIGNATURE) else { return Ok(None) };
+        let signature = Signature::parse(header).map_err(|error| invalid(error.to_string()))?;
         if self.apart(&signature) > SKEW_MAX {
             let minutes = SKEW_MAX.as_secs() / 60;
             return Err(invalid(format!(

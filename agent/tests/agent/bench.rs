@@ -24,6 +24,7 @@ use muster_runtime::{
     tasks::{Group, Running},
 };
 use muster_schemas::{
+    control::{Order, What},
     event::Event,
     lane::{Lane, Priority},
     names::{AgentId, JobId, PoolName},
@@ -32,7 +33,8 @@ use muster_schemas::{
     standing::Standing,
     subjects::{self, About, broker, js},
     time::Timestamp,
-    topology, wire,
+    topology,
+    wire::{self, V},
 };
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -101,7 +103,6 @@ impl Bench {
     /// Writes an identity as if the agent had registered, and returns its id and state directory.
     pub(crate) async fn enrolled(&self, lifetime: Duration) -> (AgentId, PathBuf) {
         let (id, key) = (AgentId::generate(), KeyPair::new_user());
-        provision::ensure_commands(&self.gateway, &self.pool, &id).await.unwrap();
         let seed = std::fs::read_to_string(self.deployment.layout.signing_key(Account::Fleet)).unwrap();
         let jwt = creds::mint_agent_jwt(&seed, &self.deployment.fleet.account, &self.pool, &id, &key.public_key(), lifetime).unwrap();
         let state_dir = self.dir.path().join(format!("agent-{}", self.agents.fetch_add(1, Ordering::Relaxed)));
@@ -218,6 +219,19 @@ impl Bench {
         assert!(ack.get("error").is_none(), "{ack}");
     }
 
+    /// Does what is done once a command is stored: makes sure of the agent's consumer, and tells it.
+    pub(crate) async fn reach(&self, agent: &AgentId) {
+        provision::ensure_commands(&self.gateway, &self.pool, agent).await.unwrap();
+        self.order(agent).await;
+    }
+
+    /// Tells an agent that a command waits.
+    pub(crate) async fn order(&self, agent: &AgentId) {
+        let order = wire::encode(&Order { v: V, what: What::AskQueue });
+        self.gateway.publish(subjects::control(agent), order.into()).await.unwrap();
+        self.gateway.flush().await.unwrap();
+    }
+
     /// The stored result of a job, once there is one.
     pub(crate) async fn result(&self, id: &JobId) -> JobResult {
         self.result_within(id, SOON).await
@@ -304,10 +318,15 @@ impl Bench {
         self.tell(id, &standing).await;
     }
 
+    /// A connection with what a dispatcher may do.
+    pub(crate) async fn dispatcher(&self) -> Client {
+        let text = std::fs::read_to_string(self.deployment.layout.dispatcher_creds()).unwrap();
+        connect(&self.server.url(), &text, &broker::dispatcher_inbox("d1")).await
+    }
+
     /// Stores this standing of an agent, as the dispatcher does.
     pub(crate) async fn tell(&self, id: &AgentId, standing: &Standing) {
-        let text = std::fs::read_to_string(self.deployment.layout.dispatcher_creds()).unwrap();
-        let dispatcher = connect(&self.server.url(), &text, &broker::dispatcher_inbox("d1")).await;
+        let dispatcher = self.dispatcher().await;
         let subject = js::key(topology::STANDINGS, &keys::standing(&self.pool, id));
         dispatcher.request(subject, wire::encode(standing).into()).await.unwrap();
     }

@@ -1,8 +1,11 @@
 //! Commands: jobs for one agent, which wait for it alone and come before all others.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use muster_broker_config::provision;
+use muster_broker_config::provision::{self, Retired};
 use muster_schemas::{
     code::Code,
     control::{Order, What},
@@ -18,15 +21,22 @@ use muster_schemas::{
 };
 use serde_json::{Value, json};
 
-use crate::bench::{Agent, Bench, SOON, eventually, next_message};
+use crate::bench::{Bench, eventually, next_message};
 
 /// Commands in the queue, waiting or running.
 async fn waiting(bench: &Bench) -> u64 {
     bench.api(broker::StreamApi::Info.subject(COMMANDS), json!({})).await["state"]["messages"].as_u64().unwrap()
 }
 
-async fn send_as(bench: &Bench, agent: &AgentId, id: &JobId, body: Value) {
+/// Stores a command, and leaves it at that.
+async fn store(bench: &Bench, agent: &AgentId, id: &JobId, body: Value) {
     bench.publish(subjects::command(&bench.pool, agent, id), None, body.to_string().into_bytes()).await;
+}
+
+/// As whoever sends commands does.
+async fn send_as(bench: &Bench, agent: &AgentId, id: &JobId, body: Value) {
+    store(bench, agent, id, body).await;
+    bench.reach(agent).await;
 }
 
 async fn send(bench: &Bench, agent: &AgentId, body: Value) -> JobId {
@@ -135,9 +145,11 @@ async fn a_retry_of_a_command_is_never_left_to_others_and_the_last_one_becomes_a
 async fn a_command_whose_agent_is_killed_is_its_second_attempt_once_the_agent_is_back() {
     let bench = Bench::start().await;
     let mut agent = bench.process(1).await;
-    lease(&bench, &agent.id, Duration::from_secs(2)).await;
     let (marker, body) = once_for_ever(&bench);
-    let id = send(&bench, &agent.id, body).await;
+    let id = bench.id();
+    store(&bench, &agent.id, &id, body).await;
+    lease(&bench, &agent.id, Duration::from_secs(2)).await;
+    bench.order(&agent.id).await;
     eventually("it runs", async || marker.exists()).await;
     runs(&bench, &id).await;
     let state_dir = agent.state_dir.clone();
@@ -150,7 +162,7 @@ async fn a_command_whose_agent_is_killed_is_its_second_attempt_once_the_agent_is
     none_left(&bench).await;
 }
 
-/// Shortens the lease of an agent's commands.
+/// Makes the consumer of an agent's commands, with a short lease.
 async fn lease(bench: &Bench, agent: &AgentId, lease: Duration) {
     let consumer = topology::command_consumer(&bench.pool, agent);
     let consumer = topology::Consumer { ack_wait: lease.into(), ..consumer };
@@ -237,6 +249,9 @@ async fn commands_go_before_a_backlog_of_the_pool_when_a_slot_frees() {
 async fn an_agent_that_may_take_nothing_new_takes_no_command_until_it_may() {
     let bench = Bench::start().await;
     let agent = bench.agent(2).await;
+    let first = send(&bench, &agent.id, json!({"type": "probe.ping"})).await;
+    bench.result(&first).await;
+    asks(&bench, &agent.id).await;
     bench.standing(&agent.id, false, 0).await;
     bench.gateway.request(subjects::rpc(&agent.id, "ping"), "".into()).await.unwrap();
     let id = send(&bench, &agent.id, json!({"type": "probe.ping"})).await;
@@ -307,6 +322,7 @@ async fn what_is_no_job_or_has_no_valid_id_is_rejected_and_the_queue_goes_on() {
     let mut done = bench.done().await;
     let sane = subjects::command(&bench.pool, &agent.id, &"x".parse().unwrap());
     bench.publish(sane.replace(".x", &format!(".{}", "x".repeat(65))), None, br#"{"type":"probe.ping"}"#.to_vec()).await;
+    bench.reach(&agent.id).await;
     let message = next_message(&mut done).await;
     assert!(message.subject.contains(".rejected-"), "{}", message.subject);
     let result: JobResult = wire::decode(&message.payload).unwrap();
@@ -318,22 +334,106 @@ async fn what_is_no_job_or_has_no_valid_id_is_rejected_and_the_queue_goes_on() {
     none_left(&bench).await;
 }
 
+/// How many agents have a consumer for commands.
+async fn consumers(bench: &Bench) -> u64 {
+    bench.api(broker::StreamApi::Info.subject(COMMANDS), json!({})).await["state"]["consumer_count"].as_u64().unwrap()
+}
+
+/// Waits until it is known at the broker that the agent asks its own queue.
+async fn asks(bench: &Bench, agent: &AgentId) {
+    let info = broker::ConsumerApi::Info.subject(COMMANDS, agent.as_str());
+    eventually("it asks its own queue", async || bench.api(info.clone(), json!({})).await["num_waiting"] == 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_without_a_queue_of_its_own_works_for_its_pool_and_finds_the_queue_when_it_is_made() {
+async fn the_first_command_to_an_agent_without_a_consumer_begins_at_once_and_so_do_those_after_it() {
     let bench = Bench::start().await;
-    let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
-    provision::remove_commands(&bench.gateway, &id).await.unwrap();
-    let agent: Agent = bench.agent_in(id.clone(), state_dir, 1, &[]).await;
-    agent.ready().await;
+    let (agent, idle) = (bench.agent(2).await, bench.agent(2).await);
     let job = bench.submit(json!({"type": "probe.ping"})).await;
     assert_eq!(bench.result(&job).await.outcome, Outcome::Succeeded);
-    let command = send(&bench, &id, json!({"type": "probe.ping"})).await;
-    provision::ensure_commands(&bench.gateway, &bench.pool, &id).await.unwrap();
-    let result = bench.result_within(&command, 2 * SOON).await;
-    assert_eq!((result.outcome, result.agent_id), (Outcome::Succeeded, Some(id.clone())));
-    // And again, should it vanish while the agent waits on it.
-    provision::remove_commands(&bench.gateway, &id).await.unwrap();
-    provision::ensure_commands(&bench.gateway, &bench.pool, &id).await.unwrap();
-    let command = send(&bench, &id, json!({"type": "probe.ping"})).await;
-    assert_eq!(bench.result_within(&command, 2 * SOON).await.outcome, Outcome::Succeeded);
+    assert_eq!(consumers(&bench).await, 0, "nobody makes one before there is a command");
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        let id = send(&bench, &agent.id, json!({"type": "probe.ping"})).await;
+        let result = bench.result_within(&id, Duration::from_secs(2)).await;
+        took.push(began.elapsed());
+        assert_eq!((result.outcome, result.attempt, result.agent_id.as_ref()), (Outcome::Succeeded, 1, Some(&agent.id)));
+    }
+    tracing::info!(?took, "from before the command was stored until its result is seen");
+    // It asks on, so that the next ones need no order.
+    let unordered = bench.id();
+    store(&bench, &agent.id, &unordered, json!({"type": "probe.ping"})).await;
+    assert_eq!(bench.result_within(&unordered, Duration::from_secs(2)).await.outcome, Outcome::Succeeded);
+    assert_eq!(consumers(&bench).await, 1, "the other agent has none");
+    drop(idle);
+    none_left(&bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_consumer_goes_waits_for_an_order_and_one_that_comes_back_asks_by_itself() {
+    let mut bench = Bench::start().await;
+    let agent = bench.agent(1).await;
+    let ping = json!({"type": "probe.ping"});
+    for _ in 0..3 {
+        let id = send(&bench, &agent.id, ping.clone()).await;
+        assert_eq!(bench.result(&id).await.outcome, Outcome::Succeeded);
+        asks(&bench, &agent.id).await;
+        provision::remove_commands(&bench.gateway, &agent.id).await.unwrap();
+    }
+    let missed = bench.id();
+    store(&bench, &agent.id, &missed, ping.clone()).await;
+    provision::ensure_commands(&bench.gateway, &bench.pool, &agent.id).await.unwrap();
+    let job = bench.submit(ping.clone()).await;
+    assert_eq!(bench.result(&job).await.outcome, Outcome::Succeeded);
+    assert_eq!(waiting(&bench).await, 1, "nobody told it");
+    bench.server.kill().await.unwrap();
+    bench.server.restart().await.unwrap();
+    assert_eq!(bench.result(&missed).await.outcome, Outcome::Succeeded);
+    none_left(&bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_is_sent_while_the_consumer_is_removed_runs_at_once_and_once() {
+    let bench = Bench::start().await;
+    let agent = bench.agent(1).await;
+    let dispatcher = bench.dispatcher().await;
+    for round in 0..100_u32 {
+        let id = bench.id();
+        let send = || send_as(&bench, &agent.id, &id, json!({"type": "probe.ping"}));
+        // In every fourth round just before the consumer goes, when it is too late to keep it and its sender still finds it.
+        let late = round % 4 == 0;
+        if late {
+            bench.reach(&agent.id).await;
+        }
+        let publish = async {
+            for _ in 0..round % 13 {
+                bench.queued().await;
+            }
+            if !late {
+                send().await;
+            }
+        };
+        let may = || {
+            if late {
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(send()));
+            }
+            true
+        };
+        // As the dispatcher does it.
+        let retire = async {
+            let retired = provision::retire_commands(&dispatcher, &agent.id, Duration::ZERO, may).await.unwrap();
+            if let Retired::Overtaken(pool) = &retired {
+                provision::ensure_commands(&dispatcher, pool, &agent.id).await.unwrap();
+                bench.order(&agent.id).await;
+            }
+            retired
+        };
+        let ((), retired) = tokio::join!(publish, retire);
+        assert!(!late || matches!(retired, Retired::Overtaken(_)), "round {round}: {retired:?}");
+        let result = bench.result_within(&id, Duration::from_secs(2)).await;
+        assert_eq!((result.outcome, result.attempt), (Outcome::Succeeded, 1), "round {round}, {retired:?}");
+        none_left(&bench).await;
+    }
+    assert_eq!((agent.figure("muster_agent_attempts_total").await, agent.figure("muster_agent_releases_total").await), (100.0, 0.0));
 }

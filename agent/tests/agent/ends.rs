@@ -105,8 +105,6 @@ async fn an_agent_that_was_moved_goes_on_in_its_new_pool_by_itself() {
     let before = Stored::load(&agent.state_dir).unwrap().unwrap();
     let (job, pid) = endless(&bench).await;
 
-    // As the gateway does it: the queue of its commands is another pool's, too.
-    provision::ensure_commands(&bench.gateway, &other_pool, &agent.id).await.unwrap();
     order(&bench, &agent.id, IdentityEnd::Moved, None).await;
     says(&agent, "moved to another pool").await;
     eventually("the job's tree is gone", async || !runs(&pid)).await;
@@ -154,7 +152,6 @@ async fn a_deleted_agent_does_not_join_again_with_the_token_it_came_with() {
     let bench = Bench::start().await;
     let (token, key) = (secret(Kind::Join), secret(Kind::Agent));
     let id = muster_schemas::names::AgentId::generate();
-    provision::ensure_commands(&bench.gateway, &bench.pool, &id).await.unwrap();
     let (office, as_id, pool) = (Office::of(&bench), id.clone(), bench.pool.clone());
     let desk = Desk::open(move |asked| {
         Ok(muster_schemas::api::Registered {

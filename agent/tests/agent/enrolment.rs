@@ -11,7 +11,7 @@ use muster_agent::{
     identity::{EnrolError, Stored},
     start::StartError,
 };
-use muster_broker_config::{creds, layout::Account, provision};
+use muster_broker_config::{creds, layout::Account};
 use muster_schemas::{
     api::{JOIN_TOKEN_HEADER, One, Register, Registered, RegisteredConfig},
     code::Code,
@@ -114,7 +114,6 @@ async fn a_token_that_is_put_into_its_file_while_the_gateway_says_later_is_tried
     std::fs::write(&token_file, &old).unwrap();
     let (office, pool, wanted, key) = (Office::of(&bench), bench.pool.clone(), new.clone(), secret(Kind::Agent));
     let id = AgentId::generate();
-    provision::ensure_commands(&bench.gateway, &pool, &id).await.unwrap();
     let desk = Desk::open(move |asked| {
         if asked.credential != wanted {
             return no(503, Code::BrokerUnavailable, "not now");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use muster_agent::{identity::Stored, start::StartError};
-use muster_broker_config::{creds, layout::Account, provision};
+use muster_broker_config::{creds, layout::Account};
 use muster_schemas::{
     api::Registered,
     code::Code,
@@ -155,7 +155,6 @@ async fn an_ephemeral_agent_asks_to_be_removed_and_forgets_who_it_was() {
     // By its own settings, or because the token that it joined with makes it so.
     for (refused, own) in [(false, true), (true, true), (false, false)] {
         let (id, state_dir) = (AgentId::generate(), bench.dir.path().join(format!("ephemeral-{refused}-{own}")));
-        provision::ensure_commands(&bench.gateway, &bench.pool, &id).await.unwrap();
         let (office, as_id, pool) = (Office::of(&bench), id.clone(), bench.pool.clone());
         let desk = Desk::open(move |asked| {
             let registered = office.registered(asked, &as_id, &pool, Duration::from_secs(3600));
@@ -199,6 +198,7 @@ async fn an_agent_takes_only_jobs_of_the_executors_it_is_allowed_and_says_that_i
     let command = muster_schemas::subjects::command(&bench.pool, &agent.id, &bench.id());
     let (_, id) = command.rsplit_once('.').unwrap();
     bench.publish(command.clone(), None, json!({"type": "shell.run", "params": {"command": "true"}}).to_string().into_bytes()).await;
+    bench.reach(&agent.id).await;
     let result = bench.result(&id.parse().unwrap()).await;
     assert_eq!((result.outcome, result.error.as_ref().unwrap().code), (Outcome::Rejected, Code::TypeUnknown));
     assert!(result.error.unwrap().message.contains("forbidden"));

@@ -166,6 +166,7 @@ async fn a_signature_of_anything_else_than_this_message_here_and_now_is_refused(
     let id = bench.id();
     let command = |agent: &AgentId| subjects::command(&bench.pool, agent, &id);
     let headers = signed(&stage.gateway, &command(&AgentId::generate()), PING, false, now);
+    bench.reach(&stage.agent.id).await;
     refused(&stage.send(&id, command(&stage.agent.id), headers, PING).await, Code::SignatureInvalid, "does not fit");
     // With the promise added that its id is new.
     let id = bench.id();
@@ -248,6 +249,22 @@ async fn an_agent_that_may_run_unsigned_jobs_still_refuses_wrong_ones_and_one_wi
 }
 
 #[tokio::test]
+async fn what_was_sent_in_another_pool_is_refused_signed_or_not() {
+    let stage = Stage::start_with(&[("accept_unsigned", "true")]).await;
+    let (agent, elsewhere): (_, PoolName) = (&stage.agent.id, "q".parse().unwrap());
+    // As it is for one that was moved, and whose consumer is of its old pool.
+    provision::ensure_commands(&stage.bench.gateway, &elsewhere, agent).await.unwrap();
+    let (unsigned, by_other) = (stage.bench.id(), stage.bench.id());
+    let subject = |id: &JobId| subjects::command(&elsewhere, agent, id);
+    let signature = signed(&stage.other, &subject(&by_other), PING, false, Timestamp::now());
+    for (id, headers) in [(unsigned, HeaderMap::new()), (by_other, signature)] {
+        stage.bench.publish(subject(&id), Some(headers), PING.to_vec()).await;
+        stage.bench.order(agent).await;
+        refused(&stage.bench.result(&id).await, Code::SignatureInvalid, "of pool p");
+    }
+}
+
+#[tokio::test]
 async fn an_agent_without_a_list_runs_nothing_and_says_so() {
     let bench = Bench::start().await;
     let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
@@ -266,7 +283,6 @@ async fn an_agent_that_asks_for_the_list_and_is_in_another_pool_goes_there() {
     let desk = Desk::open(|_| no(503, Code::BrokerUnavailable, "not yet")).await;
     // Its credential is good for an hour, and nobody told it to move.
     let (id, state_dir) = bench.enrolled(Duration::from_secs(3600)).await;
-    provision::ensure_commands(&bench.gateway, &other_pool, &id).await.unwrap();
     desk.says(office.lets_in(&id, &other_pool));
     let agent = bench.agent_in(id, state_dir.clone(), 1, &[("accept_unsigned", "false"), ("api_url", &desk.url)]).await;
     eventually("it is in the other pool", async || Stored::load(&state_dir).unwrap().unwrap().pool == other_pool).await;

@@ -1,7 +1,7 @@
 //! Changing what operators say of an agent, its pool among it.
 //!
 //! A move is an end of its identity, since its permissions name the pool: its record names the new one, its connection is cut, and it registers
-//! again by itself, with its API key and a new public key.
+//! again by itself, with its API key and a new public key. The consumer of its commands names the pool too: the dispatcher removes it.
 
 use axum::{Json as Answer, extract::State};
 use muster_schemas::{
@@ -15,7 +15,7 @@ use muster_schemas::{
 };
 
 use super::{
-    commands, ending, said,
+    ending, said,
     states::{busy, shown},
     store,
 };
@@ -105,13 +105,18 @@ async fn carry_out(app: &App, id: &AgentId, changes: &Changes) -> Result<AgentRe
     });
     let record = record.await?;
     // Also when the pool is the one that it has: an earlier request may have come to this point.
-    if record.registered_at.is_some() && record.public_key.is_none() {
-        commands::ensure(app, pool, id).await?;
+    if record.public_key.is_some() {
+        return Ok(record);
+    }
+    if record.registered_at.is_some() {
         // What was sealed to it in the old pool. It gets what the new one has.
         mailbox::clear(app, id).await?;
-        if record.state != AgentState::Revoked {
-            ending::cut(app, &record, IdentityEnd::Moved, None).await?;
-        }
+    }
+    if record.registered_at.is_none() || record.state == AgentState::Revoked {
+        // Nobody is to be cut off, but it may have a consumer for commands of the old pool.
+        ending::settle(app, &record).await?;
+    } else {
+        ending::cut(app, &record, IdentityEnd::Moved, None).await?;
     }
     Ok(record)
 }

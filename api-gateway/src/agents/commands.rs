@@ -12,14 +12,16 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::{StreamExt as _, stream};
 use muster_broker_config::provision;
 use muster_schemas::{
     api::{Command, CommandAccepted, CommandView, IDEMPOTENCY_HEADER, Many, One},
     code::Code,
+    control::{Order, What},
     names::{AgentId, ExecutorName, JobType, PoolName},
     records::{AgentRecord, AgentState, Role},
+    subjects,
     time::Timestamp,
+    wire::{self, V},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,9 +37,6 @@ use crate::{
     jobs::{self, order, place, wait},
     problem::ApiError,
 };
-
-/// Consumers made side by side.
-const AT_ONCE: usize = 16;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -118,8 +117,8 @@ async fn pool_of(app: &App, agent: &AgentId) -> Result<PoolName, ApiError> {
     Ok(store::there(app, agent).await?.record.pool)
 }
 
-/// Makes sure that an agent of this pool can be sent a command of this type, and that it has a consumer to get it with. Whether it is there,
-/// and may take any at present, does not matter: the command waits.
+/// Makes sure that an agent of this pool can be sent a command of this type. Whether it is there, and may take any at present, does not
+/// matter: the command waits.
 ///
 /// # Errors
 /// `agent_not_found`; `agent_revoked`; `type_unknown` when it does not have the executor; `pool_not_found`; `broker_unavailable`.
@@ -129,41 +128,27 @@ pub(crate) async fn ready(app: &App, pool: &PoolName, agent: &AgentId, job_type:
     if app.mirror.pools.get(pool).is_none() {
         app.buckets.pool(pool).await?;
     }
-    ensure(app, pool, agent).await
+    Ok(())
 }
 
-/// Makes the consumers that are missing among those of these agents: one that was enrolled before there were commands, and has not renewed its
-/// identity since, has none. Failures are logged only: commands wait, and the consumer is made when the agent renews, or is sent one.
-pub(crate) async fn ensure_missing(app: &App, pool: &PoolName, agents: &[AgentId]) {
-    let there = match provision::agents_with_commands(&app.nats).await {
-        Ok(there) => there,
-        Err(error) => return tracing::warn!(%error, "which agents of a group have a queue of commands is not known"),
-    };
-    let missing: Vec<_> = agents.iter().filter(|agent| !there.contains(*agent)).cloned().collect();
-    let make = |agent: AgentId| async move { (ensure(app, pool, &agent).await, agent) };
-    let mut made = stream::iter(missing.into_iter().map(make)).buffer_unordered(AT_ONCE);
-    while let Some((made, agent)) = made.next().await {
-        let Err(error) = made else { continue };
-        tracing::warn!(%agent, code = %error.code, detail = error.detail, "the queue of commands of a group's member could not be made");
-        if error.code == Code::BrokerUnavailable {
-            return;
+/// Sees to it that an agent gets a command that was stored for it: makes the consumer, which is there only while an agent has commands, and tells
+/// the agent to ask. Not before it is stored: the dispatcher removes consumers that have nothing to give.
+///
+/// Failures are logged only: the command is stored, and the dispatcher sees to it within seconds.
+pub(crate) async fn reach(app: &App, pool: &PoolName, agent: &AgentId) {
+    let (task, pool, agent) = (app.clone(), pool.clone(), agent.clone());
+    // To its end, also when the caller hangs up.
+    let reached = app.desk.group().spawn(async move {
+        if let Err(error) = provision::ensure_commands(&task.nats, &pool, &agent).await {
+            return tracing::warn!(%error, %agent, "the consumer of an agent's commands could not be made; the dispatcher will");
         }
-    }
-}
-
-/// Makes the consumer with which the agent gets its commands.
-pub(crate) async fn ensure(app: &App, pool: &PoolName, agent: &AgentId) -> Result<(), ApiError> {
-    let made = provision::ensure_commands(&app.nats, pool, agent).await;
-    made.map_err(|error| match error.is_transient() {
-        true => ApiError::broker("make the agent's queue of commands", error),
-        false => ApiError::internal("make the agent's queue of commands", error),
-    })
-}
-
-/// Removes it again, for an agent that came to nothing.
-pub(super) async fn remove(app: &App, agent: &AgentId) {
-    if let Err(error) = provision::remove_commands(&app.nats, agent).await {
-        tracing::warn!(%error, %agent, "the queue of commands of an agent that did not come to be could not be removed; it costs a little memory");
+        let order = wire::encode(&Order { v: V, what: What::AskQueue });
+        if let Err(error) = task.nats.publish(subjects::control(&agent), order.into()).await {
+            tracing::debug!(%error, %agent, "an agent could not be told of a command; the dispatcher will");
+        }
+    });
+    if let Err(error) = reached.await {
+        tracing::warn!(%error, "an agent was not told of its command; the dispatcher will");
     }
 }
 

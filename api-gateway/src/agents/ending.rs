@@ -119,7 +119,7 @@ async fn tell(app: &App, id: &AgentId, why: IdentityEnd, reason: Option<&str>) {
 ///
 /// # Errors
 /// `settle_pending`.
-async fn settle(app: &App, record: &AgentRecord) -> Result<(), ApiError> {
+pub(super) async fn settle(app: &App, record: &AgentRecord) -> Result<(), ApiError> {
     let until = Instant::now() + PATIENCE;
     // Those before are still listened to: the dispatcher may take longer than the time between two.
     let mut asked = FuturesUnordered::new();

@@ -2,8 +2,8 @@
 //! one that was created before. What an agent says is checked in [`asked`].
 //!
 //! Of what is done for a new one only counting the token's use cannot be repeated or undone for sure, so it comes after everything
-//! that can be refused, and before everything that makes the agent exist. The order is: check, sign, declare lanes, reserve the name, make
-//! the queue of its commands, count the use, store key and record.
+//! that can be refused, and before everything that makes the agent exist. The order is: check, sign, declare lanes, reserve the name, count the
+//! use, store key and record.
 
 mod again;
 mod asked;
@@ -25,7 +25,7 @@ use muster_schemas::{
     time::Timestamp,
 };
 
-use super::{commands, secrets, store};
+use super::{secrets, store};
 use crate::{
     app::{App, Held, create},
     auth::{self, Joiner},
@@ -91,12 +91,7 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
     };
     let reserved = store::reserve(app, &record.name, &id).await?;
     let prefix = token.record.prefix.clone();
-    if let Err(error) = commands::ensure(app, &pool, &id).await {
-        store::release(app, reserved).await;
-        return Err(error);
-    }
     if let Err(refused) = tokens::take_use(&app.buckets.join_tokens, token).await {
-        commands::remove(app, &id).await;
         store::release(app, reserved).await;
         return Err(refused);
     }
@@ -104,7 +99,6 @@ async fn join(app: &App, token: Held<JoinTokenRecord>, asked: Asked, remote: IpA
         Ok(revision) => app.mirror.agents.caught_up(revision).await,
         Err(error) => {
             tokens::give_back_use(&app.buckets.join_tokens, &prefix).await;
-            commands::remove(app, &id).await;
             store::release(app, reserved).await;
             return Err(error);
         }

@@ -16,7 +16,6 @@ use super::{
     view,
 };
 use crate::{
-    agents::commands,
     app::{self, App},
     connections::named,
     problem::ApiError,
@@ -43,9 +42,6 @@ pub(super) async fn create(app: &App, order: &Order, key: Option<&str>, by: &str
     let record = record(app, order, id, by, now).await?;
     if app::create(&app.buckets.groups, &keys::definition(&record.id), &record).await?.is_some() {
         let view = view::show(&record, &view::begun(), Some(&Default::default()));
-        let task = app.clone();
-        // Not waited for: their commands wait, and thousands of queues take minutes to make.
-        app.desk.group().spawn(async move { commands::ensure_missing(&task, &record.pool, &record.members).await });
         return Ok(Made { view, repeated: false });
     }
     match view::find(app, &record.id).await? {

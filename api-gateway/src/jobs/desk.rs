@@ -39,7 +39,11 @@ impl Desk {
             waits: metrics.counters("muster_gateway_waits_total", "Requests that waited for a result.", ["outcome"])?,
             waiting: metrics.gauge("muster_gateway_waiting_requests", "Requests that wait for a result now.")?,
             store_seconds: metrics.histogram("muster_gateway_store_seconds", "Time for the broker to store a job.", LATENCY_BUCKETS)?,
-            queued: metrics.gauges("muster_pool_queued_jobs", "Jobs in a pool's queue, waiting or running.", ["pool"])?,
+            queued: metrics.gauges(
+                "muster_pool_queued_jobs",
+                "Jobs in a pool's queue, waiting or running. One that has ended counts for up to a second more.",
+                ["pool"],
+            )?,
             queries: metrics.counters("muster_gateway_queries_total", "Queries of services over NATS.", ["verb", "outcome"])?,
             forwarded: metrics.counters("muster_gateway_forwarded_results_total", "Results sent to a reply_to.", ["outcome"])?,
             watching: watch::Hub::new(metrics)?,

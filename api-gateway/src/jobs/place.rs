@@ -94,7 +94,12 @@ pub(super) async fn settle(app: &App, order: &Order, trace: &TraceContext, mut k
     let mut declared = false;
     loop {
         match kept {
-            Kept::Stored => return Ok(Placed { view: view::accepted(order, Timestamp::now()), repeated: false }),
+            Kept::Stored => {
+                if let Queue::Agent(agent) = &order.queue {
+                    commands::reach(app, &order.pool, agent).await;
+                }
+                return Ok(Placed { view: view::accepted(order, Timestamp::now()), repeated: false });
+            }
             Kept::Taken => {
                 if let Some(first) = lookup::find(app, &order.id, Some(&order.pool)).await? {
                     return repeated(first, order);

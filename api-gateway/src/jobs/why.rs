@@ -168,21 +168,21 @@ struct QueueState {
     no_share: bool,
 }
 
-async fn state(app: &App, stream: &str, consumer: &str) -> Result<QueueState, StoreError> {
+/// `None` without a consumer: it is just being made, and nobody has pulled from it.
+async fn state(app: &App, stream: &str, consumer: &str) -> Result<Option<QueueState>, StoreError> {
     let info = stored::call(&app.nats, ConsumerApi::Info.subject(stream, consumer), &json!({})).await?;
-    // Without a consumer it is just being made, and nobody has pulled from it.
-    let Some(info) = info else { return Ok(QueueState::default()) };
+    let Some(info) = info else { return Ok(None) };
     let number = |pointer: &str| info.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let until = info.pointer("/config/pause_until").and_then(Value::as_str).and_then(|until| until.parse::<Timestamp>().ok());
     let paused = info.get("paused").and_then(Value::as_bool).unwrap_or(false);
-    Ok(QueueState {
+    Ok(Some(QueueState {
         pending: number("/num_pending"),
         running: number("/num_ack_pending"),
         limit: number("/config/max_ack_pending"),
         asking: number("/num_waiting"),
         delivered: number("/delivered/stream_seq"),
         no_share: paused && until.is_some_and(|until| LanePause::read(until) == LanePause::NoShare),
-    })
+    }))
 }
 
 /// What is in the pool's queue before the job.
@@ -194,15 +194,22 @@ async fn queue(app: &App, queued: &Queued, lane: &Lane) -> Result<WhyQueue, Stor
     let above = stream::iter(above.map(Ok::<_, StoreError>))
         .try_fold(0_u64, |sum, lane| {
             let stream = &stream;
-            async move { Ok(sum.saturating_add(state(app, stream, &lane.consumer()).await?.pending)) }
+            async move { Ok(sum.saturating_add(state(app, stream, &lane.consumer()).await?.unwrap_or_default().pending)) }
         })
         .await?;
     Ok(WhyQueue { ahead: own.ahead.saturating_add(above), ..own })
 }
 
 /// What is before the job among what this consumer gives out. Counted by the broker: what is not given out less what lies behind the job.
+/// Without a consumer that is all that matches the filter.
 async fn ahead(app: &App, queued: &Queued, stream: &str, consumer: &str, filter: &str) -> Result<WhyQueue, StoreError> {
-    let own = state(app, stream, consumer).await?;
+    let own = match state(app, stream, consumer).await? {
+        Some(own) => own,
+        None => {
+            let all = walk::behind(&app.nats, stream, filter, 1).await?.map_or(0, |behind| behind.saturating_add(1));
+            QueueState { pending: all, ..QueueState::default() }
+        }
+    };
     let message = stored::last(&app.nats, stream, &queued.subject).await?;
     // It may have left the queue this moment: then nothing is ahead of it.
     let given_out = message.as_ref().is_none_or(|message| message.sequence <= own.delivered);

@@ -49,7 +49,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             .query::<ListQuery>()
             .answers::<Many<PoolView>>(StatusCode::OK, "A page of pools."),
         Endpoint::get("/api/v1/pools/{name}", Access::Role(Role::Viewer), get)
-            .about("pools", "Look up a pool", "With what is in its queue now. A job that waits for its next attempt counts as running.")
+            .about(
+                "pools",
+                "Look up a pool",
+                "With what is in its queue now. A job that waits for its next attempt counts as running, and so may one that has ended within \
+                 the last second.",
+            )
             .answers::<One<PoolView>>(StatusCode::OK, "The pool.")
             .codes(&[Code::NameInvalid, Code::PoolNotFound]),
         Endpoint::delete("/api/v1/pools/{name}", Access::Role(Role::Admin), delete)

@@ -5,6 +5,7 @@ mod why;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use muster_broker_config::provision;
 use muster_schemas::{
     api::{JobRow, JobState},
     code::Code,
@@ -16,7 +17,10 @@ use muster_schemas::{
     names::AgentId,
     records::{AgentRecord, AgentState},
     result::{ErrorInfo, JobResult, Outcome},
-    subjects::{self, About, History, Query, broker::StreamApi},
+    subjects::{
+        self, About, History, Query,
+        broker::{ConsumerApi, StreamApi},
+    },
     time::Timestamp,
     topology::{self, COMMAND_EXPIRES, COMMANDS},
     wire::{self, V},
@@ -102,6 +106,44 @@ async fn a_command_waits_for_its_agent_alone_and_is_a_job_like_any_other() {
     assert!(one.finish(&taken, "today\n").await);
     assert_eq!(world.rest().get(&format!("/jobs/{id}")).await.data(200)["result"]["stdout"], "today\n");
     eventually("it has left the queue", async || (waiting(&world).await == 1).then_some(())).await;
+}
+
+/// The consumer with which an agent gets its commands, as the broker tells it.
+async fn queue_of(world: &World, agent: &Agent) -> Value {
+    let info = world.core().await.request(ConsumerApi::Info.subject(COMMANDS, agent.id.as_str()), "".into()).await.unwrap();
+    serde_json::from_slice(&info.payload).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_a_command_is_stored_its_agent_has_a_consumer_and_is_told_to_ask_and_nobody_else_is() {
+    let world = World::start().await;
+    let (one, other) = (enlisted(&world, "one").await, enlisted(&world, "other").await);
+    let mut told = one.client.subscribe(subjects::control(&one.id)).await.unwrap();
+    one.client.flush().await.unwrap();
+    assert!(one.command(NOT).await.is_none());
+    assert_eq!(queue_of(&world, &one).await["error"]["err_code"], 10014);
+    for _ in 0..2 {
+        let id = sent(&world, &one, &date()).await;
+        let order: Order = wire::decode(&tokio::time::timeout(SOON, told.next()).await.unwrap().unwrap().payload).unwrap();
+        assert_eq!(order.what, What::AskQueue);
+        // As an agent does that was told: the consumer is there by then.
+        assert_eq!(one.command(SOON).await.unwrap().id.as_str(), id);
+    }
+    assert_eq!(queue_of(&world, &one).await["config"]["filter_subject"], subjects::commands_to(&pool("default"), &one.id));
+    assert_eq!(queue_of(&world, &other).await["error"]["err_code"], 10014);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_consumer_can_not_be_made_is_stored_and_accepted_all_the_same() {
+    let world = World::start().await;
+    let agent = enlisted(&world, "one").await;
+    // Somebody else takes its commands, and the broker gives each to one consumer only.
+    let own = topology::command_consumer(&agent.pool, &agent.id);
+    let thief = topology::Consumer { durable_name: "thief".into(), ..own };
+    provision::ensure_consumer(&world.core().await, COMMANDS, &thief).await.unwrap();
+    let id = sent(&world, &agent, &date()).await;
+    assert_eq!((world.rest().state(&id).await.as_str(), waiting(&world).await), ("pending", 1));
+    assert!(queue_of(&world, &agent).await.get("error").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +258,7 @@ async fn a_wait_answers_the_command_with_its_result() {
     let world = World::start().await;
     let agent = enlisted(&world, "one").await;
     let path = format!("/agents/{}/commands", agent.id);
-    // The registration makes the agent's queue; here the first command does.
+    // The first command makes its consumer, and this agent can't be told to ask.
     sent(&world, &agent, &date()).await;
     let work = async {
         for _ in 0..2 {
@@ -295,9 +337,10 @@ async fn a_cancelled_command_never_runs_and_a_running_one_is_stopped_at_its_agen
     let taken = one.command(SOON).await.unwrap();
     one.tell(&taken.id, EventKind::Started, 1).await;
     assert_eq!(world.rest().cancel(&id).await.data(200)["state"], "cancelled");
-    let order = tokio::time::timeout(SOON, told.next()).await.unwrap().unwrap();
-    let Order { what: What::Cancel { job_id }, .. } = wire::decode(&order.payload).unwrap() else { panic!("another order") };
-    assert_eq!(job_id, taken.id);
+    for what in [What::AskQueue, What::Cancel { job_id: taken.id.clone() }] {
+        let order = tokio::time::timeout(SOON, told.next()).await.unwrap().unwrap();
+        assert_eq!(wire::decode::<Order>(&order.payload).unwrap().what, what);
+    }
     assert!(tokio::time::timeout(NOT, others.next()).await.is_err());
     assert!(!one.finish(&taken, "too late").await, "the first result counts");
     let finished = sent(&world, &one, &date()).await;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use async_nats::jetstream::{self, kv};
 use muster_schemas::{
     connection::{Mailbox, SealedEntry, keys},
-    heartbeat::{Heartbeat, Slots},
+    heartbeat::Heartbeat,
     names::{AgentId, ConnectionName},
     sealed::{Credentials, OpeningKey, Purpose, SealingKey},
     subjects::{self, js},
@@ -60,29 +60,10 @@ impl Holder {
 
     /// Says what it has, and where to seal to.
     async fn beat(&self) {
-        let at = Timestamp::now();
         let beat = Heartbeat {
-            v: V,
-            at,
-            instance: "i".into(),
-            seq: 1,
-            started_at: at,
-            interval_s: 30,
-            name: "a".parse().unwrap(),
-            version: "0.1.0".into(),
-            executors: Vec::new(),
-            slots: Slots::default(),
-            load: Default::default(),
-            spooled: 0,
-            fault: None,
-            last_error: None,
-            labels: Default::default(),
-            description: None,
             sealing: Some(self.sealing()),
             credentials: self.has.clone(),
-            vault: None,
-            draining: false,
-            goodbye: false,
+            ..Heartbeat::first("a".parse().unwrap(), "i", Timestamp::now())
         };
         let subject = subjects::heartbeat(&self.agent.pool, &self.agent.id);
         let stored = self.agent.client.request(subject, wire::encode(&beat).into()).await.unwrap();

@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt as _;
-use muster_broker_config::provision;
 use muster_runtime::tasks::{Group, Running};
 use muster_schemas::{
     api::{JobRow, JobState},
@@ -12,7 +11,7 @@ use muster_schemas::{
     history::{GroupAnswer, GroupQuestion},
     names::GroupId,
     standing::Status,
-    subjects::{self, History, broker::ConsumerApi, js},
+    subjects::{History, js},
     time::Timestamp,
     topology,
     wire::{self, V},
@@ -309,32 +308,6 @@ async fn a_group_whose_state_can_not_be_read_is_left_out_of_the_list() {
     world.dispatcher().await.request(key, "{".into()).await.unwrap();
     let list = world.rest().get("/groups").await.data(200);
     assert_eq!(list.as_array().unwrap().iter().map(|group| &group["id"]).collect::<Vec<_>>(), [&sound]);
-}
-
-/// The consumer with which an agent gets its commands.
-async fn queue_of(world: &World, agent: &Agent) -> Option<Value> {
-    let info = world.core().await.request(ConsumerApi::Info.subject(topology::COMMANDS, agent.id.as_str()), "".into()).await.unwrap();
-    serde_json::from_slice::<Value>(&info.payload).unwrap().get("config").cloned()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_makes_the_queues_that_its_members_lack_and_one_that_can_not_be_made_is_no_obstacle() {
-    let world = World::start().await;
-    let agents = fleet(&world, 4, &[]).await;
-    let [had, blocked, rest @ ..] = &agents[..] else { unreachable!() };
-    let core = world.core().await;
-    provision::ensure_commands(&core, &had.pool, &had.id).await.unwrap();
-    // Somebody else takes its commands, and the broker gives each to one consumer only.
-    let own = topology::command_consumer(&blocked.pool, &blocked.id);
-    let thief = topology::Consumer { durable_name: "thief".into(), ..own };
-    provision::ensure_consumer(&core, topology::COMMANDS, &thief).await.unwrap();
-    let id = make(&world, json!({})).await["id"].as_str().unwrap().to_owned();
-    assert_eq!(record(&world, &id).await.members.len(), 4);
-    for agent in rest {
-        let made = eventually("its queue is made", async || queue_of(&world, agent).await).await;
-        assert_eq!(made["filter_subject"], subjects::commands_to(&agent.pool, &agent.id));
-    }
-    assert!(queue_of(&world, had).await.is_some() && queue_of(&world, blocked).await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

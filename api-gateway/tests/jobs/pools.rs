@@ -139,7 +139,7 @@ async fn health_counts_the_queue_and_the_agents() {
     })
     .await;
     let dispatcher = world.dispatcher().await;
-    let standing = Standing { ..Standing::first(Timestamp::now()) };
+    let standing = Standing::first(Timestamp::now());
     dispatcher
         .request(js::key(topology::STANDINGS, &keys::standing(&agent.pool, &agent.id)), wire::encode(&standing).into())
         .await

@@ -104,7 +104,7 @@ async fn the_results_of_a_removed_agent_stay_its_own_and_those_of_a_revoked_key_
     assert_eq!(world.signature(&early).await, "valid");
 
     let mut headers = HeaderMap::new();
-    headers.insert("KV-Operation", "DEL");
+    headers.insert(muster_schemas::headers::KV_OPERATION, "DEL");
     let record = js::key(AGENTS, &keys::agent(&agent.id));
     world.core().await.request_with_headers(record, headers, wire::encode(&left.unwrap()).into()).await.unwrap();
     let gone = async || (world.rest().get(&format!("/agents/{}", agent.id)).await.status == 404).then_some(());

@@ -64,6 +64,13 @@ async fn an_agent_that_is_moved_is_cut_off_and_registers_in_the_new_pool_with_th
     assert!(world.view(&id).await["description"].is_null(), "none of it was done");
     admin.post(&format!("/api/v1/jobs/{waits}/cancel"), &json!({})).await.data(200);
 
+    let core = world.stack.broker().await;
+    let queue = async || {
+        let info = core.request(ConsumerApi::Info.subject(topology::COMMANDS, id.as_str()), "".into()).await.unwrap();
+        serde_json::from_slice::<Value>(&info.payload).unwrap()
+    };
+    assert_eq!(queue().await["name"], id.as_str(), "made for the command");
+
     let mailboxes = world.stack.bucket(topology::MAILBOXES).await;
     mailboxes.put(id.as_str(), wire::encode(&Mailbox::default()).into()).await.unwrap();
     let data = admin.patch(&path(&id), &json!({"pool": "other", "description": "moved"})).await.data(200).clone();
@@ -81,8 +88,20 @@ async fn an_agent_that_is_moved_is_cut_off_and_registers_in_the_new_pool_with_th
     admin.patch(&path(&id), &json!({"pool": "other"})).await.data(200);
     assert_eq!(world.settled(&id), 2, "it is there already");
 
-    let core = world.stack.broker().await;
-    let info = core.request(ConsumerApi::Info.subject(topology::COMMANDS, id.as_str()), "".into()).await.unwrap();
-    let info: Value = serde_json::from_slice(&info.payload).unwrap();
-    assert_eq!(info["config"]["filter_subject"], subjects::commands_to(&"other".parse().unwrap(), &id));
+    admin.post(&format!("{}/commands", path(&id)), &command).await.data(202);
+    assert_eq!(queue().await["config"]["filter_subject"], subjects::commands_to(&"other".parse().unwrap(), &id));
+}
+
+#[tokio::test]
+async fn one_that_has_not_registered_or_is_revoked_is_moved_by_the_dispatcher_too() {
+    let world = World::start().await;
+    let (admin, (_, revoked)) = (world.admin(), world.agent("web-1").await);
+    world.act(&revoked, "revoke").await.data(200);
+    let data = admin.post("/api/v1/agents", &json!({"name": "web-2", "pool": POOL})).await.data(201).clone();
+    let pending = data["id"].as_str().unwrap().parse().unwrap();
+    for id in [revoked, pending] {
+        let before = world.settled(&id);
+        admin.patch(&path(&id), &json!({"pool": "other"})).await.data(200);
+        assert_eq!((world.view(&id).await["pool"].as_str(), world.settled(&id)), (Some("other"), before + 1));
+    }
 }

@@ -79,8 +79,6 @@ pub(super) fn gateway() -> Permissions {
         broker::CONTROLS.to_owned(),
         broker::RPCS.to_owned(),
         broker::HISTORY.to_owned(),
-        // Which agents have a queue of commands.
-        broker::consumer_names(topology::COMMANDS),
         // Answers, and results forwarded to where a job's header asks for them.
         broker::INBOXES.to_owned(),
         broker::MAPPED_REPLIES.to_owned(),
@@ -118,6 +116,8 @@ pub(super) fn dispatcher() -> Permissions {
     // What is left of an agent that is removed.
     publish.extend(buckets(&[topology::AGENTS, topology::API_KEYS, topology::JOIN_TOKENS, topology::REVOCATIONS]));
     publish.push(broker::AUDIT.to_owned());
+    // Which agents have a consumer for their commands.
+    publish.push(broker::consumer_names(topology::COMMANDS));
     // Credentials that an agent which has them seals to one that joins: it asks the one, and puts what it gets into the mailbox of the other.
     publish.extend(buckets(&[topology::MAILBOXES]));
     publish.push(broker::RPCS.to_owned());

@@ -3,6 +3,7 @@
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use muster_schemas::{
+    headers,
     subjects::{
         broker::{self, StreamApi},
         js,
@@ -36,17 +37,15 @@ pub(super) async fn get<T: Body>(client: &Client, bucket: &str, key: &str) -> Re
         return Ok(Entry { value: None, revision: 0 });
     }
     let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string);
-    let revision = header(muster_schemas::headers::SEQUENCE).and_then(|text| text.parse().ok());
+    let revision = header(headers::SEQUENCE).and_then(|text| text.parse().ok());
     let revision = revision.ok_or_else(|| malformed("it has no revision".into()))?;
-    if header(OPERATION).is_some() {
+    if header(headers::KV_OPERATION).is_some() {
         return Ok(Entry { value: None, revision });
     }
     let value = wire::decode(&message.payload).map_err(|error| malformed(error.to_string()))?;
     Ok(Entry { value: Some(value), revision })
 }
 
-/// On a marker that stands for a deleted entry.
-const OPERATION: &str = "KV-Operation";
 /// Refuses the write unless this is the last revision of the key; 0 is "there has never been one".
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
@@ -65,7 +64,7 @@ pub(super) async fn put_first(client: &Client, bucket: &str, key: &str, value: V
 /// Deletes an entry, leaving a marker.
 pub(super) async fn delete(client: &Client, bucket: &str, key: &str) -> Result<(), Error> {
     let mut headers = HeaderMap::new();
-    headers.insert(OPERATION, "DEL");
+    headers.insert(headers::KV_OPERATION, "DEL");
     publish(client, bucket, key, headers, Bytes::new()).await.map(drop)
 }
 

@@ -1,9 +1,9 @@
 //! The lanes of a pool on the broker: looking at them, and bringing each to what the pool's record says.
 //!
 //! A lane that exists keeps its share of a limit that is divided ([`super::divider`] changes shares); everything else follows the record.
-//! The broker changes a consumer's pause by a request of its own only, and ignores it in an update.
+//! Pausing one is in [`super::pause`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use async_nats::Client;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Error,
     api::{self, call, unless},
+    pause,
     pool::read,
     shares::{self, Load},
     stream::{config, differs},
@@ -46,7 +47,7 @@ impl Seen {
     fn read(info: &Value, name: &str) -> Result<Self, Error> {
         let number = |path: &str| info.pointer(path).and_then(Value::as_u64).unwrap_or(0);
         let until = info.pointer("/config/pause_until").and_then(Value::as_str).and_then(|until| until.parse::<Timestamp>().ok());
-        let until = until.filter(|until| until.since(clock(info)) > PAUSE_SHORT);
+        let until = until.filter(|until| until.since(pause::clock(info)) > pause::SHORT);
         Ok(Self {
             config: config(info, name)?,
             max_running: number("/config/max_ack_pending"),
@@ -172,41 +173,10 @@ async fn write(client: &Client, record: &PoolRecord, consumer: &Consumer, action
 
 /// Pauses a lane's consumer.
 async fn pause(client: &Client, pool: &PoolName, lane: &Lane, reason: LanePause) -> Result<(), Error> {
-    pause_until(client, pool, lane, reason.until()).await.map(drop)
+    pause::until(client, &topology::jobs_stream(pool), &lane.consumer(), reason.until()).await.map(drop)
 }
 
-/// Lets a lane's consumer go on, by a pause that ends in a moment.
-///
-/// **[measured on 2.15.1: a pause that is taken back is over, but pulls that wait are not served until the next job or pull comes along;
-/// when a pause runs out they are.]** The broker's own clock counts, and a time that is over when the request gets there would do nothing
-/// for those pulls either, so then it is tried again with more time.
+/// Lets a lane's consumer go on.
 async fn go_on(client: &Client, pool: &PoolName, lane: &Lane) -> Result<(), Error> {
-    let (stream, name) = (topology::jobs_stream(pool), lane.consumer());
-    let mut moment = MOMENT;
-    loop {
-        let info = call(client, ConsumerApi::Info.subject(&stream, &name), &Value::Null, || format!("read consumer {name}")).await?;
-        let still = pause_until(client, pool, lane, clock(&info) + moment).await?;
-        if still || moment > PAUSE_SHORT {
-            return Ok(());
-        }
-        moment *= 4;
-    }
-}
-
-/// How long a lane takes to go on: some round trips to the broker, which flushes the request.
-const MOMENT: Duration = Duration::from_millis(25);
-/// A pause that ends within this is none any more.
-const PAUSE_SHORT: Duration = Duration::from_secs(5);
-
-/// The broker's clock when it gave this answer.
-fn clock(info: &Value) -> Timestamp {
-    info.get("ts").and_then(Value::as_str).and_then(|ts| ts.parse().ok()).unwrap_or_else(Timestamp::now)
-}
-
-/// Says whether the consumer is paused now.
-async fn pause_until(client: &Client, pool: &PoolName, lane: &Lane, until: Timestamp) -> Result<bool, Error> {
-    let (stream, name) = (topology::jobs_stream(pool), lane.consumer());
-    let operation = || format!("pause consumer {name} of stream {stream}, or let it go on");
-    let answer = call(client, ConsumerApi::Pause.subject(&stream, &name), &json!({"pause_until": until}), operation).await?;
-    Ok(answer.get("paused").and_then(Value::as_bool).unwrap_or(false))
+    pause::go_on(client, &topology::jobs_stream(pool), &lane.consumer()).await
 }

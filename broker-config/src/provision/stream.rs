@@ -181,19 +181,28 @@ fn fields(want: &impl serde::Serialize) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// Makes the consumer, or updates it. The broker takes both as one request, and does nothing when nothing differs.
+/// Makes the consumer, or updates it.
 ///
 /// # Errors
 /// [`Error::Refused`] by the broker, or [`Error::Unreachable`].
 pub async fn ensure_consumer(client: &Client, stream: &str, want: &Consumer) -> Result<(), Error> {
+    if is_there(client, stream, want).await? { Ok(()) } else { make_consumer(client, stream, want).await }
+}
+
+/// Whether the consumer is there, with these settings.
+pub(super) async fn is_there(client: &Client, stream: &str, want: &Consumer) -> Result<bool, Error> {
+    let name = &want.durable_name;
+    let have = call(client, ConsumerApi::Info.subject(stream, name), &Value::Null, || format!("read consumer {name}")).await;
+    match unless(have, &[api::CONSUMER_NOT_FOUND])? {
+        Some(info) => Ok(!differs(want, &config(&info, name)?)?),
+        None => Ok(false),
+    }
+}
+
+/// Makes the consumer, or updates it: the broker takes both as one request, and does nothing when nothing differs.
+pub(super) async fn make_consumer(client: &Client, stream: &str, want: &Consumer) -> Result<(), Error> {
     let name = &want.durable_name;
     let operation = || format!("make consumer {name} of stream {stream}");
-    let have = call(client, ConsumerApi::Info.subject(stream, name), &Value::Null, || format!("read consumer {name}")).await;
-    if let Some(info) = unless(have, &[api::CONSUMER_NOT_FOUND])?
-        && !differs(want, &config(&info, name)?)?
-    {
-        return Ok(());
-    }
     // An empty action is "make or update".
     let body = json!({"stream_name": stream, "config": want, "action": ""});
     call(client, broker::consumer_create(stream, name, &want.filter_subject), &body, operation).await.map(drop)

@@ -1,16 +1,20 @@
-//! The queue of the commands to one agent: made once, and nobody's but that agent's.
+//! The queue of the commands to one agent: nobody's but that agent's, made when it is needed, and removed when it is not.
+
+use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
-use muster_broker_config::provision;
+use muster_broker_config::provision::{self, Retired};
 use muster_schemas::{
+    headers,
     names::AgentId,
+    records::keys,
     subjects::{
         self, About,
         broker::{self, ConsumerApi, StreamApi},
         js,
     },
-    topology::{self, COMMANDS},
+    topology::{self, COMMANDS, LEASES},
 };
 use serde_json::{Value, json};
 
@@ -180,4 +184,192 @@ async fn the_stream_of_commands_of_an_older_deployment_is_brought_up_to_date() {
     send(&gateway, &agent.id, "j").await;
     assert_eq!(&taken(&agent).await.payload[..], b"j");
     eventually("the event is stored", async || gateway.messages("EVENTS").await == 1).await;
+}
+
+/// How often the broker has given a command out.
+fn delivered(command: &Message) -> String {
+    command.reply.as_ref().unwrap().rsplit('.').nth(4).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_consumer_is_retired_once_it_has_nothing_to_give_and_not_while_a_command_is_out_or_put_off() {
+    let (world, gateway) = World::provisioned().await;
+    let dispatcher = world.dispatcher().await;
+    let agent = enlisted(&world, &gateway, "p").await;
+    let retire = async |idle: Duration| provision::retire_commands(&dispatcher.client, &agent.id, idle, || true).await.unwrap();
+    assert_eq!(retire(Duration::from_secs(3600)).await, Retired::Kept, "it was just made");
+    send(&gateway, &agent.id, "j").await;
+    assert_eq!(retire(Duration::ZERO).await, Retired::Kept, "a command waits");
+    let first = taken(&agent).await;
+    assert_eq!(retire(Duration::ZERO).await, Retired::Kept, "the agent has it");
+    agent.peer.client.publish(first.reply.clone().unwrap(), r#"-NAK {"delay":1000000000}"#.into()).await.unwrap();
+    agent.peer.round_trip().await;
+    assert_eq!(retire(Duration::ZERO).await, Retired::Kept, "it is put off");
+    let again = taken(&agent).await;
+    assert_eq!((delivered(&first), delivered(&again)), ("1".into(), "2".into()), "nothing of it is forgotten");
+    agent.peer.client.publish(again.reply.unwrap(), "+ACK".into()).await.unwrap();
+    eventually("it is gone", async || gateway.messages(COMMANDS).await == 0).await;
+    assert_eq!(retire(Duration::from_secs(3600)).await, Retired::Kept, "it gave something out just now");
+    let refused = provision::retire_commands(&dispatcher.client, &agent.id, Duration::ZERO, || false).await.unwrap();
+    assert_eq!(refused, Retired::Kept, "another dispatcher leads by now");
+    // It goes on: a pull that waits is served.
+    let mut waits = pull(&agent).await;
+    send(&gateway, &agent.id, "k").await;
+    let command = next_job(&mut waits, SOON).await.unwrap();
+    agent.peer.client.publish(command.reply.unwrap(), "+ACK".into()).await.unwrap();
+    eventually("it is gone", async || gateway.messages(COMMANDS).await == 0).await;
+    let mut waits = pull(&agent).await;
+    for _ in 0..2 {
+        assert_eq!(retire(Duration::ZERO).await, Retired::Gone);
+    }
+    assert_eq!(next(&mut waits).await.description.as_deref(), Some("Consumer Deleted"));
+    assert!(!dispatcher.refused_more_than_round_trips(), "{:?}", dispatcher.refusals);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_is_sent_while_its_consumer_is_retired_is_given_out_and_once() {
+    let (world, gateway) = World::provisioned().await;
+    let dispatcher = world.dispatcher().await;
+    let agent = enlisted(&world, &gateway, "p").await;
+    for round in 0..200_u32 {
+        // Half of the time the agent asks, so that the consumer could give the command out at once.
+        let mut asked = if round % 2 == 0 { Some(pull(&agent).await) } else { None };
+        let publish = async || {
+            send(&gateway, &agent.id, &format!("j{round}")).await;
+            provision::ensure_commands(&gateway.client, &agent.pool, &agent.id).await.unwrap();
+        };
+        // At times just before the consumer goes, when it is too late to keep it and its sender still finds it; else somewhere in the
+        // removal, which takes some round trips and two flushes.
+        let late = round % 8 < 2;
+        let sooner = async {
+            for _ in 0..round % 13 {
+                gateway.round_trip().await;
+            }
+            if !late {
+                publish().await;
+            }
+        };
+        let may = || {
+            if late {
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(publish()));
+            }
+            true
+        };
+        let retire = async {
+            let retired = provision::retire_commands(&dispatcher.client, &agent.id, Duration::ZERO, may).await.unwrap();
+            if let Retired::Overtaken(pool) = &retired {
+                provision::ensure_commands(&dispatcher.client, pool, &agent.id).await.unwrap();
+            }
+            retired
+        };
+        let ((), retired) = tokio::join!(sooner, retire);
+        assert!(!late || retired == Retired::Overtaken(pool("p")), "round {round}: {retired:?}");
+        // It has its files, which an update needs.
+        let own = topology::command_consumer(&agent.pool, &agent.id);
+        for consumer in [topology::Consumer { max_ack_pending: 7, ..own.clone() }, own] {
+            provision::ensure_consumer(&gateway.client, COMMANDS, &consumer).await.unwrap();
+        }
+        let given = match &mut asked {
+            Some(asked) => Some(next(asked).await).filter(|message| message.status.is_none()),
+            None => None,
+        };
+        let command = match given {
+            Some(command) => command,
+            None => taken(&agent).await,
+        };
+        assert_eq!((&command.payload[..], delivered(&command)), (format!("j{round}").as_bytes(), "1".into()));
+        let given_out = consumer(&gateway, &agent.id).await["num_ack_pending"].clone();
+        assert_eq!(given_out, 1, "round {round}: the consumer that gave it out is the one there is, {retired:?}");
+        agent.peer.client.publish(command.reply.unwrap(), "+ACK".into()).await.unwrap();
+        eventually("it is gone", async || gateway.messages(COMMANDS).await == 0).await;
+    }
+}
+
+/// Whether the consumer of an agent is marked as one that is being removed.
+async fn is_marked(peer: &Peer, agent: &AgentId) -> bool {
+    let subject = js::direct_get(&topology::bucket_stream(LEASES), &js::key(LEASES, &keys::retiring(agent)));
+    let message = peer.client.request(subject, "".into()).await.unwrap();
+    message.status.is_none() && message.headers.is_none_or(|headers| headers.get(headers::KV_OPERATION).is_none())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_finds_the_consumer_gone_half_way_leaves_no_mark_that_others_wait_for() {
+    let (world, gateway) = World::provisioned().await;
+    let dispatcher = world.dispatcher().await;
+    let agent = world.agent("p").await;
+    for round in 0..60 {
+        provision::ensure_commands(&gateway.client, &agent.pool, &agent.id).await.unwrap();
+        let removed = async {
+            for _ in 0..round % 6 {
+                gateway.round_trip().await;
+            }
+            provision::remove_commands(&gateway.client, &agent.id).await.unwrap();
+        };
+        let retired = provision::retire_commands(&dispatcher.client, &agent.id, Duration::ZERO, || true);
+        // At any moment of it: what it finds then may also be an error, of a pause that ends for nothing.
+        if let ((), Ok(_)) = tokio::join!(removed, retired) {
+            assert!(!is_marked(&dispatcher, &agent.id).await, "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_moved_leaves_its_consumer_behind_and_what_was_sent_in_its_old_pool() {
+    let (world, gateway) = World::provisioned().await;
+    let dispatcher = world.dispatcher().await;
+    let agent = enlisted(&world, &gateway, "p").await;
+    let leave = async |to: &str, may: bool| provision::leave_behind(&dispatcher.client, &pool(to), &agent.id, || may).await;
+    send(&gateway, &agent.id, "left").await;
+    assert_eq!(&taken(&agent).await.payload[..], b"left");
+    assert!(!leave("p", true).await.unwrap(), "it is there where it was");
+    assert!(leave("q", false).await.unwrap_err().is_transient(), "another dispatcher leads by now");
+    dispatcher.store(&js::key(LEASES, &keys::retiring(&agent.id)), "").await;
+    assert!(leave("q", true).await.unwrap_err().is_transient(), "it is just being removed by somebody else");
+    assert_eq!(provision::retire_commands(&dispatcher.client, &agent.id, Duration::ZERO, || true).await.unwrap(), Retired::Kept);
+    assert_eq!(consumer(&gateway, &agent.id).await["num_ack_pending"], 1);
+    eventually("that ends by itself", async || !is_marked(&dispatcher, &agent.id).await).await;
+    assert!(leave("q", true).await.unwrap());
+    assert!(consumer(&gateway, &agent.id).await.get("error").is_some() && !is_marked(&dispatcher, &agent.id).await);
+    assert!(!leave("q", true).await.unwrap(), "there is none");
+    assert_eq!(gateway.messages(COMMANDS).await, 1, "the command is left to its expiry");
+    provision::ensure_commands(&gateway.client, &pool("q"), &agent.id).await.unwrap();
+    let answer = next(&mut ask(&agent, json!({"batch": 1, "no_wait": true})).await).await;
+    assert_eq!(answer.status.map(|status| status.as_u16()), Some(404), "not given out again");
+    assert!(!dispatcher.refused_more_than_round_trips(), "{:?}", dispatcher.refusals);
+}
+
+#[tokio::test]
+async fn a_command_that_is_sent_in_the_new_pool_while_the_agent_leaves_is_given_out() {
+    let (world, gateway) = World::provisioned().await;
+    let dispatcher = world.dispatcher().await;
+    let (agent, to) = (world.agent("p").await, pool("q"));
+    for round in 0..40_u32 {
+        provision::remove_commands(&gateway.client, &agent.id).await.unwrap();
+        provision::ensure_commands(&gateway.client, &agent.pool, &agent.id).await.unwrap();
+        let made = consumer(&gateway, &agent.id).await["created"].clone();
+        let id = format!("j{round}");
+        let store = async || gateway.store(&subjects::command(&to, &agent.id, &id.parse().unwrap()), &id).await;
+        // Its sender may be about to change the consumer.
+        let early = round % 2 == 0;
+        if early {
+            store().await;
+        }
+        let sent = async {
+            for _ in 0..round % 8 {
+                gateway.round_trip().await;
+            }
+            if !early {
+                store().await;
+            }
+            provision::ensure_commands(&gateway.client, &to, &agent.id).await.unwrap();
+        };
+        let left = provision::leave_behind(&dispatcher.client, &to, &agent.id, || true);
+        let ((), left) = tokio::join!(sent, left);
+        left.unwrap();
+        assert!(!early || consumer(&gateway, &agent.id).await["created"] == made, "round {round}: changed, not removed");
+        let command = taken(&agent).await;
+        assert_eq!(command.payload, id, "round {round}");
+        agent.peer.client.publish(command.reply.unwrap(), "+ACK".into()).await.unwrap();
+        eventually("it is gone", async || gateway.messages(COMMANDS).await == 0).await;
+    }
 }

@@ -79,7 +79,7 @@ async fn a_bucket_from_before_markers_vanished_is_changed_and_then_they_do() {
     store.put("name.y", "1".into()).await.unwrap();
     store.purge_with_ttl("name.y", second).await.unwrap();
     let mut headers = async_nats::HeaderMap::new();
-    headers.insert("KV-Operation", "DEL");
+    headers.insert(muster_schemas::headers::KV_OPERATION, "DEL");
     headers.insert(muster_schemas::headers::TTL, "1s");
     let subject = muster_schemas::subjects::js::key(topology::AGENTS, "id.x");
     gateway.client.request_with_headers(subject, headers, "left".into()).await.unwrap();

@@ -18,6 +18,7 @@ pub(crate) struct StreamInfo {
 pub(crate) struct StreamState {
     pub(crate) messages: u64,
     pub(crate) last_seq: u64,
+    pub(crate) consumer_count: u64,
 }
 
 /// A consumer, as far as is needed here.

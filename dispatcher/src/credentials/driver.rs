@@ -13,7 +13,7 @@ use super::{
     known::Heard,
     plan::{Event, Plan},
 };
-use crate::clock::BrokerClock;
+use crate::{channel, clock::BrokerClock};
 
 /// How often the plan is looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -49,7 +49,7 @@ impl Driver {
                 () = leadership.changed() => {}
                 _ = ticks.tick() => events.push(Event::Tick),
                 Some(ended) = self.busy.next() => events.push(ended),
-                count = self.inputs.recv_many(&mut batch, BATCH) => anyhow::ensure!(count > 0, "nothing comes in any more"),
+                taken = channel::take(&mut self.inputs, &mut batch, BATCH, &shutdown) => taken?,
             }
             for input in batch.drain(..) {
                 match input {

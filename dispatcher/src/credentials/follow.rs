@@ -5,6 +5,7 @@ use std::time::Instant;
 use muster_runtime::tasks::Tasks;
 use muster_schemas::{
     connection::{ConnectionRecord, Mailbox, keys},
+    headers::KV_OPERATION,
     heartbeat::Heartbeat,
     names::AgentId,
     records::{self, AgentRecord},
@@ -17,7 +18,6 @@ use tokio::sync::mpsc;
 
 use super::known::{Connected, Heard, Member, contents};
 use crate::{
-    broker::KV_OPERATION,
     intake::follow::{self, Follower, Listener, Message, Range, Source},
     state::{Feed, Key},
 };

@@ -1,10 +1,6 @@
 //! Tests of `plan`: who is asked to seal what to whom.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
-use muster_schemas::{
-    heartbeat::{Heartbeat, Load, Slots},
-    sealed::OpeningKey,
-    wire::V,
-};
+use muster_schemas::{heartbeat::Heartbeat, sealed::OpeningKey};
 use nkeys::KeyPair;
 
 use super::*;
@@ -43,27 +39,10 @@ impl Agent {
 
     fn beat(&self, pool: &str, held: &[(&str, u64)], secs: f64, change: impl FnOnce(&mut Heartbeat)) -> Event {
         let mut beat = Heartbeat {
-            v: V,
             at: at(secs),
-            instance: "i".into(),
-            seq: 1,
-            started_at: at(0.0),
-            interval_s: 30,
-            name: "a".parse().unwrap(),
-            version: String::new(),
-            executors: vec![],
-            slots: Slots::default(),
-            load: Load::default(),
-            spooled: 0,
-            fault: None,
-            last_error: None,
-            labels: [].into(),
-            description: None,
             sealing: Some(self.sealing.clone()),
             credentials: held.iter().map(|(name, revision)| (name.parse().unwrap(), *revision)).collect(),
-            vault: None,
-            draining: false,
-            goodbye: false,
+            ..Heartbeat::first("a".parse().unwrap(), "i", at(0.0))
         };
         change(&mut beat);
         Event::Heard(Heard::Heartbeat(Key { pool: pool.parse().unwrap(), agent: self.id.clone() }, Box::new(beat), at(secs)))

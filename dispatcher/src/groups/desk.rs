@@ -28,6 +28,7 @@ use crate::{
     held::{self, Held},
     history::Fate,
     lease::keeper::Leadership,
+    queues::Hint,
     signing::{self, Signing},
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Desk {
     pub(super) signing: Signing,
     /// How long after its expiry a job is ended that no agent began.
     pub(super) expire_after: Duration,
+    /// Sees to it that members get what was sent.
+    pub(super) hint: Hint,
 }
 
 /// What became of a wave.
@@ -92,7 +95,9 @@ impl Desk {
             let messages = unfinished.filter_map(|(place, _)| message(&self.signing, record, *place, &body));
             let messages: Vec<Outgoing> = messages.collect::<Result<_, _>>()?;
             self.still_active()?;
-            for answer in atomic::publish_all(self.client(), COMMANDS, &messages).await {
+            let answers = atomic::publish_all(self.client(), COMMANDS, &messages).await;
+            self.hint.look();
+            for answer in answers {
                 match answer {
                     Ok(_) | Err(Refusal::Taken) => {}
                     Err(Refusal::Full) => return Ok(Sent::Not("the queue of commands is full; trying again".into())),

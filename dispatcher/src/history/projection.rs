@@ -20,6 +20,7 @@ use super::{
     row::{Change, Missing},
     store::{Reached, Step, Store, Watch},
 };
+use crate::channel;
 
 /// Inputs that may wait. While the disk is behind, the streams are read more slowly.
 pub(crate) const QUEUE: usize = 1024;
@@ -72,7 +73,7 @@ impl Projection {
             tokio::select! {
                 () = shutdown.requested() => break,
                 _ = expire.tick() => self.expire().await,
-                count = self.inputs.recv_many(&mut inputs, STEP) => anyhow::ensure!(count > 0, "nothing comes in any more"),
+                taken = channel::take(&mut self.inputs, &mut inputs, STEP, &shutdown) => taken?,
             }
             let mut step = Step::default();
             let mut caught_up = false;

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use muster_schemas::{
+    headers::KV_OPERATION,
     heartbeat::Heartbeat,
     names::{AgentId, PoolName},
     records::{self, AgentRecord, PoolRecord},
@@ -20,7 +21,6 @@ use super::{
     follow::{Heard, Listener, Message},
 };
 use crate::{
-    broker::KV_OPERATION,
     figures::{Figures, Ignored},
     state::{Beat, Enlisted, Event, Feed, Key, Source},
 };

@@ -93,6 +93,14 @@ impl State {
         }
     }
 
+    /// Takes a [`Command::CallUp`] back that could not be carried out: these can be called again at once.
+    pub fn not_called(&mut self, agents: &[AgentId], executor: &ExecutorName) {
+        for agent in agents {
+            self.calls.called.remove(&(agent.clone(), executor.clone()));
+        }
+        self.calls.reserves.retain(|(_, of), _| of != executor);
+    }
+
     /// Those who stand by for an executor and can be called, the best last.
     fn reserve(&self, pool: &PoolName, executor: &ExecutorName, now: Timestamp) -> Vec<(AgentId, u32)> {
         let mut reserve: Vec<_> = self

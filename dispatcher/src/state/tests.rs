@@ -178,6 +178,28 @@ fn an_agent_is_offline_until_its_first_heartbeat_and_online_at_once_after_it() {
 }
 
 #[test]
+fn a_pool_of_hundreds_is_judged_again_after_a_while_however_much_news_comes_and_one_of_few_at_once() {
+    let (many, few): (Vec<_>, Vec<_>) =
+        ((0..400).map(|n| (n, enlisted("many"))).collect(), (400..410).map(|n| (n, enlisted("few"))).collect());
+    let mut desk = Desk::new().ready(&[many, few].concat(), &[], noon());
+    // Long enough for 400 agents is 8 ms.
+    let millis = |n: u64| at(1) + Duration::from_millis(n);
+    let online = |desk: &Desk| {
+        let is_online = |pool: &str, n: u32| desk.standing(pool, n).status == Status::Online;
+        ((0..4).filter(|n| is_online("many", *n)).count(), (400..403).filter(|n| is_online("few", *n)).count())
+    };
+    for (n, now, seen) in [(0, 0, (1, 1)), (1, 1, (1, 2)), (2, 7, (1, 3)), (3, 8, (4, 3))] {
+        let beats = [key("many", n), key("few", 400 + n)].map(|key| Event::Heartbeat(key, beat(1), millis(now)));
+        desk.send(beats, millis(now));
+        assert_eq!(online(&desk), seen, "{now} ms");
+    }
+    desk.send([Event::Heartbeat(key("many", 4), beat(1), millis(9))], millis(9));
+    assert_ne!(desk.standing("many", 4).status, Status::Online);
+    desk.send([Event::Tick], millis(10));
+    assert_eq!(desk.standing("many", 4).status, Status::Online, "a tick waits for nothing");
+}
+
+#[test]
 fn an_unchanged_agent_costs_no_write_however_long_it_lives() {
     let mut desk = one_online();
     for second in 1..600 {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     broker::{self, BrokerError},
+    channel,
     figures::Figures,
     held,
     lease::keeper::Leadership,
@@ -43,12 +44,10 @@ impl Driver {
             let wake = self.sweeper.next();
             let mut event = None;
             tokio::select! {
-                // First: with the shutdown those end too who tell of results.
-                biased;
                 () = shutdown.requested() => return Ok(()),
                 () = self.leadership.changed() => {}
                 Some(answered) = self.asked.next() => event = Some(answered),
-                count = self.heard.recv_many(&mut batch, BATCH) => anyhow::ensure!(count > 0, "nothing finishes any more"),
+                taken = channel::take(&mut self.heard, &mut batch, BATCH, &shutdown) => taken?,
                 () = until(wake) => event = Some(Event::Tick),
             }
             self.apply(Event::Active(self.leadership.connection()));

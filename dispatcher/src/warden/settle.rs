@@ -87,6 +87,7 @@ impl Settler {
     async fn carry_out(&self, agent: &AgentId) -> Result<(), WardenError> {
         self.mender.mend(agent).await?;
         self.revocations.settle().await?;
+        self.mender.leave_behind(agent).await?;
         self.remover.remove(agent).await
     }
 

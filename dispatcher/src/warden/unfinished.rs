@@ -3,12 +3,15 @@
 //! The record is the decision and is written first; all that follows from it is done again here, in a gateway's order, so that whoever dies in between is
 //! followed by one who begins anew. The entries in the bucket go last: as long as one is missing, something may be. Having the broker refuse what
 //! is in the bucket is the matter of [`super::revocations`].
+//!
+//! Of a move, the consumer of the agent's commands is left too: gateways have the dispatcher remove it.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
+use muster_broker_config::provision;
 use muster_runtime::{nats::Broker, shutdown::Shutdown};
 use muster_schemas::{
     control::{IdentityEnd, Order, What},
@@ -103,19 +106,16 @@ impl Mender {
                 continue;
             }
             // One that can't be helped must not keep the others from it.
-            failed = self.mend(&agent).await.err().or(failed);
+            let mended = async { self.mend(&agent).await.and(self.leave_behind(&agent).await) };
+            failed = mended.await.err().or(failed);
         }
         failed.map_or(Ok(soonest), Err)
     }
 
     /// Finishes what was left of ending an agent's identity, if something was.
     pub(super) async fn mend(&self, id: &AgentId) -> Result<(), WardenError> {
-        let (client, key, now) = (self.broker.client(), keys::agent(id), Timestamp::now());
-        let record = match held::record::<AgentRecord>(client, AGENTS, &key).await?.0 {
-            Record::Value(record) if record.id == *id => record,
-            Record::Absent => return Ok(()),
-            Record::Value(_) | Record::Unreadable => return Err(WardenError::Unreadable(key)),
-        };
+        let (client, now) = (self.broker.client(), Timestamp::now());
+        let Some(record) = self.record(id).await? else { return Ok(()) };
         let keys = record.signing_keys();
         let mut there = BTreeSet::new();
         for key in to_refuse(&keys, now) {
@@ -140,6 +140,25 @@ impl Mender {
         }
         told::mended(id, &missing);
         Ok(())
+    }
+
+    /// Removes the consumer of the agent's commands if it has moved since that was made: it would be given what is sent in its old pool.
+    pub(super) async fn leave_behind(&self, id: &AgentId) -> Result<(), WardenError> {
+        let Some(record) = self.record(id).await?.filter(|record| record.state != AgentState::Deleting) else { return Ok(()) };
+        self.lead()?;
+        if provision::leave_behind(self.broker.client(), &record.pool, id, || self.leadership.is_mine()).await? {
+            tracing::info!(agent = %id, pool = %record.pool, "an agent that was moved gets no commands of its old pool any more");
+        }
+        Ok(())
+    }
+
+    async fn record(&self, id: &AgentId) -> Result<Option<AgentRecord>, WardenError> {
+        let key = keys::agent(id);
+        match held::record::<AgentRecord>(self.broker.client(), AGENTS, &key).await?.0 {
+            Record::Value(record) if record.id == *id => Ok(Some(record)),
+            Record::Absent => Ok(None),
+            Record::Value(_) | Record::Unreadable => Err(WardenError::Unreadable(key)),
+        }
     }
 
     /// Writes down that the agent's API keys are revoked. The record names none of them any more, so they let nobody in as it is.

@@ -1,7 +1,7 @@
 //! Groups: waves in order, one command for each member, whatever happens to dispatchers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use muster_schemas::{
@@ -252,9 +252,16 @@ async fn a_cancel_reaches_members_that_wait_and_run_and_sends_no_further_wave() 
     stack.ends(&group, 0, Outcome::Succeeded).await;
     starts(&agent, group.id.job(1).as_str()).await;
     stack.cancels(&group).await;
-    let order = tokio::time::timeout(SOON, orders.next()).await.expect("an order").unwrap();
-    let What::Cancel { job_id } = wire::decode::<Order>(&order.payload).unwrap().what else { panic!("another order") };
-    assert_eq!(job_id, group.id.job(1));
+    let cancelled = async {
+        loop {
+            match wire::decode::<Order>(&orders.next().await.unwrap().payload).unwrap().what {
+                What::AskQueue => {}
+                What::Cancel { job_id } => return job_id,
+                other => panic!("another order: {other:?}"),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(SOON, cancelled).await.expect("an order"), group.id.job(1));
     let state = stack.becomes(&group, GroupStatus::Cancelled).await;
     assert_eq!((state.sent, state.reason.as_deref()), (3, Some("cancelled by test")));
     for place in [1, 2] {
@@ -400,4 +407,37 @@ async fn jobs_that_the_history_never_heard_of_are_not_sent_again_and_end_when_th
     assert_eq!(stack.result(sent.id.job(0).as_str()).await.unwrap().outcome, Outcome::Expired);
     // Two, of which one has expired, and one more for each group.
     assert_eq!((stack.waiting(&begun).await, stack.waiting(&sent).await, stack.commands().await), (vec![0, 1], vec![1], (3, 4)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_told_of_their_commands_at_once_and_can_get_them() {
+    let stack = Stack::start().await;
+    let dispatcher = stack.dispatcher().await;
+    dispatcher.becomes_active().await;
+    let mut agents = Vec::new();
+    for _ in 0..12 {
+        let agent = stack.agent(POOL).await;
+        let told = agent.client.subscribe(subjects::control(&agent.id)).await.unwrap();
+        agent.client.flush().await.unwrap();
+        agents.push((agent, told));
+    }
+    // Three in a row, so that it is not by a look that is due anyway.
+    for round in 0..3 {
+        let began = Instant::now();
+        let members: Vec<_> = agents.iter().map(|(agent, _)| agent.id.clone()).collect();
+        let group = stack.group(&[4, 8], |record| record.members = members).await;
+        for (place, (agent, told)) in agents.iter_mut().enumerate() {
+            let order = tokio::time::timeout(SOON, told.next()).await.expect("an order in time").unwrap();
+            assert_eq!(wire::decode::<Order>(&order.payload).unwrap().what, What::AskQueue);
+            let inbox = agent.client.new_inbox();
+            let mut given = agent.client.subscribe(inbox.clone()).await.unwrap();
+            let pull = json!({"batch": 1, "expires": 5_000_000_000_u64}).to_string();
+            agent.client.publish_with_reply(js::next(COMMANDS, agent.id.as_str()), inbox, pull.into()).await.unwrap();
+            let command = given.next().await.unwrap();
+            assert_eq!(command.subject.rsplit('.').next(), Some(group.id.job(place).as_str()), "round {round}");
+            stack.ends(&group, place, Outcome::Succeeded).await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "round {round} took {:?}", began.elapsed());
+        stack.becomes(&group, GroupStatus::Finished).await;
+    }
 }

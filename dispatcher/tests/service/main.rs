@@ -10,6 +10,7 @@ mod history;
 mod leadership;
 mod ledger;
 mod outages;
+mod queues;
 mod removal;
 mod schedules;
 mod shares;

@@ -95,7 +95,7 @@ impl Stack {
         eventually("its record is gone", SOON, async || (!self.has(AGENTS, &keys::agent(id)).await).then_some(())).await;
         assert!(!self.has(API_KEYS, &prefix(id)).await && !self.has(JOIN_TOKENS, &prefix(id)).await);
         assert!(!self.has(MAILBOXES, id.as_str()).await);
-        assert!(!provision::agents_with_commands(&self.gateway).await.unwrap().contains(id));
+        assert!(!self.has_consumer(id).await);
         assert!(self.subjects(COMMANDS).await.into_keys().all(|subject| !subject.contains(id.as_str())));
         assert!(!self.lets_in(agent).await);
         eventually("its standing is gone", SOON, async || self.entry(POOL, id).await.is_none().then_some(())).await;

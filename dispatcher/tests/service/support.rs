@@ -25,7 +25,7 @@ use muster_runtime::{
 use muster_schemas::{
     code::Code,
     headers::SIGNATURE,
-    heartbeat::{Heartbeat, Load, Slots},
+    heartbeat::Heartbeat,
     names::{AgentId, JobId, PoolName},
     records::{AgentRecord, keys},
     result::{ErrorInfo, JobResult, Outcome},
@@ -34,7 +34,7 @@ use muster_schemas::{
     subjects::{self, About, broker::gateway_inbox},
     time::Timestamp,
     topology::{AGENTS, STANDINGS},
-    wire::{self, V},
+    wire,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -161,30 +161,7 @@ impl Agent {
         let creds = Creds { jwt, seed: pair.seed().unwrap().into() };
         let options = ConnectOptions::with_credentials(&creds.to_text()).unwrap().custom_inbox_prefix(subjects::agent_inbox(&id));
         let client = options.connect(stack.server.url()).await.unwrap();
-        let now = Timestamp::now();
-        let beat = Heartbeat {
-            v: V,
-            at: now,
-            instance: "first".into(),
-            seq: 0,
-            started_at: now,
-            interval_s: 30,
-            name: "agent".parse().unwrap(),
-            version: String::new(),
-            executors: vec![],
-            slots: Slots::default(),
-            load: Load::default(),
-            spooled: 0,
-            fault: None,
-            last_error: None,
-            labels: [].into(),
-            description: None,
-            sealing: None,
-            credentials: Default::default(),
-            vault: None,
-            draining: false,
-            goodbye: false,
-        };
+        let beat = Heartbeat::first("agent".parse().unwrap(), "first", Timestamp::now());
         let signer = Signer::from_seed(&pair.seed().unwrap()).unwrap();
         stack.public.lock().unwrap().insert(id.clone(), pair.public_key());
         Self { pool, id, public_key: pair.public_key(), creds: creds.to_text(), client, beat, signer }

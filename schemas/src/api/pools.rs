@@ -78,9 +78,9 @@ pub struct PoolView {
 pub struct QueueView {
     /// Jobs that wait.
     pub pending: u64,
-    /// Jobs that agents have.
+    /// Jobs that agents have. One that has ended counts for up to a second more, until its agent's acknowledgement has come.
     pub running: u64,
-    /// Since when the oldest job is in the queue, waiting or running.
+    /// Since when the oldest job is in the queue, waiting or running; it may have ended within the last second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<Timestamp>,
 }

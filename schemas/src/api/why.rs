@@ -155,7 +155,7 @@ pub struct WhyQueue {
     /// Jobs of the same executor that are given out before it: older ones of its lane, and all of a higher priority. Of a command: older
     /// commands to its agent. Its lane, below, is then the queue of its agent.
     pub ahead: u64,
-    /// Jobs of its lane that agents have, or put off.
+    /// Jobs of its lane that agents have, or put off. One that has ended counts for up to a second more.
     pub running: u64,
     /// How many jobs of its lane they may have.
     pub limit: u64,

@@ -82,7 +82,8 @@ pub fn due_consumer() -> Consumer {
     }
 }
 
-/// The consumer of the commands to one agent, named like it. Without pull priorities: nobody else asks.
+/// The consumer of the commands to one agent, named like it, which is there only while some were sent lately. Without pull priorities: nobody
+/// else asks.
 pub fn command_consumer(pool: &PoolName, agent: &AgentId) -> Consumer {
     Consumer {
         durable_name: agent.as_str().into(),

@@ -59,7 +59,7 @@ pub const LEASE_AGE: Duration = Duration::from_secs(4);
 pub const LOST_ATTEMPTS_MAX: u32 = 5;
 /// Commands that may wait, of all agents together. More are refused.
 pub const COMMANDS_MAX: i64 = 1_000_000;
-/// Agents that may have commands: each has a consumer. Without a limit of its own a stream gets the broker's, which is 1 000 **[measured on
+/// Agents that may have commands at the same time: each has a consumer. Without a limit of its own a stream gets the broker's, which is 1 000 **[measured on
 /// 2.15.1]**, and there is no way to ask for none.
 pub const COMMANDS_CONSUMERS_MAX: i64 = 100_000;
 /// Commands that one agent may have been given and not ended, put-off ones included.

@@ -63,13 +63,76 @@ fn an_agent_that_may_take_nothing_new_takes_no_command_either() {
     }
 }
 
+/// The own queue is not there, or goes away.
+const MISSING: Event = Event::Refused { lane: QUEUE, epoch: 0, why: Refusal::Missing };
+
 #[test]
-fn a_queue_that_is_not_there_yet_is_tried_again_and_keeps_no_lane_waiting() {
+fn an_own_queue_that_is_not_there_rests_and_keeps_no_lane_waiting() {
     let mut bench = bench(1);
-    assert_eq!(bench.apply([Event::Refused { lane: QUEUE, epoch: 0, why: Refusal::Missing }]), []);
+    assert_eq!(bench.apply([MISSING]), []);
     assert_eq!(bench.give(OTHER).1, [Command::Start(1)]);
     assert_eq!(bench.apply([Event::SlotFreed]), [again(OTHER, 1)]);
-    assert_eq!(bench.after(250), [again(QUEUE, 1)]);
+    for _ in 0..3 {
+        assert!(!bench.after(59_999).contains(&again(QUEUE, 1)));
+        assert!(matches!(bench.after(1)[0], Command::Pull { lane: QUEUE, batch: 1, .. }), "once a minute, however often it was not there");
+        bench.apply([MISSING]);
+    }
+}
+
+#[test]
+fn an_own_queue_that_rests_is_asked_at_once_when_a_command_waits_and_after_a_connect() {
+    let mut bench = bench(1);
+    bench.apply([MISSING]);
+    assert_eq!(bench.apply([Event::Commands]), [pull(QUEUE)]);
+    assert_eq!(bench.apply([Event::Commands]), [], "it is asked already");
+    assert_eq!(bench.give(QUEUE).1, [Command::Start(1)]);
+    assert_eq!(bench.apply([Event::SlotFreed]), [again(QUEUE, 1)], "a queue that gave something is asked on");
+    bench.apply([MISSING, Event::Disconnected]);
+    let asked = bench.apply([Event::Connected]);
+    assert!(matches!(asked[0], Command::Pull { lane: QUEUE, epoch: 1, .. }), "{asked:?}");
+}
+
+#[test]
+fn a_refusal_of_before_the_order_does_not_put_the_queue_to_rest_and_one_of_after_it_does() {
+    // The consumer was removed, and made again for a command: the word of its end may come behind the order.
+    for together in [true, false] {
+        let mut bench = bench(1);
+        let asked = if together {
+            bench.apply([Event::Commands, MISSING])
+        } else {
+            assert_eq!(bench.apply([Event::Commands]), []);
+            bench.apply([MISSING])
+        };
+        assert_eq!(asked, [pull(QUEUE)]);
+        assert_eq!(bench.apply([MISSING]), [], "it asked behind the order");
+        assert!(bench.after(59_999).is_empty());
+    }
+}
+
+#[test]
+fn an_order_to_an_agent_that_may_take_nothing_or_has_no_slot_counts_once_it_may() {
+    for (stop, go) in [
+        (Event::Blocked(true), Event::Blocked(false)),
+        (Event::Standing { accepting: false, priority: 5 }, Event::Standing { accepting: true, priority: 5 }),
+    ] {
+        let mut bench = bench(1);
+        bench.apply([MISSING, stop]);
+        assert_eq!(bench.apply([Event::Commands]), []);
+        assert_eq!(bench.apply([go]), [pull(QUEUE)]);
+    }
+    let mut bench = bench(1);
+    bench.apply([MISSING]);
+    bench.give(OTHER);
+    assert_eq!(bench.apply([Event::Commands]), []);
+    assert_eq!(bench.apply([Event::SlotFreed])[0], again(QUEUE, 1));
+}
+
+#[test]
+fn a_lane_that_is_not_there_does_not_heed_orders_about_the_own_queue() {
+    let mut bench = bench(1);
+    bench.apply([Event::Refused { lane: OTHER, epoch: 0, why: Refusal::Missing }]);
+    assert_eq!(bench.apply([Event::Commands]), []);
+    assert_eq!(bench.after(250), [pull(OTHER)]);
 }
 
 #[test]

@@ -14,6 +14,10 @@ enum Op {
     /// A pull ends without its jobs.
     Expire(usize),
     Refuse(usize),
+    /// The own queue is not there.
+    Miss,
+    /// A command waits in it.
+    Commands,
     FinishDrain(usize),
     Pass(u64),
     Standing(bool, u8),
@@ -34,6 +38,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => Just(Op::Free),
         2 => (0..LANES).prop_map(Op::Expire),
         1 => (0..LANES).prop_map(Op::Refuse),
+        2 => Just(Op::Miss),
+        2 => Just(Op::Commands),
         6 => (0..LANES).prop_map(Op::FinishDrain),
         6 => prop_oneof![Just(1u64), Just(10), Just(200), 0..100_000u64].prop_map(Op::Pass),
         1 => (any::<bool>(), 0..10u8).prop_map(|(accepting, priority)| Op::Standing(accepting, priority)),
@@ -72,6 +78,8 @@ struct World {
     connected: bool,
     stopping: bool,
     refused_until: BTreeMap<LaneIndex, Instant>,
+    /// Told of a command since it asked its own queue last.
+    told: bool,
     gates: Vec<Gate>,
     called_until: BTreeMap<LaneIndex, Instant>,
     unled: bool,
@@ -88,6 +96,7 @@ impl World {
                     let call_ends = self.called_until.get(&lane).filter(|_| self.gates[lane] == Gate::Standby && !self.unled);
                     assert!(call_ends.is_none_or(|until| self.now + expires <= *until), "a pull outlives the call");
                     assert!(!self.draining.contains(&(lane, epoch)), "pulled an inbox that is being drained");
+                    self.told &= TIERS[lane] != OWN;
                     self.owed.entry((lane, epoch)).or_default().push((self.now + expires, batch));
                     let owed: u32 = self.owed[&(lane, epoch)].iter().map(|(_, n)| n).sum();
                     let free = self.slots - u32::try_from(self.running.len()).unwrap();
@@ -184,6 +193,19 @@ impl World {
                 };
                 self.apply(vec![event]);
             }
+            Op::Miss => {
+                let Some(key) = self.owed.keys().find(|key| key.0 == 0 && !self.draining.contains(key)).copied() else { return };
+                self.owed.remove(&key);
+                if !self.told {
+                    self.refused_until.insert(0, self.now + Duration::from_secs(60));
+                }
+                self.apply(vec![Event::Refused { lane: 0, epoch: key.1, why: Refusal::Missing }]);
+            }
+            Op::Commands => {
+                self.told = true;
+                self.refused_until.remove(&0);
+                self.apply(vec![Event::Commands]);
+            }
             Op::FinishDrain(lane) => {
                 let Some(key) = self.draining.iter().find(|(l, _)| *l == lane).copied() else { return };
                 self.draining.remove(&key);
@@ -247,6 +269,7 @@ impl World {
                 self.owed.clear();
                 self.draining.clear();
                 self.refused_until.clear();
+                self.told = false;
                 self.connected = matches!(op, Op::Reconnect);
                 if self.connected {
                     events.push(Event::Connected);
@@ -276,6 +299,7 @@ proptest! {
             connected: true,
             stopping: false,
             refused_until: BTreeMap::new(),
+            told: false,
             gates: vec![Gate::Open; LANES],
             called_until: BTreeMap::new(),
             unled: false,

@@ -13,7 +13,7 @@ use muster_schemas::{
 };
 
 use super::{
-    super::{commands, ending, secrets, states::busy, store},
+    super::{ending, secrets, states::busy, store},
     asked::Asked,
     declare, fresh_key, key_refused, registered,
 };
@@ -129,7 +129,6 @@ async fn renewed(
         return Err(key_refused("was revoked"));
     }
     declare(app, &record.pool, &asked.capabilities).await?;
-    commands::ensure(app, &record.pool, &id).await?;
     let jwt = app.minter.mint(&record.pool, &id, &asked.public_key)?;
     let mut renewed = AgentRecord {
         state: if record.state == AgentState::Pending { AgentState::Active } else { record.state },

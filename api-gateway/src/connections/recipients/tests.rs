@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use muster_schemas::{heartbeat::Slots, sealed::OpeningKey, time::Timestamp, wire::V};
+use muster_schemas::{sealed::OpeningKey, time::Timestamp};
 use nkeys::KeyPair;
 use serde_json::json;
 
@@ -15,29 +15,10 @@ fn connection(revision: u64) -> ConnectionRecord {
 }
 
 fn beat(credentials: &[u64], sealing: Option<SealingKey>) -> Heartbeat {
-    let at = Timestamp::from_secs(0);
     Heartbeat {
-        v: V,
-        at,
-        instance: "i".into(),
-        seq: 1,
-        started_at: at,
-        interval_s: 30,
-        name: "a".parse().unwrap(),
-        version: "0.1.0".into(),
-        executors: Vec::new(),
-        slots: Slots::default(),
-        load: Default::default(),
-        spooled: 0,
-        fault: None,
-        last_error: None,
-        labels: Default::default(),
-        description: None,
         sealing,
         credentials: credentials.iter().map(|revision| ("c".parse().unwrap(), *revision)).collect(),
-        vault: None,
-        draining: false,
-        goodbye: false,
+        ..Heartbeat::first("a".parse().unwrap(), "i", Timestamp::from_secs(0))
     }
 }
 

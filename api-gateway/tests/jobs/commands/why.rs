@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use muster_broker_config::provision;
 use muster_schemas::{
     event::EventKind,
-    heartbeat::{Heartbeat, Load, Slots},
+    heartbeat::{Heartbeat, Slots},
     records::{AgentState, keys},
     standing::Status,
     subjects,
     time::Timestamp,
-    topology,
-    wire::{self, V},
+    topology, wire,
 };
 use serde_json::{Value, json};
 
@@ -22,29 +22,7 @@ use crate::{
 };
 
 async fn beat(agent: &Agent, running: u32) {
-    let beat = Heartbeat {
-        v: V,
-        at: Timestamp::now(),
-        instance: "i".into(),
-        seq: 1,
-        started_at: Timestamp::now(),
-        interval_s: 30,
-        name: "one".parse().unwrap(),
-        version: "0.1.0".into(),
-        executors: Vec::new(),
-        slots: Slots { total: 5, running, held: 0 },
-        load: Load::default(),
-        spooled: 0,
-        fault: None,
-        last_error: None,
-        labels: [].into(),
-        description: None,
-        sealing: None,
-        credentials: Default::default(),
-        vault: None,
-        draining: false,
-        goodbye: false,
-    };
+    let beat = Heartbeat { slots: Slots { total: 5, running, held: 0 }, ..Heartbeat::first("one".parse().unwrap(), "i", Timestamp::now()) };
     agent.client.request(subjects::heartbeat(&agent.pool, &agent.id), wire::encode(&beat).into()).await.unwrap();
 }
 
@@ -108,6 +86,10 @@ async fn a_command_behind_others_says_how_many_and_how_busy_its_agent_is() {
     says(&world, &ids[3], "busy", "does not ask for commands at this moment, and 3 commands are ahead of it.").await;
     beat(&agent, 5).await;
     says(&world, &ids[1], "busy", "Its agent `one` is busy with 5 jobs, and 1 command is ahead of it.").await;
+    // Its consumer is being made, or made again.
+    provision::remove_commands(&world.core().await, &agent.id).await.unwrap();
+    says(&world, &ids[3], "busy", "and 3 commands are ahead of it.").await;
+    provision::ensure_commands(&world.core().await, &agent.pool, &agent.id).await.unwrap();
     let busy = says(&world, &ids[0], "busy", "Its agent `one` is busy with 5 jobs, and nothing is ahead of it.").await;
     assert_eq!((&busy["facts"]["target"]["slots"]["total"], &busy["facts"]["paused"]), (&json!(5), &Value::Null));
     beat(&agent, 2).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_schemas::{
     job::Job,
     lane::{Lane, Priority},
-    standing::{Standing, Status},
+    standing::Standing,
 };
 
 use super::*;
@@ -90,7 +90,7 @@ async fn a_retry_of_a_job_whose_connection_is_gone_is_refused_and_a_waiting_one_
     let rest = world.rest();
     let mut one = Holder::new(&world, "default", "one").await;
     // As a dispatcher says it: an agent that is there and takes jobs.
-    let standing = Standing { status: Status::Online, ..Standing::first(Timestamp::now()) };
+    let standing = Standing::first(Timestamp::now());
     let key = js::key(topology::STANDINGS, &muster_schemas::records::keys::standing(&one.agent.pool, &one.agent.id));
     world.dispatcher().await.request(key, wire::encode(&standing).into()).await.unwrap();
     rest.put("/connections/app", &secret()).await.data(201);

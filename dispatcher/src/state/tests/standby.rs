@@ -130,6 +130,16 @@ fn one_look_calls_so_many_at_most() {
 }
 
 #[test]
+fn those_whose_call_could_not_be_sent_are_called_at_the_next_look() {
+    let mut desk = fleet();
+    let first = desk.waiting(2, at(1));
+    assert_eq!(desk.waiting(100, at(1)).len(), 7 - first.len(), "who was called is not called again");
+    desk.state.not_called(&first, &shell());
+    assert_eq!(desk.waiting(100, at(1)), first);
+    assert_eq!(desk.waiting(100, at(1)), []);
+}
+
+#[test]
 fn a_pool_whose_agents_all_pull_again_has_nobody_standing_by() {
     let mut desk = fleet();
     let gone = (3..FLEET).map(|n| Event::Agents(Feed::Gone(id(n), 9)));

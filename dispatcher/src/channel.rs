@@ -1,0 +1,51 @@
+//! Taking in what other tasks tell, many at once, and the one rule for a channel that closes.
+//!
+//! A task that is told of things has nothing to do any more when its channel is closed, and that is a failure: nobody is left who would tell it
+//! anything. But with the shutdown those who tell end as well, in any order and on other threads, so while shutting down it means nothing. Whoever
+//! takes in watches the shutdown beside it and ends by that.
+
+use muster_runtime::shutdown::Shutdown;
+use tokio::sync::mpsc;
+
+/// Waits until something has come, and takes up to `most` of it. Safe to cancel. With the channel closed while shutting down it never ends.
+///
+/// # Errors
+/// When the channel is closed, unless the shutdown is requested.
+pub(crate) async fn take<T>(from: &mut mpsc::Receiver<T>, into: &mut Vec<T>, most: usize, shutdown: &Shutdown) -> anyhow::Result<()> {
+    if from.recv_many(into, most).await > 0 {
+        return Ok(());
+    }
+    anyhow::ensure!(shutdown.is_requested(), "nothing comes in any more");
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_has_come_is_taken_in_as_many_as_wanted_even_when_nobody_tells_more() {
+        let (sender, mut told) = mpsc::channel(3);
+        (1..=3).for_each(|number| sender.try_send(number).unwrap());
+        drop(sender);
+        let mut taken = Vec::new();
+        take(&mut told, &mut taken, 2, &Shutdown::new()).now_or_never().unwrap().unwrap();
+        assert_eq!(taken, [1, 2]);
+        take(&mut told, &mut taken, 2, &Shutdown::new()).now_or_never().unwrap().unwrap();
+        assert_eq!(taken, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_closed_channel_is_a_failure_unless_all_is_shutting_down() {
+        let shutdown = Shutdown::new();
+        let (sender, mut told) = mpsc::channel::<u8>(1);
+        assert!(take(&mut told, &mut Vec::new(), 1, &shutdown).now_or_never().is_none(), "nothing has come yet");
+        drop(sender);
+        assert!(take(&mut told, &mut Vec::new(), 1, &shutdown).now_or_never().unwrap().is_err());
+        shutdown.trigger("test");
+        assert!(take(&mut told, &mut Vec::new(), 1, &shutdown).now_or_never().is_none(), "the shutdown ends it, not the channel");
+    }
+}
