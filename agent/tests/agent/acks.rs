@@ -106,6 +106,7 @@ async fn an_ack_waits_only_where_the_dispatcher_says_so_for_jobs_of_a_lane_whose
     let command = bench.id();
     let subject = Queue::Agent(agent.id.clone()).subject(&bench.pool, &command);
     bench.publish(subject, None, br#"{"type":"probe.ping"}"#.to_vec()).await;
+    bench.reach(&agent.id).await;
     assert_eq!(header(&stored(&bench, &command).await, QUEUE_PLACE), None, "its own queue");
     agent.stop().await.unwrap();
     let _prompt = bench.agent(1).await;
