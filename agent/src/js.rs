@@ -15,7 +15,7 @@ use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use muster_client::{
     atomic::{Outgoing, Refusal},
-    commits::{Commits, Driver},
+    commits::{Commits, Driver, FLOW},
     last,
 };
 use muster_runtime::nats::Broker;
@@ -85,7 +85,7 @@ struct PubAckError {
 impl Js {
     /// And what has to run so that results are stored.
     pub(crate) fn new(broker: Broker) -> (Self, Driver) {
-        let (results, driver) = Commits::new(broker.client().clone(), RESULTS);
+        let (results, driver) = Commits::new(broker.client().clone(), RESULTS, FLOW);
         (Self { broker, results, latency: Arc::default() }, driver)
     }
 

@@ -35,7 +35,7 @@ impl Commits {
     fn of(&self, stream: String) -> commits::Commits {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = |stream: &String| {
-            let (commits, driver) = commits::Commits::new(self.nats.clone(), stream.clone());
+            let (commits, driver) = commits::Commits::new(self.nats.clone(), stream.clone(), commits::CALLERS);
             drop(self.group.spawn(driver.run()));
             commits
         };

@@ -16,9 +16,6 @@ use tokio::{
 use super::{PATIENCE, Waiting};
 use crate::atomic::{self, BrokerTime, FEW, Refusal};
 
-/// So many messages may be under way alone. With as many callers who submit all the time, groups lose: a commit takes 3 ms and more whatever it holds, and
-/// between two of them all callers have to be answered and to come back (32 callers on two cores: 3 300 submits a second alone, 2 800 where no more than 16 go alone).
-const ALONE_MAX: usize = 32;
 /// How often to look whether a lost connection is back.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -26,6 +23,7 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 pub struct Driver {
     client: Client,
     stream: String,
+    alone_max: usize,
     time: BrokerTime,
     queue: mpsc::Receiver<Waiting>,
     waiting: VecDeque<Waiting>,
@@ -36,10 +34,10 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(client: Client, stream: String, queue: mpsc::Receiver<Waiting>) -> Self {
+    pub(super) fn new(client: Client, stream: String, alone_max: usize, queue: mpsc::Receiver<Waiting>) -> Self {
         let connection = atomic::connection(&client);
         let (waiting, alone) = (VecDeque::new(), FuturesUnordered::new());
-        Self { client, stream, time: BrokerTime::default(), queue, waiting, alone, group: None, connection }
+        Self { client, stream, alone_max, time: BrokerTime::default(), queue, waiting, alone, group: None, connection }
     }
 
     /// Runs until nobody can submit any more and all is answered.
@@ -87,7 +85,7 @@ impl Driver {
             // The client library would keep what it is given now, and send it whenever the broker is back.
             return Some(Instant::now() + LOOK);
         }
-        match step(self.alone.len(), self.group.is_some(), self.waiting.len()) {
+        match step(self.alone_max, self.alone.len(), self.group.is_some(), self.waiting.len()) {
             Step::Rest => {}
             Step::Alone => self.send_alone(),
             Step::Group => self.send_group(),
@@ -167,10 +165,10 @@ enum Step {
 /// Each message goes at once while few are under way. When they are too many, those are let come home, and then all that waits goes as a group, if
 /// it is worth one; what comes while that is under way is the next one. Waiting any longer for company loses more than it gains: in a
 /// model of 16 to 128 callers that submit all the time, no pause made more jobs a second.
-fn step(alone: usize, group: bool, waiting: usize) -> Step {
+fn step(alone_max: usize, alone: usize, group: bool, waiting: usize) -> Step {
     match () {
         () if waiting == 0 || group => Step::Rest,
-        () if alone > 0 && alone + waiting <= ALONE_MAX => Step::Alone,
+        () if alone > 0 && alone + waiting <= alone_max => Step::Alone,
         () if alone > 0 => Step::Rest,
         () if waiting <= FEW => Step::Alone,
         () => Step::Group,
@@ -186,20 +184,27 @@ async fn due(wake: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{CALLERS, FLOW},
+        *,
+    };
 
     #[test]
     fn few_go_at_once_and_never_wait_for_each_other() {
-        for alone in 1..ALONE_MAX {
-            assert_eq!(step(alone, false, ALONE_MAX - alone), Step::Alone);
+        for most in [FLOW, CALLERS] {
+            for alone in 1..most {
+                assert_eq!(step(most, alone, false, most - alone), Step::Alone);
+            }
+            assert_eq!([step(most, 0, false, 1), step(most, 0, false, FEW)], [Step::Alone; 2]);
+            assert_eq!(step(most, 3, false, 0), Step::Rest);
         }
-        assert_eq!([step(0, false, 1), step(0, false, FEW)], [Step::Alone; 2]);
-        assert_eq!(step(3, false, 0), Step::Rest);
     }
 
     #[test]
     fn many_go_together_once_nothing_is_under_way() {
-        assert_eq!(step(0, false, FEW + 1), Step::Group);
-        assert_eq!([step(1, false, ALONE_MAX), step(0, true, 1), step(0, true, 1000)], [Step::Rest; 3]);
+        for most in [FLOW, CALLERS] {
+            assert_eq!(step(most, 0, false, FEW + 1), Step::Group);
+            assert_eq!([step(most, 1, false, most), step(most, 0, true, 1), step(most, 0, true, 1000)], [Step::Rest; 3]);
+        }
     }
 }

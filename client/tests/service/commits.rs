@@ -13,7 +13,7 @@ use async_nats::{Client, connection::State};
 use futures_util::future::join_all;
 use muster_client::{
     atomic::{Answer, Outgoing, Refusal, Stored},
-    commits::{Commits, WAITING_MAX},
+    commits::{CALLERS, Commits, WAITING_MAX},
     schemas::{headers, subjects::About, time::Timestamp, topology},
 };
 
@@ -23,7 +23,7 @@ use crate::{
 };
 
 fn begin(nats: &Client, stream: &str) -> Commits {
-    let (commits, driver) = Commits::new(nats.clone(), stream);
+    let (commits, driver) = Commits::new(nats.clone(), stream, CALLERS);
     tokio::task::spawn(driver.run());
     commits
 }
