@@ -32,6 +32,7 @@ pub(crate) const AGENT: &str = "agt_01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
 /// The engine, and executors on it.
 pub(crate) struct Bench {
+    agent: &'static str,
     pub(crate) host: &'static Host,
     pub(crate) client: Client,
     pub(crate) docker: Arc<Docker>,
@@ -43,6 +44,11 @@ pub(crate) struct Bench {
 impl Bench {
     /// With the image.
     pub(crate) async fn new() -> Self {
+        Self::of(AGENT).await
+    }
+
+    /// One whose jobs are an agent's that no other test's are: what is left of those, the first use of every other bench removes.
+    pub(crate) async fn of(agent: &'static str) -> Self {
         let host = tokio::task::spawn_blocking(Host::get).await.unwrap();
         let client = Client::connect_with_unix(&host.socket(), 120, bollard::API_DEFAULT_VERSION).unwrap();
         static IMAGES: OnceCell<()> = OnceCell::const_new();
@@ -50,7 +56,7 @@ impl Bench {
         let root = host.dir.join("root");
         std::fs::create_dir_all(&root).unwrap();
         let options = Options { host: Some(format!("unix://{}", host.socket())), bind_roots: vec![root.clone()] };
-        Self { host, client, docker: Arc::new(Docker::new(&options)), compose: Arc::new(Compose::new(&options)), root }
+        Self { agent, host, client, docker: Arc::new(Docker::new(&options)), compose: Arc::new(Compose::new(&options)), root }
     }
 
     /// A job, to be run.
@@ -61,7 +67,14 @@ impl Bench {
             _ => Arc::clone(&self.compose) as Arc<dyn Executor>,
         };
         let work = executor.check(verb, &params).unwrap().unwrap();
-        Job { work, timeout: Duration::from_secs(60), connection: None, cancelled: CancellationToken::new(), grace: Duration::from_secs(5) }
+        Job {
+            agent: self.agent,
+            work,
+            timeout: Duration::from_secs(60),
+            connection: None,
+            cancelled: CancellationToken::new(),
+            grace: Duration::from_secs(5),
+        }
     }
 
     /// Runs a job to its end.
@@ -85,6 +98,7 @@ impl Bench {
 
 /// A job, and what it is run with.
 pub(crate) struct Job {
+    agent: &'static str,
     work: Box<dyn muster_executor::Work>,
     pub(crate) timeout: Duration,
     pub(crate) connection: Option<Connection>,
@@ -94,7 +108,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn of(work: Box<dyn muster_executor::Work>) -> Self {
-        Self { work, timeout: SOON, connection: None, cancelled: CancellationToken::new(), grace: Duration::from_secs(5) }
+        Self { agent: AGENT, work, timeout: SOON, connection: None, cancelled: CancellationToken::new(), grace: Duration::from_secs(5) }
     }
 
     pub(crate) async fn run(self) -> Execution {
@@ -103,7 +117,7 @@ impl Job {
 
     pub(crate) async fn run_with_progress(self) -> (Execution, Vec<Progress>) {
         let (context, mut feed) = Context::new(self.cancelled);
-        let attempt = Attempt { agent_id: AGENT.parse().unwrap(), job_id: "job-1".parse().unwrap(), number: 1, timeout: self.timeout };
+        let attempt = Attempt { agent_id: self.agent.parse().unwrap(), job_id: "job-1".parse().unwrap(), number: 1, timeout: self.timeout };
         let settings = Arc::new(Settings { kill_grace: self.grace, ..Settings::default() });
         let start = Start { attempt, settings, connection: self.connection, mask: Mask::default() };
         let reading = async {

@@ -12,7 +12,8 @@ use crate::bench::{Bench, IMAGE, Job, error, eventually, fact, texts};
 #[tokio::test]
 async fn a_detached_container_lives_on_and_can_be_listed_read_stopped_and_removed() {
     let bench = Bench::new().await;
-    let line = "trap 'exit 7' TERM; echo one; echo two >&2; echo three; while :; do sleep 0.1; done";
+    // The engine reads both outputs, each by itself: what comes at the same time is logged in either order.
+    let line = "trap 'exit 7' TERM; echo one; sleep 0.5; echo two >&2; sleep 0.5; echo three; while :; do sleep 0.1; done";
     let params =
         json!({"image": IMAGE, "command": ["sh", "-c", line], "name": "long", "detach": true, "restart": "no", "labels": {"x": "y"}});
     assert_eq!(bench.run("docker.run", params).await.outcome, Outcome::Succeeded);

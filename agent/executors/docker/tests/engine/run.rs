@@ -181,7 +181,8 @@ async fn what_can_not_be_started_says_why_and_leaves_nothing() {
 
 #[tokio::test]
 async fn what_a_killed_agent_left_is_removed_at_the_next_first_use() {
-    let bench = Bench::new().await;
+    const OWN: &str = "agt_01ARZ3NDEKTSV4RRFFQ69G5FAX";
+    let bench = Bench::of(OWN).await;
     let leave = async |name: &str, labels: &[(&str, &str)]| {
         let options = bollard::query_parameters::CreateContainerOptionsBuilder::default().name(name).build();
         let labels: HashMap<_, _> = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -195,14 +196,14 @@ async fn what_a_killed_agent_left_is_removed_at_the_next_first_use() {
         bench.client.start_container(name, None).await.unwrap();
     };
     let (job, transient) = (("muster.job", "job-0"), ("muster.ends-with-job", "true"));
-    leave("left-behind", &[job, transient, ("muster.agent", AGENT), ("muster.process", "1-1")]).await;
-    leave("left-detached", &[job, ("muster.agent", AGENT)]).await;
+    leave("left-behind", &[job, transient, ("muster.agent", OWN), ("muster.process", "1-1")]).await;
+    leave("left-detached", &[job, ("muster.agent", OWN)]).await;
     leave("left-others", &[job, transient, ("muster.agent", "agt_01ARZ3NDEKTSV4RRFFQ69G5FAW"), ("muster.process", "1-1")]).await;
     let running = bench.job("docker.run", with(sh("trap 'exit 0' TERM; while :; do sleep 0.1; done"), json!({"name": "left-running"})));
     let cancelled = running.cancelled.clone();
     let first_use = async {
         eventually("a job's container runs", async || bench.inspect("left-running").await.is_some()).await;
-        let restarted = Bench::new().await;
+        let restarted = Bench::of(OWN).await;
         assert_eq!(restarted.run("docker.ps", json!({})).await.outcome, Outcome::Succeeded);
         let there = [restarted.inspect("left-behind").await, restarted.inspect("left-running").await].map(|found| found.is_some());
         cancelled.cancel();
