@@ -225,12 +225,11 @@ impl State {
         }
         all |= self.board.has_room_again();
         let (pace, roster) = (&mut self.pace, &self.roster);
-        let mut pools: BTreeSet<_> =
-            self.urgent.extract_if(.., |pool| all || pace.allows(pool, roster.members(pool).count(), now)).collect();
+        let mut pools: BTreeSet<_> = self.urgent.extract_if(.., |pool| all || pace.allows(pool, roster.size(pool), now)).collect();
         if all {
             self.board.sweep(now);
             self.calls.sweep(now);
-            pace.keep(|pool| roster.pools().any(|known| known == pool));
+            pace.keep(|pool| roster.size(pool) > 0);
             pools.extend(roster.pools().cloned());
         }
         for pool in &pools {

@@ -82,21 +82,16 @@ async fn look(client: &Client, stream: &str, messages: &[Outgoing], commit: Opti
             answers.push(found.map(Ok));
         }
     }
-    let missing: Vec<_> = messages.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()).collect();
-    let mut missing = missing.into_iter();
-    loop {
-        let some: Vec<_> = missing.by_ref().take(AT_ONCE).collect();
-        if some.is_empty() {
-            break;
-        }
+    let mut missing: Vec<_> = messages.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()).collect();
+    for some in missing.chunks_mut(AT_ONCE) {
         let ended = join_all(some.iter().map(|(message, _)| has_ended(client, message))).await;
-        for ((message, answer), ended) in some.into_iter().zip(ended) {
+        for ((message, answer), ended) in some.iter_mut().zip(ended) {
             let ended = ended?;
             if ended && commit.is_some() && is_fresh(message) {
                 // None of them is in its queue any more.
                 return Ok(Fate::Each(messages.iter().map(|message| Ok(ended_as(message))).collect()));
             }
-            *answer = Some(if ended { Ok(ended_as(message)) } else { Err(Refusal::NotSent) });
+            **answer = Some(if ended { Ok(ended_as(message)) } else { Err(Refusal::NotSent) });
         }
     }
     Ok(Fate::Each(answers.into_iter().map(|answer| answer.unwrap_or(Err(Refusal::NotSent))).collect()))

@@ -136,6 +136,11 @@ impl Roster {
         self.pools.get(pool).into_iter().flatten().filter_map(|id| Some((id, self.agents.get(id)?)))
     }
 
+    /// How many agents a pool has.
+    pub fn size(&self, pool: &PoolName) -> usize {
+        self.pools.get(pool).map_or(0, BTreeSet::len)
+    }
+
     /// Whether an agent is in a pool.
     pub fn is_member(&self, pool: &PoolName, id: &AgentId) -> bool {
         self.agents.get(id).is_some_and(|agent| agent.record.pool == *pool)
