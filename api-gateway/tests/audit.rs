@@ -258,7 +258,9 @@ async fn whatever_is_sent_to_whichever_route_no_secret_gets_into_the_trail() {
     let given = [&agent["api_key"], &operator["key"], &named.body["data"]["key"]].map(|value| secret(value.as_str().unwrap()));
     // A token is in the alphabet of base64 for addresses, in which `_` parts nothing: its signature stands after the last dot.
     let signature = agent["jwt"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
-    for secret in secrets.iter().chain(&given).chain([&signature]).map(|secret| secret.to_lowercase()).chain(["password".into(), "command\":".into()]) {
+    for secret in
+        secrets.iter().chain(&given).chain([&signature]).map(|secret| secret.to_lowercase()).chain(["password".into(), "command\":".into()])
+    {
         assert!(!trail.contains(&secret), "{secret} is in the trail");
     }
     let found: Vec<&AuditEntry> =
