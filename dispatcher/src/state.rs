@@ -223,7 +223,7 @@ impl State {
             all |= matches!(event, Event::Tick | Event::Lead(_) | Event::CaughtUp(_));
             self.take(event, now, &mut commands);
         }
-        all |= self.board.has_room_again();
+        self.untidy |= self.board.has_room_again();
         let (pace, roster) = (&mut self.pace, &self.roster);
         let mut pools: BTreeSet<_> = self.urgent.extract_if(.., |pool| all || pace.allows(pool, roster.size(pool), now)).collect();
         if all {
@@ -235,6 +235,9 @@ impl State {
         for pool in &pools {
             self.pace.judged(pool, now);
             self.judge(pool, now, &mut commands);
+        }
+        if self.commanding() {
+            self.write_waiting(&mut commands);
         }
         if self.commanding() && (all || std::mem::take(&mut self.untidy)) {
             self.tidy(&mut commands);
@@ -314,8 +317,9 @@ impl State {
                 self.lead = lead;
                 self.lanes.clear();
                 if lead {
-                    let pools: Vec<_> = self.roster.pools().cloned().collect();
-                    pools.iter().for_each(|pool| self.ask_for_lanes(pool, commands));
+                    for (pool, wanted) in self.capabilities() {
+                        self.ask_for_lanes(&pool, wanted, commands);
+                    }
                 }
             }
             Event::Waiting(pool, executor, jobs) => self.call_up(&pool, &executor, jobs, now, commands),
@@ -327,9 +331,9 @@ impl State {
         match feed {
             Feed::Begin => self.roster.begin(),
             Feed::Put(id, record, _) => {
-                let pool = record.pool.clone();
+                let (pool, wanted) = (record.pool.clone(), record.capabilities.clone());
                 self.urgent.extend(self.roster.put(&id, record, now));
-                self.ask_for_lanes(&pool, commands);
+                self.ask_for_lanes(&pool, wanted, commands);
             }
             Feed::Gone(id, _) => self.urgent.extend(self.roster.remove(&id)),
             Feed::End => {
@@ -339,13 +343,14 @@ impl State {
         }
     }
 
-    fn ask_for_lanes(&mut self, pool: &PoolName, commands: &mut Vec<Command>) {
+    /// Asks for the lanes of executors of a pool, but for those that were asked for.
+    fn ask_for_lanes(&mut self, pool: &PoolName, mut wanted: BTreeSet<ExecutorName>, commands: &mut Vec<Command>) {
         if !self.lead {
             return;
         }
-        let wanted: BTreeSet<_> = self.roster.members(pool).flat_map(|(_, agent)| agent.capabilities()).cloned().collect();
         let asked = self.lanes.entry(pool.clone()).or_default();
-        if !wanted.is_subset(asked) {
+        wanted.retain(|executor| !asked.contains(executor));
+        if !wanted.is_empty() {
             asked.extend(wanted.iter().cloned());
             commands.push(Command::Lanes(pool.clone(), wanted));
         }

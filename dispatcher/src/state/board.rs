@@ -1,10 +1,13 @@
 //! The bucket of standings as it is, and what of it must be written.
 //!
 //! Each write names the revision that it replaces, so a dispatcher that does not know yet that it was followed by another one can't
-//! overwrite what that one wrote. At most [`IN_FLIGHT_MAX`] writes are under way, one per key; what has to wait is found again at the next
-//! tick. Nothing is judged here.
+//! overwrite what that one wrote. At most [`IN_FLIGHT_MAX`] writes are under way, one per key; those that have to wait follow as others end, and
+//! deletions are looked for again. Nothing is judged here.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use muster_schemas::{
     names::{AgentId, PoolName},
@@ -32,7 +35,9 @@ pub struct Board {
     /// By pool and agent, so that one is looked up by what is at hand: in a large fleet all of them are, each second.
     entries: BTreeMap<PoolName, BTreeMap<AgentId, Entry>>,
     in_flight: usize,
-    /// Whether a write had to wait for others.
+    /// Standings that had to wait for others to be written.
+    waiting: BTreeSet<Key>,
+    /// Whether a deletion had to wait for others.
     crowded: bool,
     reading: u64,
 }
@@ -87,26 +92,34 @@ impl Board {
     }
 
     /// The revision that a write of this standing must name; `None` when it need not or can't be written now. The write counts as under
-    /// way from then on.
+    /// way from then on. One for which there is no room waits ([`Board::next_waiting`]).
     pub fn wants(&mut self, key: &Key, standing: &Standing) -> Option<u64> {
-        if self.in_flight >= IN_FLIGHT_MAX {
-            self.crowded = true;
-            return None;
-        }
         let entry = entry(&mut self.entries, key);
         let difference = entry.standing.as_ref().map_or(Difference::Large, |written| difference(written, standing));
         let last = entry.standing.as_ref().map(|written| written.at);
-        let wanted = entry.flight.is_none()
-            && match difference {
-                Difference::None => false,
-                Difference::Small => last.is_none_or(|last| standing.at.since(last) >= SMALL_EVERY || last > standing.at),
-                Difference::Large => entry.may_burst(standing.at),
-            };
-        wanted.then(|| {
-            entry.flight = Some(Flight(Some(standing.clone())));
-            self.in_flight += 1;
-            entry.revision
-        })
+        let wanted = match difference {
+            Difference::None => false,
+            Difference::Small => last.is_none_or(|last| standing.at.since(last) >= SMALL_EVERY || last > standing.at),
+            Difference::Large => true,
+        };
+        if !wanted || entry.flight.is_some() {
+            return None;
+        }
+        if self.in_flight >= IN_FLIGHT_MAX {
+            self.waiting.insert(key.clone());
+            return None;
+        }
+        if difference == Difference::Large && !entry.may_burst(standing.at) {
+            return None;
+        }
+        entry.flight = Some(Flight(Some(standing.clone())));
+        self.in_flight += 1;
+        Some(entry.revision)
+    }
+
+    /// The next one that waits and for which there is room now.
+    pub fn next_waiting(&mut self) -> Option<Key> {
+        if self.in_flight < IN_FLIGHT_MAX { self.waiting.pop_first() } else { None }
     }
 
     /// Standings that exist without their agent, with the revision that a deletion must name. The deletions count as under way from then
@@ -153,7 +166,7 @@ impl Board {
         }
     }
 
-    /// Whether writes had to wait and need not any longer. Says so once.
+    /// Whether deletions had to wait and need not any longer. Says so once.
     pub fn has_room_again(&mut self) -> bool {
         let room = self.crowded && self.in_flight <= IN_FLIGHT_MAX / 2;
         self.crowded &= !room;

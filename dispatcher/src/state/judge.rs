@@ -76,6 +76,17 @@ impl State {
         }
     }
 
+    /// Writes standings that had to wait for others to be written, as their agents were last judged.
+    pub(super) fn write_waiting(&mut self, commands: &mut Vec<Command>) {
+        while let Some(key) = self.board.next_waiting() {
+            if let Some(standing) = self.roster.standing(&key)
+                && let Some(revision) = self.board.wants(&key, standing)
+            {
+                commands.push(Command::Put(key, Box::new(standing.clone()), revision));
+            }
+        }
+    }
+
     /// The agents of a pool, each as it is judged by itself, with what it stands by for.
     fn seats(&self, pool: &PoolName, now: Timestamp) -> Vec<Seat> {
         let members: Vec<_> = self

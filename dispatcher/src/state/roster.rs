@@ -240,6 +240,11 @@ impl Roster {
         agent.map(|agent| agent.window.record(succeeded, at, now)).is_some()
     }
 
+    /// How an agent was last judged in this pool.
+    pub fn standing(&self, key: &Key) -> Option<&Standing> {
+        self.agents.get(&key.agent).filter(|agent| agent.record.pool == key.pool)?.judged()
+    }
+
     /// Keeps how an agent was judged, and gives back its status before.
     pub fn judged(&mut self, id: &AgentId, standing: Standing) -> Option<Status> {
         let agent = self.agents.get_mut(id)?;
