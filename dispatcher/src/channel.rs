@@ -4,6 +4,8 @@
 //! anything. But with the shutdown those who tell end as well, in any order and on other threads, so while shutting down it means nothing. Whoever
 //! takes in watches the shutdown beside it and ends by that.
 
+use std::time::Duration;
+
 use muster_runtime::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
@@ -17,6 +19,26 @@ pub(crate) async fn take<T>(from: &mut mpsc::Receiver<T>, into: &mut Vec<T>, mos
     }
     anyhow::ensure!(shutdown.is_requested(), "nothing comes in any more");
     std::future::pending().await
+}
+
+/// As [`take`], and then goes on taking for a while, unless there are as many before. Cancelled in between, what was taken stays in `into`.
+///
+/// # Errors
+/// As [`take`].
+pub(crate) async fn gather<T>(
+    from: &mut mpsc::Receiver<T>,
+    into: &mut Vec<T>,
+    most: usize,
+    lasting: Duration,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    if into.is_empty() {
+        take(from, into, most, shutdown).await?;
+    }
+    let more = async { while into.len() < most && from.recv_many(into, most - into.len()).await > 0 {} };
+    // What is there by then is what is wanted.
+    let _ = tokio::time::timeout(lasting, more).await;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -36,6 +58,30 @@ mod tests {
         assert_eq!(taken, [1, 2]);
         take(&mut told, &mut taken, 2, &Shutdown::new()).now_or_never().unwrap().unwrap();
         assert_eq!(taken, [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_within_a_while_is_taken_together_and_enough_is_enough_at_once() {
+        let (sender, mut told) = mpsc::channel(8);
+        let (mut taken, shutdown, second) = (Vec::new(), Shutdown::new(), Duration::from_secs(1));
+        let telling = async {
+            for number in 1..=6 {
+                sender.send(number).await.unwrap();
+                tokio::time::sleep(second * 2 / 5).await; // stuck on purpose: time is paused
+            }
+            drop(sender);
+        };
+        let gathering = async {
+            gather(&mut told, &mut taken, 8, second, &shutdown).await.unwrap();
+            assert_eq!(taken, [1, 2, 3]);
+            taken.clear();
+            gather(&mut told, &mut taken, 2, second * 60, &shutdown).await.unwrap();
+            assert_eq!(taken, [4, 5]);
+            // Nobody tells more after the last one.
+            gather(&mut told, &mut taken, 8, second, &shutdown).await.unwrap();
+            assert_eq!(taken, [4, 5, 6]);
+        };
+        tokio::join!(telling, gathering);
     }
 
     #[test]

@@ -26,6 +26,8 @@ use crate::channel;
 pub(crate) const QUEUE: usize = 1024;
 /// The most inputs in a step.
 const STEP: usize = 512;
+/// For so long a step waits for more. Written one by one as they come, a busy hundred steps a second cost more than what is in them.
+const STEP_LASTS: Duration = Duration::from_millis(50);
 /// How long to wait after a step that was not written.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often jobs that are too old are removed.
@@ -73,7 +75,7 @@ impl Projection {
             tokio::select! {
                 () = shutdown.requested() => break,
                 _ = expire.tick() => self.expire().await,
-                taken = channel::take(&mut self.inputs, &mut inputs, STEP, &shutdown) => taken?,
+                taken = channel::gather(&mut self.inputs, &mut inputs, STEP, STEP_LASTS, &shutdown) => taken?,
             }
             let mut step = Step::default();
             let mut caught_up = false;

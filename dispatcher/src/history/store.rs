@@ -153,7 +153,7 @@ impl Store {
 
     /// Takes in what is new, with the positions it was read up to. Then removes the oldest jobs above the limit.
     pub(crate) fn commit(&self, step: &Step) -> Result<(), HistoryError> {
-        let mut touched = HashMap::<RowKey, Touched>::new();
+        let mut touched = HashMap::<RowKey, Touched>::with_capacity(step.changes.len());
         for (pool, id, change) in &step.changes {
             let Some(key) = RowKey::of(pool, id) else { continue };
             let held = match touched.entry(key) {
