@@ -360,8 +360,7 @@ impl run::Context<'_> {
         let ttl = job.map_or(topology::RESULT_TTL, Job::result_ttl).as_secs();
         let headers = self.arrived.message.headers.as_ref();
         let reply_to = headers.and_then(|headers| headers.get(headers::REPLY_TO)).map(|value| value.as_str());
-        let ending = Ending::new(self.id.clone(), &self.arrived.reply, result, ttl, self.trace.to_header(), reply_to);
-        ending.signed(&self.core.signer, &self.core.pool, Timestamp::now())
+        Ending::new(self.id.clone(), self.core.pool.clone(), &self.arrived.reply, result, ttl, self.trace.to_header(), reply_to)
     }
 
     /// Where a job that ran here is in its queue, and on which connection, if its ack may wait there.

@@ -36,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) pool: PoolName,
     pub(crate) name: AgentName,
     /// Signs its results.
-    pub(crate) signer: Signer,
+    pub(crate) signer: Arc<Signer>,
     /// Which run of the agent this is: random at each start.
     pub(crate) instance: String,
     pub(crate) started_at: Timestamp,

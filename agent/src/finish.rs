@@ -1,8 +1,8 @@
 //! How a job ends at the broker: dead letter if there is one, then the result, then the ack; each only once the one before is stored.
 //! The ack of a job whose result is stored may wait a moment ([`crate::acks`]), which [`crate::attempt`] decides.
 //!
-//! An [`Ending`] holds all of it, ready to be sent now or, from the spool, later. The result is signed when it is made, so one that waits in the
-//! spool is still this agent's word should it have another key by then. What goes into a result is in [`result`], what an
+//! An [`Ending`] holds all of it, ready to be sent now or, from the spool, later. The result is signed when it is sent, with others that go at the same
+//! time ([`Js::store_result`]), or when it goes to the spool: from there it is still this agent's word should it have another key by then. What goes into a result is in [`result`], what an
 //! agent tells on the way in [`events`]. The first stored result of a job is the one that counts: the broker refuses every other.
 
 pub(crate) mod events;
@@ -38,7 +38,7 @@ pub(crate) struct Ending {
     v: V,
     /// The job.
     pub(crate) job_id: JobId,
-    /// Its pool, which the signature covers too.
+    /// Its pool, which the signature covers too. Only what a first version left in the spool is without.
     #[serde(default)]
     pool: Option<PoolName>,
     /// Where to ack it.
@@ -75,7 +75,15 @@ pub(crate) enum Received {
 
 impl Ending {
     /// The ending of a job. `ttl` is how long the result is kept, in seconds; `reply_to` where the submitter wants it.
-    pub(crate) fn new(job_id: JobId, reply: &str, result: &JobResult, ttl: u64, traceparent: String, reply_to: Option<&str>) -> Self {
+    pub(crate) fn new(
+        job_id: JobId,
+        pool: PoolName,
+        reply: &str,
+        result: &JobResult,
+        ttl: u64,
+        traceparent: String,
+        reply_to: Option<&str>,
+    ) -> Self {
         let mut headers = vec![
             (headers::TTL.to_owned(), format!("{}s", ttl.max(1))),
             (headers::CONTENT_TYPE.to_owned(), headers::MSGPACK.to_owned()),
@@ -88,7 +96,7 @@ impl Ending {
         Self {
             v: V,
             job_id,
-            pool: None,
+            pool: Some(pool),
             reply: reply.to_owned(),
             headers,
             result,
@@ -99,12 +107,11 @@ impl Ending {
         }
     }
 
-    /// Signs the result, as one of this pool.
-    pub(crate) fn signed(mut self, signer: &Signer, pool: &PoolName, now: Timestamp) -> Self {
+    /// Signs the result.
+    pub(crate) fn sign(&mut self, signer: &Signer, now: Timestamp) {
+        let Some(pool) = &self.pool else { return };
         let signature = signer.sign(Signed::Result, &About::Result.job(pool, &self.job_id), &self.result, now);
         self.headers.push((headers::SIGNATURE.to_owned(), signature.to_string()));
-        self.pool = Some(pool.clone());
-        self
     }
 
     /// Whether it ends a job of this pool. One from a pool that its agent has left can't be stored any more.

@@ -19,7 +19,10 @@ use muster_client::{
     last,
 };
 use muster_runtime::nats::Broker;
-use muster_schemas::topology::RESULTS;
+use muster_schemas::{
+    signature::{Signed, Signer},
+    topology::RESULTS,
+};
 use serde::Deserialize;
 
 /// How long the broker may take to store a message. It stores in milliseconds; a disk that stalls is worth waiting for.
@@ -83,10 +86,10 @@ struct PubAckError {
 }
 
 impl Js {
-    /// And what has to run so that results are stored.
-    pub(crate) fn new(broker: Broker) -> (Self, Driver) {
+    /// And what has to run so that results are signed and stored.
+    pub(crate) fn new(broker: Broker, signer: Arc<Signer>) -> (Self, Driver) {
         let (results, driver) = Commits::new(broker.client().clone(), RESULTS, FLOW);
-        (Self { broker, results, latency: Arc::default() }, driver)
+        (Self { broker, results, latency: Arc::default() }, driver.signing(signer, Signed::Result))
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -114,7 +117,7 @@ impl Js {
         self.client().statistics().connects.load(Ordering::Relaxed)
     }
 
-    /// Stores a result, in one commit with others that come at the same time; over this connection or not at all, if one is named.
+    /// Stores a result, signed if it was not before, in one commit with others that come at the same time; over this connection or not at all, if one is named.
     pub(crate) async fn store_result(&self, result: Outgoing, over: Option<u64>) -> Result<(), StoreError> {
         if !self.is_connected() {
             return Err(StoreError::Unanswered("no connection".to_owned()));

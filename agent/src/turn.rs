@@ -105,13 +105,14 @@ impl Agent {
         identity.watch(&broker);
         self.admin.has(Some(vault.clone()));
         let (link_now, link) = watch::channel(Link::default());
-        let (js, commits) = Js::new(broker.clone());
+        let signer = Arc::new(identity.signer().context("the seed of the identity file is none of a user")?);
+        let (js, commits) = Js::new(broker.clone(), Arc::clone(&signer));
         let (logs, forwarder) = Logs::new(js.clone(), self.figures.log_dropped.clone(), config.job_log_limit.get());
         let core = Arc::new(Core {
             id: stored.agent_id.clone(),
             pool: stored.pool.clone(),
             name: stored.name.clone().unwrap_or_else(|| self.name.clone()),
-            signer: identity.signer().context("the seed of the identity file is none of a user")?,
+            signer,
             instance: format!("{:016x}", rand::random::<u64>()),
             started_at: Timestamp::now(),
             slots: config.max_concurrent_jobs,

@@ -5,12 +5,13 @@
 //! How keys and list go together is in [`muster_broker_config::signing`].
 
 use anyhow::Context as _;
-use async_nats::{HeaderMap, jetstream::kv};
+use async_nats::jetstream::kv;
 use muster_broker_config::signing::{ListError, Present, Signing};
+use muster_client::atomic::Outgoing;
 use muster_schemas::{
     code::Code,
     headers,
-    signature::{SIGNERS_KEY, Scope, Signed, SignedSigners, Signers, TrustedSigner},
+    signature::{SIGNERS_KEY, Scope, Signed, SignedSigners, Signers, TrustedSigner, Unsigned},
     time::Timestamp,
     wire::{self, Body as _},
 };
@@ -28,13 +29,17 @@ pub(crate) const CHECK: &str = "signing";
 /// How often a change is tried again after somebody else's.
 const TRIES: usize = 20;
 
-/// Signs a message into its headers.
+/// Signs jobs that are published together, into their headers.
 ///
 /// # Errors
 /// `signing_unavailable`.
-pub(crate) fn sign(signing: &Signing, signed: Signed, subject: &str, headers: &mut HeaderMap, body: &[u8]) -> Result<(), ApiError> {
-    let Some(signature) = signing.sign(signed, subject, body) else { return Err(unavailable(signing)) };
-    headers.insert(headers::SIGNATURE, signature.to_string());
+pub(crate) fn sign_jobs(signing: &Signing, jobs: &mut [Outgoing]) -> Result<(), ApiError> {
+    let signed = |job: &Outgoing| Signed::Job { fresh: job.headers.get(headers::FRESH).is_some() };
+    let unsigned: Vec<_> = jobs.iter().map(|job| Unsigned { signed: signed(job), subject: &job.subject, body: &job.payload }).collect();
+    let signatures = signing.sign_all(&unsigned).ok_or_else(|| unavailable(signing))?;
+    for (job, signature) in jobs.iter_mut().zip(signatures) {
+        job.headers.insert(headers::SIGNATURE, signature.to_string());
+    }
     Ok(())
 }
 

@@ -5,6 +5,8 @@
 #[path = "stack/stack.rs"]
 mod stack;
 
+use std::collections::BTreeSet;
+
 use muster_broker_config::{
     init::{drop_old_job_keys, roll_job_keys},
     signing::read_keys,
@@ -36,13 +38,24 @@ fn own(stack: &Stack) -> Vec<String> {
 
 /// Who signed the last job of the queue; its signature holds.
 async fn signed_by(stack: &Stack) -> String {
-    let jobs = async_nats::jetstream::new(stack.broker().await).get_stream(jobs_stream(&POOL.parse().unwrap())).await.unwrap();
-    let last = jobs.direct_get_last_for_subject(format!("jobs.{POOL}.>")).await.unwrap();
-    let signature = Signature::parse(last.headers.get(headers::SIGNATURE).unwrap().as_str()).unwrap();
-    let fresh = last.headers.get(headers::FRESH).is_some();
-    signature.verify(Signed::Job { fresh }, last.subject.as_str(), &last.payload).unwrap();
-    assert!(Timestamp::now().since(signature.at).as_secs() < 60);
-    signature.key
+    signatures(stack, 1).await.remove(0).split('.').next().unwrap().to_owned()
+}
+
+/// The signatures of the last jobs of the queue, which hold.
+async fn signatures(stack: &Stack, count: u64) -> Vec<String> {
+    let mut jobs = async_nats::jetstream::new(stack.broker().await).get_stream(jobs_stream(&POOL.parse().unwrap())).await.unwrap();
+    let last = jobs.info().await.unwrap().state.last_sequence;
+    let mut signatures = Vec::new();
+    for sequence in last + 1 - count..=last {
+        let job = jobs.direct_get(sequence).await.unwrap();
+        let header = job.headers.get(headers::SIGNATURE).unwrap().as_str();
+        let signature = Signature::parse(header).unwrap();
+        let fresh = job.headers.get(headers::FRESH).is_some();
+        signature.verify(Signed::Job { fresh }, job.subject.as_str(), &job.payload).unwrap();
+        assert!(Timestamp::now().since(signature.at).as_secs() < 60);
+        signatures.push(header.to_owned());
+    }
+    signatures
 }
 
 #[tokio::test]
@@ -64,9 +77,13 @@ async fn every_job_is_signed_with_a_key_that_agents_are_told_of() {
         assert!(answer.status.is_success(), "{answer:?}");
         assert!(told.may_sign(&signed_by(&stack).await, &pool));
     }
-    let answer = admin.post("/api/v1/jobs/batch", &json!({"jobs": vec![ping; 20]})).await;
+    let mut many = vec![ping; 20];
+    many[7]["id"] = "mine-too".into();
+    let answer = admin.post("/api/v1/jobs/batch", &json!({"jobs": many})).await;
     assert!(answer.status.is_success(), "{answer:?}");
     assert!(told.may_sign(&signed_by(&stack).await, &pool));
+    let shared: BTreeSet<String> = signatures(&stack, 20).await.iter().map(|text| text.split('.').nth(2).unwrap().to_owned()).collect();
+    assert_eq!(shared.len(), 1, "one signature for all of them");
 }
 
 #[tokio::test]

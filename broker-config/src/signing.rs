@@ -17,7 +17,7 @@ use std::{
 };
 
 use muster_schemas::{
-    signature::{Signature, Signed, SignedSigners, Signer, Signers, SignersError},
+    signature::{Signature, Signed, SignedSigners, Signer, Signers, SignersError, Unsigned},
     time::Timestamp,
     wire::{self, WireError},
 };
@@ -188,9 +188,14 @@ impl Signing {
 
     /// Signs a message with the newest key that agents trust. `None` while there is none: it must not be sent then.
     pub fn sign(&self, signed: Signed, subject: &str, body: &[u8]) -> Option<Signature> {
+        self.sign_all(&[Unsigned { signed, subject, body }])?.pop()
+    }
+
+    /// The same for messages that are sent together, which share signatures; in their order.
+    pub fn sign_all(&self, messages: &[Unsigned<'_>]) -> Option<Vec<Signature>> {
         let present = self.present()?;
         let key = self.0.keys.iter().find(|key| present.list.is_control_plane(key.public_key()))?;
-        Some(key.sign(signed, subject, body, Timestamp::now()))
+        Some(key.sign_all(messages, Timestamp::now()))
     }
 
     /// The key that turns one list into the next: the oldest that is trusted before and after.

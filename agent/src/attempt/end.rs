@@ -6,7 +6,7 @@ use std::{
 };
 
 use muster_executor::Afterwards;
-use muster_schemas::{event::Event, names::JobId};
+use muster_schemas::{event::Event, names::JobId, time::Timestamp};
 
 use super::{Arrived, delivery};
 use crate::{
@@ -115,6 +115,8 @@ async fn store(core: &Core, arrived: &Arrived, mut ending: Ending, at_once: bool
         }
     }
     ending.set_place(None);
+    // It is this agent's word also if it has another key by the time at which it can be sent.
+    ending.sign(&core.signer, Timestamp::now());
     while let Err(error) = core.spool.put(ending.clone()).await {
         core.figures.error(format!("a result was not kept: {error}"));
         tracing::error!(error = %muster_runtime::process::chain(&error.into()), "can't keep a result in the spool; trying both again");

@@ -7,7 +7,7 @@ use super::*;
 fn ending(reply_to: Option<&str>) -> Ending {
     let at = Timestamp::from_secs(1_800_000_000);
     let result = JobResult::never_ran(Outcome::Rejected, ErrorInfo::new(Code::BodyMalformed, "x"), at, at);
-    Ending::new("j".parse().unwrap(), "$JS.ACK.S.c.1.1.1.1.0", &result, 60, "00-a-b-01".into(), reply_to)
+    Ending::new("j".parse().unwrap(), "p".parse().unwrap(), "$JS.ACK.S.c.1.1.1.1.0", &result, 60, "00-a-b-01".into(), reply_to)
 }
 
 #[test]
@@ -32,7 +32,8 @@ fn an_ending_survives_the_spool_whole() {
     };
     let agent = muster_schemas::names::AgentId::generate();
     let event = events::event(muster_schemas::event::EventKind::Dead, &agent, None, 1, &crate::attempt::count::Past::default());
-    let signed = ending(None).signed(&Signer::generate(), &"p".parse().unwrap(), Timestamp::from_secs(3));
+    let mut signed = ending(None);
+    signed.sign(&Signer::generate(), Timestamp::from_secs(3));
     for ending in [ending(Some("_INBOX.x.1")), signed, ending(None).with_dead_letter(&letter, event.clone()).or_superseded(event)] {
         let bytes = rmp_serde::to_vec_named(&ending).unwrap();
         assert_eq!(rmp_serde::from_slice::<Ending>(&bytes).unwrap(), ending);
@@ -42,7 +43,8 @@ fn an_ending_survives_the_spool_whole() {
 #[test]
 fn a_result_is_signed_for_its_pool_over_the_bytes_that_are_sent() {
     let (signer, pool) = (Signer::generate(), "p".parse().unwrap());
-    let ending = ending(None).signed(&signer, &pool, Timestamp::from_secs(3));
+    let mut ending = ending(None);
+    ending.sign(&signer, Timestamp::from_secs(3));
     let (_, header) = ending.headers.iter().find(|(name, _)| name == headers::SIGNATURE).unwrap();
     let signature = muster_schemas::signature::Signature::parse(header).unwrap();
     assert_eq!((signature.key.as_str(), signature.at), (signer.public_key(), Timestamp::from_secs(3)));

@@ -11,7 +11,7 @@ use super::*;
 fn ending(id: &str) -> Ending {
     let at = Timestamp::from_secs(1_800_000_000);
     let result = JobResult::never_ran(Outcome::Rejected, ErrorInfo::new(Code::BodyMalformed, "hunter2"), at, at);
-    Ending::new(id.parse().unwrap(), "$JS.ACK.S.c.1.1.1.1.0", &result, 60, "00-a-b-01".into(), None)
+    Ending::new(id.parse().unwrap(), "p".parse().unwrap(), "$JS.ACK.S.c.1.1.1.1.0", &result, 60, "00-a-b-01".into(), None)
 }
 
 fn store(dir: &Path, key: &str, entries: usize) -> Store {

@@ -19,12 +19,10 @@ use super::{
     order::{IdFrom, Order},
     place::{self, Placed},
 };
-use crate::{app::App, connections::named, problem::ApiError, stored};
+use crate::{app::App, connections::named, problem::ApiError, signing, stored};
 
 /// How many jobs of a batch are looked up at once.
 const AT_ONCE: usize = 64;
-/// How many jobs are signed before other requests have a turn: 60 µs each.
-const SIGNED_AT_ONCE: usize = 32;
 
 /// What became of one job.
 type Answer = Result<Placed, ApiError>;
@@ -83,15 +81,9 @@ async fn look(app: &App, job: Value, away: &OnceLock<ApiError>) -> Result<(Order
 
 /// Stores the jobs of one stream.
 async fn store(app: &App, stream: String, orders: Vec<(usize, Order)>, trace: &TraceContext) -> Vec<(usize, Answer)> {
-    let mut messages: Vec<Outgoing> = Vec::with_capacity(orders.len());
-    for (_, order) in &orders {
-        match place::message(&app.signing, order, trace, order.id_from != IdFrom::Us) {
-            Ok(message) => messages.push(message),
-            Err(error) => return orders.into_iter().map(|(place, _)| (place, Err(error.clone()))).collect(),
-        }
-        if messages.len().is_multiple_of(SIGNED_AT_ONCE) {
-            tokio::task::yield_now().await;
-        }
+    let mut messages: Vec<Outgoing> = orders.iter().map(|(_, order)| place::message(order, trace, order.id_from != IdFrom::Us)).collect();
+    if let Err(error) = signing::sign_jobs(&app.signing, &mut messages) {
+        return orders.into_iter().map(|(place, _)| (place, Err(error.clone()))).collect();
     }
     let timer = app.desk.store_seconds.start_timer();
     let answers = atomic::publish_all(&app.nats, &stream, &messages).await;

@@ -6,7 +6,6 @@
 //! `Nats-Msg-Id`, or a message on the same subject) close the gap between the look and the publish.
 
 use async_nats::HeaderMap;
-use muster_broker_config::signing::Signing;
 use muster_client::atomic::Outgoing;
 use muster_runtime::trace::TraceContext;
 use muster_schemas::{
@@ -15,7 +14,6 @@ use muster_schemas::{
     headers::{CONTENT_TYPE, FRESH, MSG_ID, MSGPACK, msg_id},
     job::Job,
     queue::Queue,
-    signature::Signed,
     time::Timestamp,
     topology::COMMANDS_MAX,
 };
@@ -142,17 +140,16 @@ fn full(order: &Order) -> String {
 /// Publishes the job.
 async fn store(app: &App, order: &Order, trace: &TraceContext, named: bool) -> Result<Kept, ApiError> {
     let timer = app.desk.store_seconds.start_timer();
+    let mut message = message(order, trace, named);
     // Signed anew each time: what is sent differs, and so does when.
-    let answer = app.commits.store(order.queue.stream(&order.pool), message(&app.signing, order, trace, named)?).await;
+    signing::sign_jobs(&app.signing, std::slice::from_mut(&mut message))?;
+    let answer = app.commits.store(order.queue.stream(&order.pool), message).await;
     timer.observe_duration();
     stored::kept(answer).map_err(|error| lost(order, error))
 }
 
-/// The job as it is published. `named` puts its id where the broker refuses a second one.
-///
-/// # Errors
-/// `signing_unavailable`.
-pub(super) fn message(signing: &Signing, order: &Order, trace: &TraceContext, named: bool) -> Result<Outgoing, ApiError> {
+/// The job as it is published, but for its signature. `named` puts its id where the broker refuses a second one.
+pub(super) fn message(order: &Order, trace: &TraceContext, named: bool) -> Outgoing {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, MSGPACK);
     trace.write_to(&mut headers);
@@ -162,9 +159,7 @@ pub(super) fn message(signing: &Signing, order: &Order, trace: &TraceContext, na
         IdFrom::Caller | IdFrom::Key | IdFrom::Retry | IdFrom::Letter => {}
     }
     let subject = order.queue.subject(&order.pool, &order.id);
-    let signed = Signed::Job { fresh: order.id_from == IdFrom::Us };
-    signing::sign(signing, signed, &subject, &mut headers, &order.body)?;
-    Ok(Outgoing { subject, headers, payload: order.body.clone() })
+    Outgoing { subject, headers, payload: order.body.clone() }
 }
 
 /// The broker gave no answer: the job may be stored or not.

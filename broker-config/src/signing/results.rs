@@ -4,7 +4,7 @@
 use muster_schemas::{
     names::AgentId,
     records::SigningKeys,
-    signature::{self, Mark, Signature},
+    signature::{Mark, Signature, Signed},
     time::Timestamp,
 };
 
@@ -38,15 +38,16 @@ impl Signing {
     /// Judges a result by the list of signers and the keys of the agent that it names.
     pub fn judge(&self, result: &StoredResult<'_>, keys: Option<&SigningKeys>) -> Judgement {
         let Some(header) = result.header else { return Judgement::Final(Mark::Missing) };
-        let Ok(Signature { key, .. }) = Signature::parse(header) else { return Judgement::Final(Mark::Wrong) };
-        let keys = keys.filter(|keys| keys.knows(&key));
-        if keys.is_none() && !self.knows(&key) {
+        let Ok(signature) = Signature::parse(header) else { return Judgement::Final(Mark::Wrong) };
+        let key = &signature.key;
+        let keys = keys.filter(|keys| keys.knows(key));
+        if keys.is_none() && !self.knows(key) {
             return Judgement::Stranger;
         }
-        let trusted = |key: &str, at: Timestamp| {
-            self.signs_with(key, result.stored_at) || keys.is_some_and(|keys| keys.signs_with(key, at, result.stored_at))
-        };
-        Judgement::Final(signature::mark(result.header, result.subject, result.body, trusted))
+        let trusted =
+            self.signs_with(key, result.stored_at) || keys.is_some_and(|keys| keys.signs_with(key, signature.at, result.stored_at));
+        let holds = trusted && signature.verify(Signed::Result, result.subject, result.body).is_ok();
+        Judgement::Final(if holds { Mark::Valid } else { Mark::Wrong })
     }
 }
 

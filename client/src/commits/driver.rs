@@ -1,6 +1,6 @@
 //! What carries messages from the queue to the broker, and answers to who waits for them.
 
-use std::{collections::VecDeque, pin::pin};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use async_nats::{Client, connection::State};
 use futures_util::{
@@ -8,13 +8,18 @@ use futures_util::{
     future::{BoxFuture, FutureExt as _},
     stream::FuturesUnordered,
 };
+use muster_schemas::{
+    headers,
+    signature::{Signed, Signer, Unsigned},
+    time::Timestamp,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
 
 use super::{PATIENCE, Waiting};
-use crate::atomic::{self, BrokerTime, FEW, Refusal};
+use crate::atomic::{self, BrokerTime, FEW, Outgoing, Refusal};
 
 /// How often to look whether a lost connection is back.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
@@ -24,6 +29,8 @@ pub struct Driver {
     client: Client,
     stream: String,
     alone_max: usize,
+    /// Who signs what is not signed yet, and as what.
+    signer: Option<(Arc<Signer>, Signed)>,
     time: BrokerTime,
     queue: mpsc::Receiver<Waiting>,
     waiting: VecDeque<Waiting>,
@@ -37,7 +44,13 @@ impl Driver {
     pub(super) fn new(client: Client, stream: String, alone_max: usize, queue: mpsc::Receiver<Waiting>) -> Self {
         let connection = atomic::connection(&client);
         let (waiting, alone) = (VecDeque::new(), FuturesUnordered::new());
-        Self { client, stream, alone_max, time: BrokerTime::default(), queue, waiting, alone, group: None, connection }
+        Self { client, stream, alone_max, signer: None, time: BrokerTime::default(), queue, waiting, alone, group: None, connection }
+    }
+
+    /// Signs messages that come without a signature when it sends them, so that those of a group share one.
+    #[must_use]
+    pub fn signing(self, signer: Arc<Signer>, signed: Signed) -> Self {
+        Self { signer: Some((signer, signed)), ..self }
     }
 
     /// Runs until nobody can submit any more and all is answered.
@@ -94,7 +107,8 @@ impl Driver {
     }
 
     fn send_alone(&mut self) {
-        for Waiting { message, answer, _room, .. } in self.waiting.drain(..) {
+        for Waiting { mut message, answer, _room, .. } in self.waiting.drain(..) {
+            sign(self.signer.as_ref(), std::slice::from_mut(&mut message));
             let (client, stream) = (self.client.clone(), self.stream.clone());
             let stored = async move {
                 // Who asked may have gone.
@@ -112,6 +126,7 @@ impl Driver {
             messages.push(message);
             asked.push((answer, _room));
         }
+        sign(self.signer.as_ref(), &mut messages);
         let (client, stream, time) = (self.client.clone(), self.stream.clone(), self.time.clone());
         let stored = async move {
             let answers = atomic::publish_all_at(&client, &stream, &messages, &time).await;
@@ -148,6 +163,18 @@ impl Driver {
         while let Some(next) = self.waiting.pop_front_if(|next| next.since + PATIENCE <= now) {
             let _ = next.answer.send(Err(Refusal::NotSent));
         }
+    }
+}
+
+fn sign(signer: Option<&(Arc<Signer>, Signed)>, messages: &mut [Outgoing]) {
+    let Some((signer, signed)) = signer else { return };
+    let is_unsigned = |message: &Outgoing| message.headers.get(headers::SIGNATURE).is_none();
+    let unsigned = messages.iter().filter(|message| is_unsigned(message));
+    let unsigned: Vec<_> =
+        unsigned.map(|message| Unsigned { signed: *signed, subject: &message.subject, body: &message.payload }).collect();
+    let signatures = signer.sign_all(&unsigned, Timestamp::now());
+    for (message, signature) in messages.iter_mut().filter(|message| is_unsigned(message)).zip(signatures) {
+        message.headers.insert(headers::SIGNATURE, signature.to_string());
     }
 }
 

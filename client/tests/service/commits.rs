@@ -14,7 +14,13 @@ use futures_util::future::join_all;
 use muster_client::{
     atomic::{Answer, Outgoing, Refusal, Stored},
     commits::{CALLERS, Commits, WAITING_MAX},
-    schemas::{headers, subjects::About, time::Timestamp, topology},
+    schemas::{
+        headers,
+        signature::{Signature, Signed, Signer},
+        subjects::About,
+        time::Timestamp,
+        topology,
+    },
 };
 
 use crate::{
@@ -66,6 +72,40 @@ async fn messages_that_come_together_share_commits_and_each_gets_an_answer_of_it
     let stored: BTreeSet<u64> = answers.iter().flatten().map(|stored| stored.sequence).collect();
     assert_eq!((stored.len(), messages(&nats, JOBS).await), (596, 597), "each has a place of its own");
     eventually("the history is told of each", async || messages(&nats, topology::EVENTS).await == 597).await;
+}
+
+/// The signature of a stored message, if it holds, and the bytes that it may share with others.
+async fn signature(nats: &Client, message: &Outgoing) -> (Signature, String) {
+    let stored = last(nats, JOBS, &message.subject).await;
+    let text = header(&stored, headers::SIGNATURE).unwrap();
+    let signature = Signature::parse(&text).unwrap();
+    signature.verify(Signed::Job { fresh: true }, &message.subject, &stored.payload).unwrap();
+    (signature, text.split('.').nth(2).unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn what_comes_unsigned_is_signed_as_it_is_sent_and_what_goes_together_shares_signatures() {
+    let stage = Stage::set(5_000).await;
+    let nats = stage.gateway().await;
+    let (commits, driver) = Commits::new(nats.clone(), JOBS, CALLERS);
+    let (signer, other) = (Arc::new(Signer::generate()), Signer::generate());
+    tokio::task::spawn(driver.signing(Arc::clone(&signer), Signed::Job { fresh: true }).run());
+    let lone = fresh("lone");
+    commits.store(lone.clone()).await.unwrap();
+    assert_eq!(signature(&nats, &lone).await.0.key, signer.public_key());
+
+    let mut all: Vec<Outgoing> = (0..200).map(|number| fresh(&format!("j{number}"))).collect();
+    let signed = other.sign(Signed::Job { fresh: true }, &all[100].subject, &all[100].payload, Timestamp::now());
+    all[100].headers.insert(headers::SIGNATURE, signed.to_string());
+    let answers = join_all(all.iter().map(|message| commits.store(message.clone()))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let mut shared = BTreeSet::new();
+    for (number, message) in all.iter().enumerate() {
+        let (signature, bytes) = signature(&nats, message).await;
+        assert_eq!(signature.key == other.public_key(), number == 100, "one that was signed stays as it is");
+        shared.insert(bytes);
+    }
+    assert!((7..20).contains(&shared.len()), "{} signatures", shared.len());
 }
 
 #[tokio::test]
