@@ -32,7 +32,6 @@ use muster_schemas::{
     signature::Signer,
     time::Timestamp,
 };
-use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -290,8 +289,10 @@ impl Identity {
             let identity = identity.clone();
             async move {
                 let stored = identity.stored();
-                let key = KeyPair::from_seed(&stored.seed).map_err(IdentityError::new)?;
-                Ok(NatsIdentity::new(stored.jwt, move |nonce| key.sign(nonce).map_err(IdentityError::new)))
+                let signer =
+                    Signer::from_seed(&stored.seed).ok_or_else(|| IdentityError::new("the seed of the identity file is none of a user"))?;
+                let no_nonce = || IdentityError::new("the broker asks for the signature of something that is no nonce");
+                Ok(NatsIdentity::new(stored.jwt, move |nonce| signer.sign_nonce(nonce).ok_or_else(no_nonce)))
             }
         })
     }

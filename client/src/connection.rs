@@ -83,11 +83,11 @@ impl Client {
         let remarks = Remarks::new();
         let teller = remarks.clone();
         let unreadable = |source| Error::Credentials { path: path.display().to_string(), source };
-        // What it signs with stays the same for as long as it lives; the connection reads the file anew.
-        let signer = signer(&tokio::fs::read_to_string(path).await.map_err(unreadable)?);
-        let options = ConnectOptions::with_credentials_file(path)
-            .await
-            .map_err(unreadable)?
+        // What it signs with stays the same for as long as it lives.
+        let credentials = tokio::fs::read_to_string(path).await.map_err(unreadable)?;
+        let signer = signer(&credentials).map(Arc::new);
+        let options = ConnectOptions::with_credentials(&credentials).map_err(unreadable)?;
+        let options = login(options, &credentials, signer.as_ref())
             .name("muster-client")
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -122,8 +122,8 @@ impl Client {
         &self.nats
     }
 
-    fn assemble(nats: async_nats::Client, signer: Option<Signer>, remarks: Remarks) -> Self {
-        Self { waiters: Waiters::new(nats.clone()), nats, signer: signer.map(Arc::new), remarks }
+    fn assemble(nats: async_nats::Client, signer: Option<Arc<Signer>>, remarks: Remarks) -> Self {
+        Self { waiters: Waiters::new(nats.clone()), nats, signer, remarks }
     }
 
     /// Starts listening for remarks about subjects. Do this before the request that they may answer.
@@ -166,6 +166,14 @@ impl Denials {
 /// Whether a remark is about a subject: the broker puts it in double quotes.
 fn names(remark: &str, subject: &str) -> bool {
     remark.split('"').nth(1) == Some(subject)
+}
+
+/// Logs in with the key that signs jobs, if that is what it is: with nothing but a nonce, or the broker could have jobs signed.
+fn login(options: ConnectOptions, credentials: &str, signer: Option<&Arc<Signer>>) -> ConnectOptions {
+    let jwt = credentials.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("---"));
+    let (Some(jwt), Some(signer)) = (jwt, signer.cloned()) else { return options };
+    let no_nonce = || async_nats::AuthError::new("the broker asks for the signature of something that is no nonce");
+    options.jwt(jwt.to_owned(), move |nonce| std::future::ready(signer.sign_nonce(&nonce).ok_or_else(no_nonce)))
 }
 
 /// The key of a credentials file.

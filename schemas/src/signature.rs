@@ -25,6 +25,10 @@ use crate::{
 pub const SKEW_MAX: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 /// The most keys that may sign jobs.
 pub const SIGNERS_MAX: usize = 200;
+/// Messages under one signature at most. More would make each larger, by 43 bytes for each doubling, and save next to nothing.
+pub const SHARED_MAX: usize = 32;
+/// The most bytes of a broker's nonce: nats-server's have 15 to 22, in base64url.
+const NONCE_MAX: usize = 64;
 /// The key of the list in the bucket [`crate::topology::TRUST`].
 pub const SIGNERS_KEY: &str = "signers";
 
@@ -190,10 +194,17 @@ impl Signer {
         Signature { key: self.public.clone(), at, bytes, way: None }
     }
 
-    /// The signatures of messages that are sent together, in their order. Up to 32 share one, which costs each no more than some hashes, here and
+    /// Signs what a broker gives it to sign at the login. `None` when that is no nonce: it could be any text that this key signs
+    /// messages with, all of which have line breaks, and the broker would have a job or a result of its own making signed.
+    pub fn sign_nonce(&self, nonce: &[u8]) -> Option<Vec<u8>> {
+        let is_nonce = nonce.len() <= NONCE_MAX && nonce.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+        if is_nonce { self.pair.sign(nonce).ok() } else { None }
+    }
+
+    /// The signatures of messages that are sent together, in their order. Up to [`SHARED_MAX`] share one, which costs each no more than some hashes, here and
     /// where it is checked, and makes each larger by up to 220 bytes.
     pub fn sign_all(&self, messages: &[Unsigned<'_>], at: Timestamp) -> Vec<Signature> {
-        messages.chunks(tree::LEAVES_MAX).flat_map(|messages| self.sign_tree(messages, at)).collect()
+        messages.chunks(SHARED_MAX).flat_map(|messages| self.sign_tree(messages, at)).collect()
     }
 
     fn sign_tree(&self, messages: &[Unsigned<'_>], at: Timestamp) -> Vec<Signature> {
@@ -388,6 +399,19 @@ mod tests {
         assert_eq!(other.verify(JOB, SUBJECT, b"body"), Err(SignatureError::Wrong));
     }
 
+    #[test]
+    fn a_broker_gets_nothing_signed_but_a_nonce() {
+        let signer = Signer::generate();
+        let nonce = b"g1-_xYz0123456789aBcDe";
+        let signature = signer.sign_nonce(nonce).unwrap();
+        KeyPair::from_public_key(signer.public_key()).unwrap().verify(nonce, &signature).unwrap();
+        let text = |signed: Signed| signed.text("results.p.j", now(), b"{}");
+        let long = vec![b'a'; NONCE_MAX + 1];
+        for given in [text(Signed::Result), text(Signed::Tree), text(JOB), long, b"muster 1".to_vec(), b"a\nb".to_vec()] {
+            assert_eq!(signer.sign_nonce(&given), None, "{}", String::from_utf8_lossy(&given));
+        }
+    }
+
     fn of_two() -> Vec<Signature> {
         let message = Unsigned { signed: JOB, subject: SUBJECT, body: b"" };
         Signer::generate().sign_all(&[message, message], now())
@@ -407,15 +431,15 @@ mod tests {
     #[test]
     fn messages_that_share_a_signature_are_each_held_to_it() {
         let signer = Signer::generate();
-        let bodies: Vec<String> = (0..2 * tree::LEAVES_MAX + 1).map(|number| format!("body {number}")).collect();
+        let bodies: Vec<String> = (0..2 * SHARED_MAX + 1).map(|number| format!("body {number}")).collect();
         let subjects: Vec<String> = (0..bodies.len()).map(|number| format!("jobs.p.normal.shell.j{number}")).collect();
         let unsigned = |number: usize| Unsigned { signed: JOB, subject: &subjects[number], body: bodies[number].as_bytes() };
-        for count in [0, 1, 2, 3, tree::LEAVES_MAX, bodies.len()] {
+        for count in [0, 1, 2, 3, SHARED_MAX, bodies.len()] {
             let messages: Vec<_> = (0..count).map(unsigned).collect();
             let made = signer.sign_all(&messages, now());
             assert_eq!(made.len(), count);
             let shared: BTreeSet<&[u8]> = made.iter().map(|signature| &signature.bytes[..]).collect();
-            assert_eq!(shared.len(), count.div_ceil(tree::LEAVES_MAX));
+            assert_eq!(shared.len(), count.div_ceil(SHARED_MAX));
             for (number, signature) in made.iter().enumerate() {
                 let read = Signature::parse(&signature.to_string()).unwrap();
                 assert_eq!(read, *signature);

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 use std::os::unix::fs::PermissionsExt as _;
 
+use nkeys::KeyPair;
+
 use super::*;
 
 pub(crate) fn stored() -> Stored {

@@ -1,6 +1,6 @@
 //! The vault of a running agent: what becomes of one that can't be opened, and that nothing of it gets out.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{cell::RefCell, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use muster_agent::identity::Stored;
 use muster_schemas::{heartbeat::VaultMark, result::Outcome, standing::Standing, time::Timestamp};
@@ -29,8 +29,15 @@ async fn check(agent: &Agent) -> Value {
 
 /// Waits until it says that its vault is closed, and why.
 async fn closed(bench: &Bench, agent: &Agent) -> String {
-    eventually("the vault is closed", async || check(agent).await["ok"] == false && check(agent).await["detail"] != "starting").await;
-    let why = check(agent).await["detail"].as_str().unwrap().to_owned();
+    let why = RefCell::new(String::new());
+    eventually("the vault is closed", async || {
+        let found = check(agent).await;
+        let detail = found["detail"].as_str().filter(|detail| found["ok"] == false && *detail != "starting");
+        why.replace(detail.unwrap_or_default().to_owned());
+        detail.is_some()
+    })
+    .await;
+    let why = why.into_inner();
     let fault = format!("the vault is closed: {why}");
     let beat = bench.heartbeat_of(&agent.id, |beat| beat.fault.as_ref() == Some(&fault)).await;
     assert!(beat.vault.is_none() && beat.credentials.is_empty());

@@ -11,6 +11,7 @@ use muster_runtime::trace::TraceContext;
 use muster_schemas::{
     api::{BATCH_MAX, Batch, BatchEntry, Submit},
     code::Code,
+    signature::SHARED_MAX,
     time::Timestamp,
 };
 use serde_json::Value;
@@ -82,8 +83,12 @@ async fn look(app: &App, job: Value, away: &OnceLock<ApiError>) -> Result<(Order
 /// Stores the jobs of one stream.
 async fn store(app: &App, stream: String, orders: Vec<(usize, Order)>, trace: &TraceContext) -> Vec<(usize, Answer)> {
     let mut messages: Vec<Outgoing> = orders.iter().map(|(_, order)| place::message(order, trace, order.id_from != IdFrom::Us)).collect();
-    if let Err(error) = signing::sign_jobs(&app.signing, &mut messages) {
-        return orders.into_iter().map(|(place, _)| (place, Err(error.clone()))).collect();
+    for together in messages.chunks_mut(SHARED_MAX) {
+        if let Err(error) = signing::sign_jobs(&app.signing, together) {
+            return orders.into_iter().map(|(place, _)| (place, Err(error.clone()))).collect();
+        }
+        // Other requests have a turn: bodies may be large.
+        tokio::task::yield_now().await;
     }
     let timer = app.desk.store_seconds.start_timer();
     let answers = atomic::publish_all(&app.nats, &stream, &messages).await;

@@ -84,7 +84,9 @@ pub(super) async fn run(rig: &Rig, options: &Options) -> Result<Report> {
     if let Err(error) = crowd.stop().await {
         progress(&format!("a part of the fleet is left behind: {error:#}"));
     }
-    pool.close().await?;
+    if let Err(error) = pool.close().await {
+        progress(&format!("{error:#}"));
+    }
     let mut all = Row::latencies("beside the fleet, against two agents alone:", &beside, Some(&alone), [Some("≤ 2"), Some("≤ 20 ms")]);
     if !called.is_empty() {
         let worst =

@@ -35,7 +35,7 @@ pub struct Board {
     /// By pool and agent, so that one is looked up by what is at hand: in a large fleet all of them are, each second.
     entries: BTreeMap<PoolName, BTreeMap<AgentId, Entry>>,
     in_flight: usize,
-    /// Standings that had to wait for others to be written.
+    /// Standings that had to wait for others to be written, or for what was written of the same agent.
     waiting: BTreeSet<Key>,
     /// Whether a deletion had to wait for others.
     crowded: bool,
@@ -163,6 +163,8 @@ impl Board {
         if let Some(revision) = revision.filter(|revision| *revision > entry.revision) {
             entry.exists = standing.is_some();
             (entry.standing, entry.revision) = (standing, revision);
+            // It may have been judged otherwise meanwhile.
+            self.waiting.insert(key.clone());
         }
     }
 

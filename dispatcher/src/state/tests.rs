@@ -574,9 +574,11 @@ fn lanes_are_asked_for_once_per_new_capability_and_only_by_the_leader() {
     desk.send([Event::Agents(Feed::Put(id(1), able(&["shell"]), 2))], at(1));
     assert_eq!(lanes(&desk), [1]);
     desk.send([Event::Agents(Feed::Put(id(1), able(&["shell", "sql"]), 3))], at(2));
-    assert_eq!(lanes(&desk), [1, 2]);
+    assert_eq!(lanes(&desk), [1, 1], "only the one that is new");
     desk.send([Event::Lead(false), Event::Agents(Feed::Put(id(1), able(&["vm"]), 4))], at(3));
-    assert_eq!(lanes(&desk), [1, 2]);
+    assert_eq!(lanes(&desk), [1, 1]);
+    desk.send([Event::Lead(true)], at(4));
+    assert_eq!(lanes(&desk), [1, 1, 2], "a new leader asks for all");
 }
 
 #[test]

@@ -12,10 +12,10 @@ use std::{
 use data_encoding::BASE64URL_NOPAD;
 use sha2::{Digest as _, Sha256};
 
-/// Messages under one signature at most. More would make each larger, by 43 bytes for each doubling, and save next to nothing.
-pub(super) const LEAVES_MAX: usize = 32;
+use super::SHARED_MAX;
+
 /// Steps from a leaf to the root at most.
-const DEPTH_MAX: usize = LEAVES_MAX.ilog2() as usize;
+const DEPTH_MAX: usize = SHARED_MAX.ilog2() as usize;
 /// Roots that are kept; with more, all are forgotten and checked again as they come.
 const KEPT: usize = 4096;
 
@@ -72,7 +72,7 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// The root of a tree of these leaves, and the way of each to it. Of two leaves at least, and [`LEAVES_MAX`] at most.
+/// The root of a tree of these leaves, and the way of each to it. Of two leaves at least, and [`SHARED_MAX`] at most.
 pub(super) fn grow(leaves: &[Hash]) -> (Hash, Vec<Way>) {
     let mut ways: Vec<Way> = (0..leaves.len()).map(|place| Way { place, beside: Vec::new() }).collect();
     let mut level = leaves.to_vec();
@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_leaf_leads_to_the_root_by_its_own_way_only(count in 2..=LEAVES_MAX) {
+        fn each_leaf_leads_to_the_root_by_its_own_way_only(count in 2..=SHARED_MAX) {
             let leaves = leaves(count);
             let (root, ways) = grow(&leaves);
             prop_assert_eq!(ways.len(), count);

@@ -123,6 +123,11 @@ impl Simulated {
                 _ = beats.tick() => {
                     seq += 1;
                     self.beat(seq).await?;
+                    // Its past may have come before its record, and counted for nobody.
+                    if life.standing.as_ref().is_some_and(|standing| standing.accepting && !is_ranked(standing)) {
+                        // The next heartbeat tries again.
+                        let _ = self.past().await;
+                    }
                     if seq % 2 == 0 {
                         life.look().await?;
                     }

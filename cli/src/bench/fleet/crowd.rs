@@ -32,6 +32,10 @@ use crate::bench::{
 const AT_ONCE: usize = 32;
 /// How long the dispatcher may take to give all of them their standings.
 const RANKED_MAX: Duration = Duration::from_secs(180);
+/// How often the removal of one is tried.
+const REMOVE_TRIES: usize = 5;
+/// Between two tries.
+const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 /// How often it is said how far it is.
 const SAY: usize = 1000;
 /// Bytes of the buffer with which each connection reads. The library's own would take more than a gigabyte for a large fleet.
@@ -150,7 +154,16 @@ impl Crowd {
         self.group.abort_all();
         let remove = |id: &AgentId| {
             let (id, this) = (id.clone(), &self);
-            async move { anyhow::Ok(this.records.delete(keys::agent(&id)).await?) }
+            async move {
+                let mut tries = 0;
+                // The broker has thousands of connections to end at the same time, and answers nobody for seconds.
+                while let Err(error) = this.records.delete(keys::agent(&id)).await {
+                    tries += 1;
+                    ensure!(tries < REMOVE_TRIES, error);
+                    tokio::time::sleep(REMOVE_AGAIN).await;
+                }
+                Ok(())
+            }
         };
         stream::iter(&self.ids).map(remove).buffer_unordered(AT_ONCE).try_collect().await
     }
