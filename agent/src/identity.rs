@@ -291,8 +291,7 @@ impl Identity {
                 let stored = identity.stored();
                 let signer =
                     Signer::from_seed(&stored.seed).ok_or_else(|| IdentityError::new("the seed of the identity file is none of a user"))?;
-                let no_nonce = || IdentityError::new("the broker asks for the signature of something that is no nonce");
-                Ok(NatsIdentity::new(stored.jwt, move |nonce| signer.sign_nonce(nonce).ok_or_else(no_nonce)))
+                Ok(NatsIdentity::new(stored.jwt, move |nonce| signer.sign_nonce(nonce).map_err(IdentityError::new)))
             }
         })
     }

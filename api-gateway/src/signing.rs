@@ -11,7 +11,7 @@ use muster_client::atomic::Outgoing;
 use muster_schemas::{
     code::Code,
     headers,
-    signature::{SIGNERS_KEY, Scope, Signed, SignedSigners, Signers, TrustedSigner, Unsigned},
+    signature::{SIGNERS_KEY, Scope, Signed, SignedSigners, Signers, TrustedSigner},
     time::Timestamp,
     wire::{self, Body as _},
 };
@@ -34,8 +34,8 @@ const TRIES: usize = 20;
 /// # Errors
 /// `signing_unavailable`.
 pub(crate) fn sign_jobs(signing: &Signing, jobs: &mut [Outgoing]) -> Result<(), ApiError> {
-    let signed = |job: &Outgoing| Signed::Job { fresh: job.headers.get(headers::FRESH).is_some() };
-    let unsigned: Vec<_> = jobs.iter().map(|job| Unsigned { signed: signed(job), subject: &job.subject, body: &job.payload }).collect();
+    let fresh = |job: &Outgoing| job.headers.get(headers::FRESH).is_some();
+    let unsigned: Vec<_> = jobs.iter().map(|job| job.unsigned(Signed::Job { fresh: fresh(job) })).collect();
     let signatures = signing.sign_all(&unsigned).ok_or_else(|| unavailable(signing))?;
     for (job, signature) in jobs.iter_mut().zip(signatures) {
         job.headers.insert(headers::SIGNATURE, signature.to_string());

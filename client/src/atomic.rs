@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, connection::State};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use muster_schemas::signature::{Signed, Unsigned};
 
 mod ack;
 mod commit;
@@ -56,6 +57,13 @@ pub struct Outgoing {
     pub headers: HeaderMap,
     /// Its body.
     pub payload: Bytes,
+}
+
+impl Outgoing {
+    /// What of it is signed, as this.
+    pub fn unsigned(&self, signed: Signed) -> Unsigned<'_> {
+        Unsigned { signed, subject: &self.subject, body: &self.payload }
+    }
 }
 
 /// A message that is on the broker's disk.

@@ -172,8 +172,7 @@ fn names(remark: &str, subject: &str) -> bool {
 fn login(options: ConnectOptions, credentials: &str, signer: Option<&Arc<Signer>>) -> ConnectOptions {
     let jwt = credentials.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("---"));
     let (Some(jwt), Some(signer)) = (jwt, signer.cloned()) else { return options };
-    let no_nonce = || async_nats::AuthError::new("the broker asks for the signature of something that is no nonce");
-    options.jwt(jwt.to_owned(), move |nonce| std::future::ready(signer.sign_nonce(&nonce).ok_or_else(no_nonce)))
+    options.jwt(jwt.to_owned(), move |nonce| std::future::ready(signer.sign_nonce(&nonce).map_err(async_nats::AuthError::new)))
 }
 
 /// The key of a credentials file.

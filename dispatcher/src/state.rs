@@ -236,13 +236,14 @@ impl State {
             self.pace.judged(pool, now);
             self.judge(pool, now, &mut commands);
         }
-        if self.commanding() {
-            self.write_waiting(&mut commands);
+        if !self.commanding() {
+            return commands;
         }
-        if self.commanding() && (all || std::mem::take(&mut self.untidy)) {
+        self.write_waiting(&mut commands);
+        if all || std::mem::take(&mut self.untidy) {
             self.tidy(&mut commands);
         }
-        if self.commanding() && all {
+        if all {
             commands.extend(self.roster.leaving(now, self.ephemeral_after.unwrap_or(EPHEMERAL_AWAY_MAX)));
         }
         commands

@@ -104,6 +104,11 @@ pub enum SignatureError {
     Wrong,
 }
 
+/// What a broker asks to be signed at the login is not what one may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the broker asks for the signature of something that is no nonce")]
+pub struct NoNonce;
+
 impl Signature {
     /// Reads a header.
     ///
@@ -194,11 +199,14 @@ impl Signer {
         Signature { key: self.public.clone(), at, bytes, way: None }
     }
 
-    /// Signs what a broker gives it to sign at the login. `None` when that is no nonce: it could be any text that this key signs
-    /// messages with, all of which have line breaks, and the broker would have a job or a result of its own making signed.
-    pub fn sign_nonce(&self, nonce: &[u8]) -> Option<Vec<u8>> {
+    /// Signs what a broker gives it to sign at the login.
+    ///
+    /// # Errors
+    /// When that is no nonce: it could be any text that this key signs messages with, all of which have line breaks, and the broker would
+    /// have a job or a result of its own making signed.
+    pub fn sign_nonce(&self, nonce: &[u8]) -> Result<Vec<u8>, NoNonce> {
         let is_nonce = nonce.len() <= NONCE_MAX && nonce.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
-        if is_nonce { self.pair.sign(nonce).ok() } else { None }
+        if is_nonce { self.pair.sign(nonce).map_err(|_| NoNonce) } else { Err(NoNonce) }
     }
 
     /// The signatures of messages that are sent together, in their order. Up to [`SHARED_MAX`] share one, which costs each no more than some hashes, here and
@@ -408,7 +416,7 @@ mod tests {
         let text = |signed: Signed| signed.text("results.p.j", now(), b"{}");
         let long = vec![b'a'; NONCE_MAX + 1];
         for given in [text(Signed::Result), text(Signed::Tree), text(JOB), long, b"muster 1".to_vec(), b"a\nb".to_vec()] {
-            assert_eq!(signer.sign_nonce(&given), None, "{}", String::from_utf8_lossy(&given));
+            assert_eq!(signer.sign_nonce(&given), Err(NoNonce), "{}", String::from_utf8_lossy(&given));
         }
     }
 

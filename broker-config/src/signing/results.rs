@@ -122,5 +122,10 @@ mod tests {
         assert_eq!(signing.judge(&unsigned, Some(&keys)), Judgement::Final(Mark::Missing));
         let garbage = StoredResult { header: Some("U.1.x"), ..unsigned };
         assert_eq!(signing.judge(&garbage, Some(&keys)), Judgement::Final(Mark::Wrong));
+        let header = agent.sign(Signed::Result, "results.p.j", b"r", at()).to_string();
+        for (subject, mark) in [("results.p.j", Mark::Valid), ("results.p.k", Mark::Wrong)] {
+            let result = StoredResult { header: Some(&header), subject, body: b"r", ..unsigned };
+            assert_eq!(signing.judge(&result, Some(&keys)), Judgement::Final(mark), "{subject}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use futures_util::{
 };
 use muster_schemas::{
     headers,
-    signature::{Signed, Signer, Unsigned},
+    signature::{Signed, Signer},
     time::Timestamp,
 };
 use tokio::{
@@ -169,9 +169,7 @@ impl Driver {
 fn sign(signer: Option<&(Arc<Signer>, Signed)>, messages: &mut [Outgoing]) {
     let Some((signer, signed)) = signer else { return };
     let is_unsigned = |message: &Outgoing| message.headers.get(headers::SIGNATURE).is_none();
-    let unsigned = messages.iter().filter(|message| is_unsigned(message));
-    let unsigned: Vec<_> =
-        unsigned.map(|message| Unsigned { signed: *signed, subject: &message.subject, body: &message.payload }).collect();
+    let unsigned: Vec<_> = messages.iter().filter(|message| is_unsigned(message)).map(|message| message.unsigned(*signed)).collect();
     let signatures = signer.sign_all(&unsigned, Timestamp::now());
     for (message, signature) in messages.iter_mut().filter(|message| is_unsigned(message)).zip(signatures) {
         message.headers.insert(headers::SIGNATURE, signature.to_string());

@@ -5,7 +5,7 @@
 //! [`NOTHING`], which is the hash of no message that anybody knows.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{Mutex, PoisonError},
 };
 
@@ -26,7 +26,7 @@ pub(super) type Hash = [u8; 32];
 const NOTHING: Hash = [0; 32];
 
 /// The roots that hold, as hashes of key, time, root and signature.
-static HOLD: Mutex<Option<HashSet<Hash>>> = Mutex::new(None);
+static HOLD: Mutex<BTreeSet<Hash>> = Mutex::new(BTreeSet::new());
 
 /// Where a message is in its tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,14 +98,13 @@ pub(super) fn holds(parts: [&[u8]; 4], check: impl FnOnce() -> bool) -> bool {
     }
     let which: Hash = hasher.finalize().into();
     let known = || HOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if known().as_ref().is_some_and(|hold| hold.contains(&which)) {
+    if known().contains(&which) {
         return true;
     }
     if !check() {
         return false;
     }
     let mut hold = known();
-    let hold = hold.get_or_insert_default();
     if hold.len() >= KEPT {
         hold.clear();
     }
